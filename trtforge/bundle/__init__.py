@@ -1,0 +1,1 @@
+"""What ships: the folder, its manifest, its digests."""

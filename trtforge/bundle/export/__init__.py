@@ -1,0 +1,1 @@
+"""Other shapes of a bundle, one exporter per file."""

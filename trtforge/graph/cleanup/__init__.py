@@ -1,0 +1,1 @@
+"""Clean-up passes, one per file."""

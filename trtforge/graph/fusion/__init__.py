@@ -1,0 +1,1 @@
+"""Fusion passes, one per file."""

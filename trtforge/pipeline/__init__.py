@@ -1,0 +1,1 @@
+"""Stages, plan, store and events: the only room that knows all the others."""

@@ -1,0 +1,1 @@
+"""Calibration observers: streaming and mergeable, one per file."""

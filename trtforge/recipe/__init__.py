@@ -1,0 +1,1 @@
+"""What to build, as pure data: no ONNX, no TensorRT, nothing about this machine."""

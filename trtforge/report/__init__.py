@@ -1,0 +1,1 @@
+"""What a person or a pipeline reads about a build: HTML, JUnit, tables."""

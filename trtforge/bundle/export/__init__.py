@@ -1,1 +1,0 @@
-"""Other shapes of a bundle, one exporter per file."""

@@ -6,22 +6,34 @@ Paths are strings as the user wrote them, relative to the recipe's folder
 """
 
 import re
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Strict,
     StringConstraints,
+    Tag,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
+
+from trtforge.recipe import laws
 
 FloatType = Literal["fp32", "fp16", "bf16"]
 QuantizedType = Literal["none", "int8", "fp8"]
 CalibrationMethod = Literal["minmax", "entropy"]
 BackendName = Literal["tensorrt_rtx", "tensorrt", "onnxruntime"]
+
+Integer = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Flag = Annotated[bool, Strict()]
+"""Strict, because pydantic otherwise takes `on`, "5", 5.0 and true for what they are not."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 """Names of recipes and targets: they become folder names, so no separators and no spaces."""
@@ -31,25 +43,63 @@ Dims = Annotated[
 ]
 """A shape; TensorRT's dimensions are at most 8 (`Dims::MAX_DIMS`) and 32-bit in profiles."""
 
+_Value = TypeVar("_Value")
 
-def _relative_path(value: str) -> str:
+
+class FrozenDict(dict[str, _Value]):
+    """A dict that cannot be changed: a recipe is immutable to its leaves, and hashable."""
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("a recipe cannot be changed; make a new one")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenDict, (dict(self),)
+
+
+def _path_text(value: str) -> str:
     if not value.strip() or "\0" in value:
-        raise ValueError("a path must not be empty")
+        raise PydanticCustomError("path_text", "a path must not be empty")
     return value
 
 
-PathText = Annotated[str, AfterValidator(_relative_path)]
+PathText = Annotated[str, AfterValidator(_path_text)]
 
 
 def _compute_capability(value: Any) -> Any:
-    if isinstance(value, float):
-        raise ValueError(f'write it as text, in quotes: "{value}"')
-    if isinstance(value, str) and not re.fullmatch(r"\d{1,2}\.\d", value):
-        raise ValueError(f"'{value}' is not a compute capability; write it like \"8.9\"")
+    if not isinstance(value, str):
+        raise PydanticCustomError("capability_text", "a compute capability is text, in quotes")
+    if not re.fullmatch(r"[0-9]{1,2}\.[0-9]", value):
+        raise PydanticCustomError("capability_form", "a compute capability looks like 8.9")
     return value
 
 
-ComputeCapability = Annotated[str, BeforeValidator(_compute_capability)]
+ComputeCapability = Annotated[
+    str,
+    BeforeValidator(_compute_capability),
+    StringConstraints(pattern=r"^[0-9]{1,2}\.[0-9]$"),
+]
+
+
+def _whole_number(value: Any) -> Any:
+    if type(value) is not int:
+        raise PydanticCustomError("int_type", "a whole number")
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, dict) else value
+
+
+def _keep_laws(broken: Iterable[laws.Broken]) -> None:
+    """Raise the first broken law; `load.py` reports all of them itself."""
+    for one in broken:
+        raise PydanticCustomError("law", "{message}", {"message": one.message, "hint": one.hint})
 
 
 class Section(BaseModel):
@@ -72,44 +122,45 @@ class ShapeRange(Section):
     max: Dims = Field(description="largest shape, every dimension")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not len(self.min) == len(self.opt) == len(self.max):
-            raise ValueError(
-                f"min, opt and max differ in rank: {len(self.min)}, {len(self.opt)}, {len(self.max)}"
-            )
-        for axis, (low, mid, high) in enumerate(zip(self.min, self.opt, self.max, strict=True)):
-            if low > high:
-                raise ValueError(f"min is above max in dimension {axis}: {low} > {high}")
-            if not low <= mid <= high:
-                raise ValueError(
-                    f"opt is outside min..max in dimension {axis}: {mid} not in {low}..{high}"
-                )
+    def _laws(self) -> Self:
+        _keep_laws(laws.shape_laws(self.model_dump()))
         return self
 
 
-Profile = dict[str, ShapeRange]
+Profile = Annotated[
+    dict[Annotated[str, Field(min_length=1)], ShapeRange],
+    Field(min_length=1),
+    AfterValidator(FrozenDict),
+]
+"""The shapes of every dynamic input, by input name."""
+
+
+PassName = Annotated[str, Field(min_length=1)]
 
 
 class Passes(Section):
     """Which graph passes run."""
 
-    use: Literal["default", "none"] | tuple[str, ...] = Field(
-        "default", description="'default', 'none', or the passes to run, by name"
-    )
-    drop: tuple[str, ...] = Field((), description="passes to leave out, by name")
+    use: Annotated[
+        Annotated[Literal["default", "none"], Tag("word")]
+        | Annotated[tuple[PassName, ...], Tag("names")],
+        Discriminator(lambda value: "names" if isinstance(value, list | tuple) else "word"),
+    ] = Field("default", description="'default', 'none', or the passes to run, by name")
+    drop: tuple[PassName, ...] = Field((), description="passes to leave out, by name")
 
 
 class KeepRule(Section):
     """Nodes that are not quantized and compute in the given type."""
 
-    op: str | None = Field(None, description="ONNX operator type, e.g. Softmax")
-    name: str | None = Field(None, description="glob on the node's name, e.g. /head/*")
+    op: str | None = Field(None, min_length=1, description="ONNX operator type, e.g. Softmax")
+    name: str | None = Field(
+        None, min_length=1, description="glob on the node's name, e.g. /head/*"
+    )
     type: FloatType = Field("fp32", description="the type these nodes compute in")
 
     @model_validator(mode="after")
-    def _selects_something(self) -> Self:
-        if self.op is None and self.name is None:
-            raise ValueError("a keep rule needs op or name (or both)")
+    def _laws(self) -> Self:
+        _keep_laws(laws.keep_laws(self.model_dump()))
         return self
 
 
@@ -126,13 +177,13 @@ class Calibration(Section):
 
     data: PathText = Field(description=".npz with one array per model input, samples along axis 0")
     method: CalibrationMethod = Field("entropy", description="minmax, or entropy (TensorRT's KL)")
-    samples: int | None = Field(
+    samples: Integer | None = Field(
         None,
         ge=1,
         description="how many samples to use; fewer in the file is an error; default all",
     )
-    batch: int = Field(32, ge=1, le=65536, description="samples per run; bounds memory")
-    cache: Annotated[str, StringConstraints(pattern=r"^[^/\\\0]+\.json$")] | None = Field(
+    batch: Integer = Field(32, ge=1, le=65536, description="samples per run; bounds memory")
+    cache: Annotated[str, StringConstraints(pattern=r"^[^/\\\x00]+\.json$")] | None = Field(
         None, description="file name of the calibration cache inside the bundle; default cache.json"
     )
 
@@ -145,42 +196,33 @@ class Target(Section):
     compute_capabilities: tuple[ComputeCapability, ...] = Field(
         (), description='tensorrt_rtx only: GPUs the engine must run on, e.g. ["8.6", "8.9"]'
     )
-    workspace_mib: int | None = Field(
+    workspace_mib: Integer | None = Field(
         None, ge=1, le=2**24, description="builder workspace limit, MiB"
     )
-    tf32: bool = Field(False, description="let FP32 layers compute in TF32 (10-bit mantissa)")
-    timeout_s: float = Field(
+    tf32: Flag = Field(False, description="let FP32 layers compute in TF32 (10-bit mantissa)")
+    timeout_s: Number = Field(
         3600.0, gt=0, le=7 * 86400, description="the build is stopped after this"
     )
 
     @model_validator(mode="after")
-    def _options_fit_the_backend(self) -> Self:
-        if self.compute_capabilities and self.backend != "tensorrt_rtx":
-            raise ValueError(
-                f"compute_capabilities is for tensorrt_rtx; backend '{self.backend}' builds for the GPU at hand"
-                if self.backend == "tensorrt"
-                else f"compute_capabilities is for tensorrt_rtx, not for '{self.backend}'"
-            )
-        if self.backend == "onnxruntime" and (self.workspace_mib is not None or self.tf32):
-            raise ValueError(
-                "workspace_mib and tf32 are builder options; onnxruntime builds no engine"
-            )
+    def _laws(self) -> Self:
+        _keep_laws(laws.target_laws(self.model_dump()))
         return self
 
 
 class Tolerance(Section):
     """What counts as the same function. Every bound given must hold for every output judged."""
 
-    sqnr_db: float | None = Field(
+    sqnr_db: Number | None = Field(
         None, description="at least this signal-to-quantization-noise ratio, dB"
     )
-    cosine: float | None = Field(None, ge=-1, le=1, description="at least this cosine similarity")
-    max_abs: float | None = Field(None, ge=0, description="at most this absolute error")
-    max_rel: float | None = Field(None, ge=0, description="at most this relative error")
-    top1_agreement: float | None = Field(
+    cosine: Number | None = Field(None, ge=-1, le=1, description="at least this cosine similarity")
+    max_abs: Number | None = Field(None, ge=0, description="at most this absolute error")
+    max_rel: Number | None = Field(None, ge=0, description="at most this relative error")
+    top1_agreement: Number | None = Field(
         None, ge=0, le=1, description="at least this share of samples with the same arg-max"
     )
-    accuracy_drop: float | None = Field(
+    accuracy_drop: Number | None = Field(
         None,
         ge=0,
         le=1,
@@ -191,7 +233,7 @@ class Tolerance(Section):
 class Attest(Section):
     """Shares that the typed graph must really have."""
 
-    min_quantized_macs: float | None = Field(
+    min_quantized_macs: Number | None = Field(
         None, ge=0, le=1, description="share of multiply-accumulates in INT8/FP8"
     )
 
@@ -202,35 +244,53 @@ class Verify(Section):
     data: PathText | None = Field(
         None, description=".npz with one array per model input; optional 'labels' (class ids)"
     )
-    samples: int | None = Field(
+    samples: Integer | None = Field(
         None, ge=1, description="how many samples of the data to use; default all"
     )
     tolerance: Tolerance = Field(default_factory=Tolerance, description="bounds for every output")
-    outputs: dict[str, Tolerance] = Field(
-        default_factory=dict, description="bounds for single outputs, in place of `tolerance`"
+    outputs: Annotated[dict[str, Tolerance], AfterValidator(FrozenDict)] = Field(
+        default_factory=FrozenDict, description="bounds for single outputs, in place of `tolerance`"
     )
     attest: Attest = Field(default_factory=Attest)
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the random inputs")
+    seed: Integer = Field(0, ge=0, le=2**32 - 1, description="seed of the random inputs")
 
 
 class BundleOptions(Section):
     """What the bundle holds."""
 
-    include_onnx: bool = Field(True, description="ship the typed ONNX beside the engines")
+    include_onnx: Flag = Field(True, description="ship the typed ONNX beside the engines")
 
 
 class Recipe(Section):
     """One model, one precision, one or several targets."""
 
-    version: Literal[1] = Field(description="version of this schema")
+    version: Annotated[
+        Literal[1], BeforeValidator(_whole_number, json_schema_input_type=Literal[1])
+    ] = Field(description="version of this schema")
     name: Name
     model: ModelSource
-    shapes: tuple[Profile, ...] = Field(
-        (), description="one optimization profile (a mapping of inputs) or a list of them"
-    )
+    shapes: Annotated[
+        tuple[Profile, ...],
+        BeforeValidator(_as_list, json_schema_input_type=Profile | tuple[Profile, ...]),
+    ] = Field((), description="one optimization profile (a mapping of inputs) or a list of them")
     passes: Passes = Field(default_factory=Passes)
     precision: Precision = Field(default_factory=Precision)
     calibration: Calibration | None = None
     targets: tuple[Target, ...] = Field(min_length=1)
     verify: Verify = Field(default_factory=Verify)
     bundle: BundleOptions = Field(default_factory=BundleOptions)
+
+    @model_validator(mode="after")
+    def _laws(self) -> Self:
+        _keep_laws(laws.recipe_laws(self.model_dump()))
+        return self
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a recipe, for editors and `trtforge schema`."""
+    schema = Recipe.model_json_schema(mode="validation")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "trtforge recipe",
+        **{key: value for key, value in schema.items() if key != "title"},
+    }

@@ -1,0 +1,103 @@
+"""An engine on its way to disk: a temporary name, hashed while written, renamed when whole."""
+
+import contextlib
+import errno
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from trtforge.errors import MissingError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """Size in bytes and digest ("sha256:...") of a file that was written."""
+
+    size: int
+    sha256: str
+
+
+class EngineFile:
+    """A file that appears under its name only when it is complete.
+
+    Used as a context manager: leaving it without `commit` removes what was written. The first
+    failing write is kept in `failure`, since a native caller cannot pass an exception on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._partial = partial_path(path, os.getpid())
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self.failure: OSError | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._file = self._partial.open("wb", buffering=0)
+        except OSError as error:
+            raise write_error(error, self._path) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        with contextlib.suppress(OSError):
+            self._partial.unlink(missing_ok=True)
+
+    def write(self, chunk: bytes | memoryview) -> int:
+        """Append `chunk`; return how many bytes were taken, 0 after a failure. Never raises."""
+        view = memoryview(chunk)
+        try:
+            rest = view
+            while rest.nbytes:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self.failure = self.failure or error
+            return 0
+        self._hash.update(view)
+        self._size += view.nbytes
+        return view.nbytes
+
+    def commit(self) -> WrittenFile:
+        """Make the file durable and give it its name.
+
+        Raises:
+            MissingError: a write failed, now or earlier (full disk, no permission).
+        """
+        try:
+            if self.failure is not None:
+                raise self.failure
+            os.fsync(self._file.fileno())
+            self._partial.replace(self._path)
+        except OSError as error:
+            raise write_error(error, self._path) from error
+        return WrittenFile(self._size, f"sha256:{self._hash.hexdigest()}")
+
+
+def partial_path(path: Path, process: int) -> Path:
+    """The temporary name under which `process` writes `path`."""
+    return path.with_name(f".{path.name}.{process}.partial")
+
+
+def write_error(error: OSError, path: Path) -> MissingError:
+    """Say what a failed write to `path` means: TF0301 no space, TF0302 not writable."""
+    if error.errno in _FULL:
+        return MissingError(
+            "TF0301",
+            f"no space left to write {path}",
+            hint="free disk space or write elsewhere",
+        )
+    return MissingError(
+        "TF0302",
+        f"cannot write {path}: {error.strerror or error}",
+        hint="choose a folder that exists and is writable",
+    )

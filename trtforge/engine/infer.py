@@ -1,0 +1,117 @@
+"""Runs an engine on the GPU; inside the worker process only.
+
+Polygraphy's TrtRunner moves the data. The engine is deserialized here and not by Polygraphy's
+loader, since that one allows the engine's host code to run without being asked.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trtforge.engine import arrays, messages
+from trtforge.engine.backend import ShapeTriple
+from trtforge.engine.environment import driver
+from trtforge.engine.flavour import FLAVOURS
+from trtforge.engine.native_log import LogBook, make_logger
+from trtforge.engine.profiles import covering_profile
+from trtforge.engine.tensorrt import load_module
+from trtforge.engine.worker import to_stderr
+from trtforge.errors import BuildError, MissingError
+
+Send = Callable[[Mapping[str, Any]], None]
+
+
+def serve(job: Mapping[str, Any], cases: Iterable[Mapping[str, Any]], send: Send) -> int:
+    """Load the engine, say so, and answer each case with its outputs; returns their number.
+
+    Args:
+        job: `engine` (path), `backend`, `allow_host_code`.
+        cases: each has `feeds` (.npz), `members` (see `arrays.store`), `outputs` (to be written).
+        send: takes the answers.
+
+    Raises:
+        MissingError: no NVIDIA driver, or the library is not installed.
+        BuildError: the engine cannot be loaded, or cannot take a case.
+    """
+    if (reason := driver().reason) is not None:
+        raise MissingError("TF0603", f"cannot run {Path(job['engine']).name}: {reason}")
+    engine, runtime = load_engine(job)
+    from polygraphy.backend.trt import TrtRunner
+
+    profiles = engine_profiles(engine)
+    count = 0
+    with TrtRunner(engine) as runner:
+        send(messages.result({"profiles": len(profiles)}))
+        for case in cases:
+            feeds = arrays.load(Path(case["feeds"]), case["members"])
+            runner.set_profile(choose_profile(profiles, feeds))
+            outputs = runner.infer(feeds, check_inputs=True)
+            members = arrays.store(Path(case["outputs"]), outputs)
+            send(messages.result({"members": members}))
+            count += 1
+    del engine, runtime  # in this order: an engine must not outlive its runtime
+    return count
+
+
+def load_engine(job: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Deserialize the engine of a job; returns it and the runtime that it lives in.
+
+    Raises:
+        MissingError: the library is not installed.
+        BuildError: the library does not take the engine; carries what it logged.
+    """
+    flavour = FLAVOURS[job["backend"]]
+    trt = load_module(flavour)
+    book = LogBook(flavour.name, to_stderr)
+    logger = make_logger(trt, book)
+    trt.init_libnvinfer_plugins(logger, "")
+    runtime = trt.Runtime(logger)
+    if job["allow_host_code"]:
+        runtime.engine_host_code_allowed = True
+    path = Path(job["engine"])
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise BuildError(
+            "TF0613",
+            f"{flavour.name} {trt.__version__} cannot load {path.name}: "
+            f"{book.errors[0] if book.errors else 'no reason given'}",
+            hint="an engine runs only with the version it was built with and on the GPUs it was "
+            "built for; rebuild it here",
+            details="\n".join(book.errors) or None,
+        )
+    return engine, runtime
+
+
+def engine_profiles(engine: Any) -> tuple[dict[str, ShapeTriple], ...]:
+    """The optimization profiles of an ICudaEngine, shapes of its inputs only."""
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    inputs = [name for name in names if engine.get_tensor_mode(name).name == "INPUT"]
+    return tuple(
+        {name: _triple(engine.get_tensor_profile_shape(name, index)) for name in inputs}
+        for index in range(engine.num_optimization_profiles)
+    )
+
+
+def _triple(shapes: Any) -> ShapeTriple:
+    low, mid, high = (tuple(shape) for shape in shapes)
+    return low, mid, high
+
+
+def choose_profile(
+    profiles: tuple[dict[str, ShapeTriple], ...], feeds: Mapping[str, arrays.Array]
+) -> int:
+    """The first profile that the feeds' shapes lie in.
+
+    Raises:
+        BuildError: there is none.
+    """
+    shapes = {name: array.shape for name, array in feeds.items()}
+    index = covering_profile(profiles, shapes)
+    if index is None:
+        shown = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise BuildError(
+            "TF0614",
+            f"no optimization profile of the engine covers {shown}",
+            hint=f"the engine has {len(profiles)} profile(s); build it with a wider one",
+        )
+    return index

@@ -1,0 +1,133 @@
+"""From an ONNX file to a network that the builder can take, or a message that says why not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trtforge.engine.backend import ProfileShapes
+from trtforge.engine.layers import tensor_facts
+from trtforge.engine.profiles import profile_problems
+from trtforge.engine.remedies import PARSER_REMEDIES, explain
+from trtforge.errors import BuildError, Place
+
+_MOST_PROBLEMS = 20
+
+
+def network_flags(trt: Any) -> int:
+    """Flags for `create_network` that make the network strongly typed.
+
+    TensorRT 10 makes weakly typed networks unless told otherwise; 11 and TensorRT-RTX know no
+    others and ignore the flag. It is looked up by name: its number is not the same in both.
+    """
+    if trt.__name__ != "tensorrt" or int(trt.__version__.split(".")[0]) > 10:
+        return 0
+    return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+
+
+def parse(trt: Any, network: Any, logger: Any, model: Path) -> Any:
+    """Parse `model` into `network`; the parser returned must live as long as the network.
+
+    Raises:
+        BuildError: the parser refuses; names the node, its operator, the reason and a remedy. Or
+            the model has no outputs, which the parser takes without a word.
+    """
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(model)):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        raise _parse_error(trt, model.name, errors)
+    if network.num_outputs == 0:
+        raise BuildError(
+            "TF0604",
+            f"{model.name} has no outputs: it is empty or no ONNX model",
+            hint="check it with onnx.checker",
+            where=Place(file=model.name),
+        )
+    return parser
+
+
+def _parse_error(trt: Any, file: str, errors: Sequence[Any]) -> BuildError:
+    if not errors:
+        return BuildError("TF0604", f"{trt.__name__} cannot parse {file}", where=Place(file=file))
+    first = errors[0]
+    reason, hint = explain(first.desc(), PARSER_REMEDIES)
+    node = _node(first)
+    subject = f"{first.node_operator()} node {node}" if first.node() >= 0 else "the graph"
+    return BuildError(
+        "TF0604",
+        f"{trt.__name__} {trt.__version__} cannot take {subject}: {reason} ({first.code().name})",
+        hint=hint or f"rewrite it with operators that {trt.__name__} supports",
+        where=Place(file=file, node=first.node_name() or None),
+        details="\n".join(_line(error) for error in errors[:_MOST_PROBLEMS]),
+    )
+
+
+def _node(error: Any) -> str:
+    return f"'{error.node_name()}'" if error.node_name() else f"number {error.node()}"
+
+
+def _line(error: Any) -> str:
+    inside = "".join(f" in {frame}" for frame in error.local_function_stack())
+    operator = f" [{error.node_operator()}]" if error.node_operator() else ""
+    return f"{error.code().name}: node {_node(error)}{operator}{inside}: {error.desc().strip()}"
+
+
+def check_profiles(network: Any, profiles: ProfileShapes, file: str) -> None:
+    """Hold the profiles against the network's inputs.
+
+    Raises:
+        BuildError: they do not fit, or an input's values and not its shape must be given.
+    """
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    for tensor in inputs:
+        if tensor.is_shape_tensor:
+            raise BuildError(
+                "TF0605",
+                f"input '{tensor.name}' decides shapes by its values, and a profile gives shapes",
+                hint="make it a constant of the model",
+                where=Place(file=file, node=tensor.name),
+            )
+    known = {tensor.name: tuple(tensor_facts(tensor)["shape"] or ()) for tensor in inputs}
+    if problems := profile_problems(known, profiles):
+        raise BuildError(
+            "TF0605",
+            problems[0],
+            hint="correct `shapes` in the recipe",
+            where=Place(file=file),
+            details="\n".join(problems),
+        )
+
+
+def add_profiles(builder: Any, config: Any, profiles: ProfileShapes) -> None:
+    """Put the profiles into the builder's configuration.
+
+    Raises:
+        BuildError: the library refuses one.
+    """
+    for index, shapes in enumerate(profiles):
+        profile = builder.create_optimization_profile()
+        try:
+            for name, (low, mid, high) in shapes.items():
+                profile.set_shape(name, low, mid, high)
+            taken = config.add_optimization_profile(profile) == index
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise BuildError("TF0605", f"optimization profile {index}: {error}") from error
+        if not taken:
+            raise BuildError("TF0605", f"the builder refuses optimization profile {index}")
+
+
+def make_attention_decomposable(trt: Any, network: Any) -> int:
+    """Let FP32 Attention be built from smaller operators; returns how many were changed.
+
+    There are fused kernels for FP16 and BF16 alone, and the builder fails on FP32 unless it may
+    decompose (TensorRT documentation, "Working with Transformers", multi-head attention fusion).
+    """
+    changed = 0
+    kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
+    for index in range(network.num_layers if kind is not None else 0):
+        layer = network.get_layer(index)
+        if layer.type != kind or layer.get_input(0).dtype != trt.DataType.FLOAT:
+            continue
+        layer.__class__ = trt.IAttentionInputLayer  # the bindings hand out the base class
+        layer.attention.decomposable = True
+        changed += 1
+    return changed

@@ -1,0 +1,284 @@
+"""Runs a worker process and turns whatever becomes of it into a result or one clear error.
+
+The worker is a session of its own, so a Ctrl-C reaches the parent only, and the parent decides:
+it cancels, waits a little, kills. A worker never outlives its parent: it watches its stdin, and on
+Linux the kernel kills it when the thread that started it ends.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import shlex
+import signal
+import site
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import trtforge
+from trtforge.engine import messages
+from trtforge.engine.backend import OnProgress
+from trtforge.engine.engine_file import write_error
+from trtforge.engine.worker import PARENT_VARIABLE
+from trtforge.errors import BuildError, ForgeError
+
+WORKER_PROGRAM = (sys.executable, "-P", "-m", "trtforge.engine.worker")
+"""What is started; `-P` keeps modules in the current folder from standing in for the real ones."""
+
+CANCEL_GRACE_S = 3.0
+"""How long a worker may take to stop by itself before it is killed."""
+
+_TAIL_LINES = 30
+_TAIL_BYTES = 65536
+_TICK_S = 0.1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job for a worker.
+
+    Attributes:
+        subject: what it does, for messages, e.g. "building model.onnx with tensorrt_rtx".
+        command: what the worker reads, plain JSON data.
+        log: where its stderr goes.
+        timeout_s: how long one answer may take, in seconds.
+        program: what is started; the job's file is appended to it.
+        environment: variables set for the worker, beside the parent's own.
+    """
+
+    subject: str
+    command: Mapping[str, Any]
+    log: Path
+    timeout_s: float
+    program: tuple[str, ...] = WORKER_PROGRAM
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def file(self) -> Path:
+        """The job's file, beside its log."""
+        return self.log.with_suffix(".job.json")
+
+    @property
+    def repeat(self) -> str:
+        """The command that repeats the job by hand."""
+        variables = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        return " ".join([*variables, shlex.join([*self.program, str(self.file.absolute())])])
+
+
+def run_worker(job: Job, on_progress: OnProgress | None = None) -> Any:
+    """Do one job in a process of its own and return its result.
+
+    After success the job's file is removed; after a failure it stays beside the log.
+
+    Raises:
+        ForgeError: the error that the worker reported.
+        BuildError: the worker crashed, was killed, or ran out of time (exit 4).
+        MissingError: the log cannot be written.
+    """
+    with Worker(job) as worker:
+        value = worker.answer(on_progress)
+    job.file.unlink(missing_ok=True)
+    return value
+
+
+class Worker:
+    """A worker process while it lives; leaving the context ends it."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+
+    def __enter__(self) -> Self:
+        job = self._job
+        try:
+            job.file.write_text(json.dumps(job.command, indent=1), encoding="utf-8")
+            self._log = job.log.open("wb")
+        except OSError as error:
+            raise write_error(error, job.log) from error
+        self._process = subprocess.Popen(
+            [*job.program, str(job.file)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=_environment(job),
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(
+            target=_read, args=(self._process.stdout, self._messages), daemon=True
+        )
+        self._reader.start()
+        return self
+
+    @property
+    def process_id(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._close_stdin()
+            if error is not None:
+                self._signal(signal.SIGTERM)
+            self._wait(CANCEL_GRACE_S)
+        finally:
+            self._kill()
+            self._reader.join(1.0)
+            self._log.close()
+
+    def ask(self, request: Mapping[str, Any], on_progress: OnProgress | None = None) -> Any:
+        """Send one request and return its answer; raises what `answer` raises."""
+        pipe = self._process.stdin
+        assert pipe is not None
+        with contextlib.suppress(OSError):  # a worker that is gone is explained by `answer`
+            pipe.write(messages.encode(request))
+            pipe.flush()
+        return self.answer(on_progress)
+
+    def answer(self, on_progress: OnProgress | None = None) -> Any:
+        """Wait for the next result, passing progress on.
+
+        Raises:
+            ForgeError: the error that the worker reported.
+            BuildError: the worker crashed, was killed, or ran out of time (exit 4).
+        """
+        deadline = time.monotonic() + self._job.timeout_s
+        while True:
+            message = self._next(deadline)
+            if message["event"] == "result":
+                return message["value"]
+            if message["event"] == "error":
+                raise self._with_repeat(messages.raised(message))
+            if on_progress is not None:
+                on_progress(message["fraction"], message["phase"])
+
+    def _next(self, deadline: float) -> dict[str, Any]:
+        while (left := deadline - time.monotonic()) > 0:
+            # A worker may be gone while a process that it started keeps the line open.
+            gone = self._process.poll() is not None
+            try:
+                message = self._messages.get(timeout=min(_TICK_S, left))
+            except queue.Empty:
+                if gone:
+                    raise self._death() from None
+                continue
+            if message is None:
+                self._wait(min(CANCEL_GRACE_S, left))
+                raise self._death()
+            return message
+        raise self._timeout()
+
+    def _timeout(self) -> BuildError:
+        self._signal(signal.SIGTERM)
+        self._wait(CANCEL_GRACE_S)
+        self._kill()
+        return self._with_log(
+            BuildError(
+                "TF0612",
+                f"{self._job.subject} took longer than {self._job.timeout_s:g} s and was stopped",
+                hint=f"raise timeout_s; the same again by hand: {self._job.repeat}",
+            )
+        )
+
+    def _death(self) -> BuildError:
+        status = self._process.poll()
+        if status is None:
+            what = "the worker closed its line and did not end"
+        elif status == -getattr(signal, "SIGKILL", 9):
+            return self._with_log(
+                BuildError(
+                    "TF0610",
+                    f"{self._job.subject} was killed (SIGKILL), most likely for want of memory",
+                    hint="free memory or run fewer builds at once; the same again by hand: "
+                    f"{self._job.repeat}",
+                )
+            )
+        elif status < 0:
+            what = f"it crashed ({signal.Signals(-status).name})"
+        else:
+            what = f"the worker ended with status {status} and no result"
+        return self._with_log(
+            BuildError(
+                "TF0609",
+                f"{self._job.subject} failed: {what}",
+                hint=f"the same again by hand, with the whole log: {self._job.repeat} --verbose",
+            )
+        )
+
+    def _with_repeat(self, error: ForgeError) -> ForgeError:
+        if not isinstance(error, BuildError):
+            return error
+        again = f"log: {self._job.log}; the same again by hand: {self._job.repeat}"
+        error.hint = f"{error.hint}; {again}" if error.hint else again
+        return error
+
+    def _with_log(self, error: BuildError) -> BuildError:
+        error.details = _tail(self._job.log)
+        return error
+
+    def _close_stdin(self) -> None:
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+    def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            self._process.send_signal(number)
+
+    def _kill(self) -> None:
+        """End the worker and whatever it started."""
+        with contextlib.suppress(OSError):
+            if sys.platform == "win32":
+                self._process.kill()
+            else:
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def _read(pipe: IO[bytes], into: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
+    with contextlib.suppress(OSError, ValueError):
+        for line in pipe:
+            if (message := messages.decode(line)) is not None:
+                into.put(message)
+    into.put(None)
+
+
+def _environment(job: Job) -> dict[str, str]:
+    """The parent's environment, and the way to trtforge where it is imported but not installed."""
+    environment = {
+        **os.environ,
+        "PYTHONFAULTHANDLER": "1",
+        PARENT_VARIABLE: str(os.getpid()),
+        **job.environment,
+    }
+    root = str(Path(trtforge.__file__).parent.parent)
+    if root not in (*site.getsitepackages(), site.getusersitepackages()):
+        known = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else root
+    return environment
+
+
+def _tail(log: Path) -> str | None:
+    """The last lines of a log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return None
+    return "\n".join(text.splitlines()[-_TAIL_LINES:]) or None

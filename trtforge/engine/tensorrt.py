@@ -1,0 +1,214 @@
+"""Drives TensorRT 10, TensorRT 11 and TensorRT-RTX alike; runs inside the worker process only.
+
+Networks are strongly typed on every flavour: precision stands in the graph, never in flags. No
+setting is believed to have been taken: each answer is checked, and any ERROR line of the log
+up to the end of the build fails it.
+"""
+
+import importlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from trtforge.engine import layers, network, targets
+from trtforge.engine.backend import BuildReport, BuildRequest
+from trtforge.engine.engine_file import EngineFile, WrittenFile
+from trtforge.engine.environment import driver, peak_rss_bytes
+from trtforge.engine.flavour import FLAVOURS, Flavour
+from trtforge.engine.native_log import LogBook, make_logger
+from trtforge.engine.progress import Progress, make_monitor
+from trtforge.engine.remedies import BUILDER_REMEDIES, explain
+from trtforge.errors import BuildError, MissingError, Place
+
+_PARSE_SHARE = 0.1
+"""Share of the progress shown that parsing gets; the parser announces no phases."""
+
+_DEFAULT_TARGETS = (
+    "no compute capabilities given: built for the library's default, which checks no type against "
+    "any GPU"
+)
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """Where a build says what it does.
+
+    Attributes:
+        sink: takes the lines of the log.
+        emit: takes the share of the work done (0..1) and what is being done.
+        cancelled: once set, the build stops at the builder's next step.
+        verbose: whether VERBOSE lines go to the log too.
+    """
+
+    sink: Callable[[str], None]
+    emit: Callable[[float, str], None]
+    cancelled: threading.Event
+    verbose: bool = False
+
+
+@dataclass(frozen=True)
+class _Build:
+    trt: Any
+    flavour: Flavour
+    request: BuildRequest
+    reporting: Reporting
+    book: LogBook
+    builder: Any
+
+
+def load_module(flavour: Flavour) -> Any:
+    """Import the module of a flavour.
+
+    Raises:
+        MissingError: it is not installed, or one of its libraries is missing.
+    """
+    try:
+        return importlib.import_module(flavour.module)
+    except ImportError as error:
+        raise MissingError(
+            "TF0602", f"cannot import {flavour.module}: {error}", hint=flavour.install
+        ) from error
+
+
+def build_engine(request: BuildRequest, reporting: Reporting) -> BuildReport:
+    """Parse the model, build the engine and write it.
+
+    Raises:
+        MissingError: the library, a GPU that it needs, or disk space is missing.
+        BuildError: the model or a setting is refused, the build failed or was cancelled.
+    """
+    flavour = FLAVOURS[request.backend]
+    trt = load_module(flavour)
+    scrub = f"{request.onnx.parent}/"
+    book = LogBook(flavour.name, reporting.sink, scrub=scrub, verbose=reporting.verbose)
+    logger = make_logger(trt, book)
+    builder = _create_builder(trt, flavour, logger, book)
+    build = _Build(trt, flavour, request, reporting, book, builder)
+    definition = builder.create_network(network.network_flags(trt))
+    reporting.emit(0.0, f"parsing {request.onnx.name}")
+    started = time.perf_counter()
+    parser = network.parse(trt, definition, logger, request.onnx)
+    parse_seconds = time.perf_counter() - started
+    described = layers.describe(definition)
+    config = _configure(build, definition, described)
+    started = time.perf_counter()
+    written = _serialize(build, definition, config)
+    build_seconds = time.perf_counter() - started
+    del parser  # alive until here: it holds the weights that the network points to
+    return _report(build, written, described, (parse_seconds, build_seconds))
+
+
+def _create_builder(trt: Any, flavour: Flavour, logger: Any, book: LogBook) -> Any:
+    if not flavour.builds_without_gpu:
+        if (reason := driver().reason) is not None:
+            raise MissingError(
+                "TF0603",
+                f"{flavour.name} tunes on the GPU that it builds for: {reason}",
+                hint="build on a machine with an NVIDIA GPU, or with the backend tensorrt_rtx",
+            )
+        trt.init_libnvinfer_plugins(logger, "")
+    try:
+        return trt.Builder(logger)
+    except (TypeError, RuntimeError) as error:
+        reason = book.errors[0] if book.errors else str(error)
+        raise MissingError(
+            "TF0603",
+            f"{flavour.name} {trt.__version__} does not start: {reason}",
+            hint="run `trtforge doctor`",
+        ) from error
+
+
+def _configure(build: _Build, definition: Any, described: tuple[dict[str, Any], ...]) -> Any:
+    request, trt = (build.request, build.trt)
+    network.check_profiles(definition, request.profiles, request.onnx.name)
+    network.make_attention_decomposable(trt, definition)
+    config = build.builder.create_builder_config()
+    if request.compute_capabilities:
+        _set_targets(build, config, described)
+    if not request.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if request.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_mib << 20)
+    network.add_profiles(build.builder, config, request.profiles)
+    progress = Progress(build.reporting.emit, _PARSE_SHARE, 1.0)
+    config.progress_monitor = make_monitor(trt, progress, build.reporting.cancelled)
+    return config
+
+
+def _set_targets(build: _Build, config: Any, described: tuple[dict[str, Any], ...]) -> None:
+    request = build.request
+    if not build.flavour.takes_targets:
+        raise BuildError(
+            "TF0606",
+            f"{build.flavour.name} builds for the GPU at hand, not for a list of targets",
+            hint="leave compute_capabilities out, or use the backend tensorrt_rtx",
+        )
+    targets.set_targets(build.trt, config, request.compute_capabilities)
+    targets.check_types(described, request.compute_capabilities, request.onnx.name)
+
+
+def _serialize(build: _Build, definition: Any, config: Any) -> WrittenFile:
+    with EngineFile(build.request.output) as file:
+        done = build.builder.build_serialized_network_to_stream(
+            definition, config, _make_writer(build.trt, file)
+        )
+        if file.failure is not None:
+            return file.commit()
+        if build.reporting.cancelled.is_set():
+            raise BuildError("TF0611", f"the build of {build.request.onnx.name} was cancelled")
+        if not done or build.book.errors:
+            raise _build_error(build)
+        return file.commit()
+
+
+def _make_writer(trt: Any, file: EngineFile) -> Any:
+    class Writer(trt.IStreamWriter):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IStreamWriter.__init__(self)
+
+        def write(self, data: bytes) -> int:
+            return file.write(data)
+
+    return Writer()
+
+
+def _build_error(build: _Build) -> BuildError:
+    said = build.book.errors
+    text = said[0] if said else "it returned no engine and logged no error"
+    reason, hint = explain(text, BUILDER_REMEDIES)
+    return BuildError(
+        "TF0608",
+        f"{build.flavour.name} {build.trt.__version__} cannot build "
+        f"{build.request.onnx.name}: {reason}",
+        hint=hint,
+        where=Place(file=build.request.onnx.name),
+        details="\n".join(said) or None,
+    )
+
+
+def _report(
+    build: _Build,
+    written: WrittenFile,
+    described: tuple[dict[str, Any], ...],
+    seconds: tuple[float, float],
+) -> BuildReport:
+    request = build.request
+    warnings = list(build.book.warnings)
+    if build.flavour.takes_targets and not request.compute_capabilities:
+        warnings.append(_DEFAULT_TARGETS)
+    return BuildReport(
+        backend=request.backend,
+        version=build.trt.__version__,
+        engine_bytes=written.size,
+        engine_sha256=written.sha256,
+        profiles=request.profiles,
+        compute_capabilities=request.compute_capabilities,
+        parse_seconds=seconds[0],
+        build_seconds=seconds[1],
+        peak_rss_bytes=peak_rss_bytes(),
+        activation_memory_bytes=build.book.activation_bytes,
+        warnings=tuple(warnings),
+        layers=described,
+    )

@@ -1,0 +1,72 @@
+"""kill -9 at random moments: the store stays sound, and the next build is as if nothing had been."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from running import environment, trtforge
+from trtforge import open_bundle
+
+MOMENTS = 20
+
+
+def start(digits: Path, store: Path, out: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "trtforge.cli.main", "build", digits / "int8.yaml", "--out", out],
+        env=environment(store),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def test_a_build_killed_at_random_moments_completes_as_if_undisturbed(
+    digits: Path, tmp_path: Path
+) -> None:
+    started = time.monotonic()
+    undisturbed = trtforge(
+        "build", digits / "int8.yaml", "--out", tmp_path / "calm", store=tmp_path / "calm-store"
+    )
+    span = time.monotonic() - started
+    assert undisturbed.status == 0, undisturbed.stderr
+    store, out = tmp_path / "store", tmp_path / "out"
+    randomness = random.Random(20)
+    killed = 0
+    for moment in range(MOMENTS):
+        if moment % 5 == 0:  # from the start again, so that every stage gets its share of kills
+            subprocess.run(["rm", "-rf", store, out], check=True)
+        process = start(digits, store, out)
+        try:
+            process.wait(randomness.uniform(0.05, 1.0) * span)
+        except subprocess.TimeoutExpired:
+            killed += 1
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        for path in out.glob("*") if out.exists() else ():
+            if not path.name.startswith("."):
+                open_bundle(path)  # whatever has a bundle's name is whole
+    assert killed >= MOMENTS // 2
+    final = trtforge("build", digits / "int8.yaml", "--out", out, store=store)
+    assert final.status == 0, final.stderr
+    calm = open_bundle(Path(undisturbed.stdout.strip()))
+    stormy = open_bundle(Path(final.stdout.strip()))
+    volatile = frozenset({"engines/rtx/build.log"})
+    assert stormy.manifest.content(volatile) == calm.manifest.content(volatile)
+    assert list((store / "tmp").iterdir()) == []
+    assert [path.name for path in out.iterdir()] == [stormy.path.name]
+
+
+def test_two_builds_at_once_do_the_work_once(digits: Path, tmp_path: Path) -> None:
+    processes = [start(digits, tmp_path / "store", tmp_path / f"out{n}") for n in range(2)]
+    assert [process.wait(300) for process in processes] == [0, 0]
+    bundles = [next((tmp_path / f"out{n}").iterdir()) for n in range(2)]
+    assert bundles[0].name == bundles[1].name
+    first, second = (open_bundle(path).manifest for path in bundles)
+    assert first.content() == second.content()
+    again = trtforge("plan", digits / "int8.yaml", store=tmp_path / "store")
+    assert " run " not in again.stdout
+    assert again.stdout.count(" hit ") == 7

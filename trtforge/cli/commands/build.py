@@ -1,0 +1,59 @@
+"""`trtforge build`: the whole way from recipes to bundles."""
+
+from pathlib import Path
+
+import click
+
+from trtforge.cli.console import ProgressLines, common_options, print_json
+
+
+@click.command()
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--target", "targets", multiple=True, help="Build this target only (repeatable).")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change one recipe value.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("bundles"),
+    show_default=True,
+    help="Folder that the bundles go to.",
+)
+@click.option("--force", is_flag=True, help="Run every stage, whatever the store holds.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Engines built at once.",
+)
+@common_options
+def build(
+    recipes: tuple[Path, ...],
+    targets: tuple[str, ...],
+    overrides: tuple[str, ...],
+    out: Path,
+    force: bool,
+    jobs: int,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Build each RECIPE into a verified bundle and print the bundle's path.
+
+    Nothing is shipped whose parity or attestation failed (exit 5); its report is kept.
+    """
+    from trtforge.pipeline.run import BuildOptions, build_recipe
+
+    show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
+    options = BuildOptions(out=out, targets=targets, overrides=overrides, force=force, jobs=jobs)
+    results = []
+    for recipe in recipes:
+        result = build_recipe(recipe, options, show)
+        results.append(result)
+        if not as_json:
+            if not quiet:
+                for line in result.verdict_lines():
+                    click.echo(line, err=True)
+            click.echo(str(result.bundle))
+    if as_json:
+        print_json("trtforge.build/1", {"builds": [result.as_json() for result in results]})

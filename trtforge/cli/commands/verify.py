@@ -1,0 +1,123 @@
+"""`trtforge verify`: is the candidate still the same function?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trtforge.cli.console import common_options, print_json, print_table
+
+if TYPE_CHECKING:
+    from trtforge.pipeline.compare import VerifyResult
+
+
+@click.command()
+@click.argument("candidate", type=click.Path(path_type=Path))
+@click.option(
+    "--against", type=click.Path(path_type=Path), help="The original: ONNX file or bundle."
+)
+@click.option("--data", type=click.Path(path_type=Path), help=".npz with inputs (and labels).")
+@click.option(
+    "--tolerance", multiple=True, metavar="K=V", help="e.g. sqnr_db=30 or logits.max_abs=0.1."
+)
+@click.option("--samples", type=click.IntRange(1), help="Use this many samples of the data.")
+@click.option(
+    "--backend",
+    type=click.Choice(["tensorrt_rtx", "tensorrt"]),
+    default="tensorrt_rtx",
+    show_default=True,
+    help="What runs a single engine file.",
+)
+@click.option("--require-engine", is_flag=True, help="Exit 3 unless every engine was really run.")
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML.")
+@common_options
+def verify(
+    candidate: Path,
+    against: Path | None,
+    data: Path | None,
+    tolerance: tuple[str, ...],
+    samples: int | None,
+    backend: str,
+    require_engine: bool,
+    junit: Path | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Compare CANDIDATE (bundle, engine or ONNX file) with the model that it comes from.
+
+    Exit status: 0 every check that ran passed, 5 one failed, 3 none could be run here, 7 a
+    bundle's file is not what its manifest says.
+    """
+    from trtforge.pipeline.compare import VERIFY_SCHEMA, VerifyOptions
+    from trtforge.pipeline.compare import verify as verify_candidate
+
+    options = VerifyOptions(against, data, tolerance, samples, backend)
+    result = verify_candidate(candidate, options)
+    if junit is not None:
+        _write_junit(junit, result)
+    if as_json:
+        print_json(VERIFY_SCHEMA, result.as_json())
+    else:
+        _show(result, quiet=quiet, verbose=verbose)
+    not_run = [
+        name
+        for name, report in result.checks.items()
+        if name.startswith("engine:") and report.verdict == "not_run"
+    ]
+    if require_engine and not_run and result.exit_status == 0:
+        from trtforge.errors import MissingError
+
+        report = result.checks[not_run[0]]
+        raise MissingError(
+            "TF0718", f"{not_run[0]} was not run: {report.reason}", "run it on a GPU"
+        )
+    return result.exit_status
+
+
+def _show(result: "VerifyResult", *, quiet: bool, verbose: bool) -> None:
+    for name, report in result.checks.items():
+        reason = f": {report.reason}" if report.reason else ""
+        click.echo(f"{name}: {report.verdict}{reason}")
+        if quiet or not report.outputs:
+            continue
+        rows = []
+        for output, verdict in report.outputs.items():
+            figures = verdict.metrics
+            if figures is None:
+                rows.append((output, verdict.verdict, "", "", "", ""))
+                continue
+            rows.append(
+                (
+                    output,
+                    verdict.verdict,
+                    _figure(figures.sqnr_db, ".1f"),
+                    _figure(figures.max_abs, ".3g"),
+                    _figure(figures.cosine, ".6f"),
+                    _figure(figures.top1_agreement, ".2%"),
+                )
+            )
+        print_table(("output", "verdict", "SQNR dB", "max abs", "cosine", "top-1"), rows)
+        if report.accuracy is not None:
+            accuracy = report.accuracy
+            click.echo(
+                f"accuracy: {accuracy.candidate:.2%} candidate, {accuracy.reference:.2%} reference"
+                f" ({accuracy.samples} samples)"
+            )
+        if verbose:
+            for output, verdict in report.outputs.items():
+                click.echo(
+                    f"{output}: judged by {verdict.tolerance.given} ({verdict.tolerance_source})"
+                )
+    click.echo(f"verdict: {result.verdict}")
+
+
+def _figure(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)
+
+
+def _write_junit(path: Path, result: "VerifyResult") -> None:
+    from trtforge.disk import write_text
+    from trtforge.report.junit import render_junit
+
+    write_text(path, render_junit(str(result.candidate), dict(result.checks)))

@@ -1,0 +1,149 @@
+"""The entry point: a table of commands, loaded when called, and the one boundary for errors."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from trtforge import __version__
+from trtforge.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, ForgeError, Problem
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "build": (
+        "trtforge.cli.commands.build:build",
+        "Build a recipe: clean, type, build, verify, bundle.",
+    ),
+    "plan": ("trtforge.cli.commands.plan:plan", "Say what build would do, and why."),
+    "verify": (
+        "trtforge.cli.commands.verify:verify",
+        "Compare a bundle, engine or ONNX file with another.",
+    ),
+    "inspect": (
+        "trtforge.cli.commands.inspect:inspect",
+        "Say what a file or bundle is, without a GPU.",
+    ),
+    "optimize": (
+        "trtforge.cli.commands.optimize:optimize",
+        "Clean up and fuse an ONNX graph, with proof.",
+    ),
+    "calibrate": (
+        "trtforge.cli.commands.calibrate:calibrate",
+        "Measure a recipe's activation ranges.",
+    ),
+    "schema": ("trtforge.cli.commands.schema:schema", "Print the JSON Schema of recipes."),
+    "doctor": ("trtforge.cli.commands.doctor:doctor", "Say what this machine can build and run."),
+    "cache": ("trtforge.cli.commands.cache:cache", "List, size or prune the store of results."),
+}
+"""Command name -> ("module:attribute", one line of help)."""
+
+
+class CommandTable(click.Group):
+    """A group that imports a command's module only when that command runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one was probably meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            ctx.fail(f"No such command '{args[0]}'.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(
+    cls=CommandTable,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 ok, 1 a bug, 2 usage or recipe, 3 something is missing here, 4 graph or"
+    " build refused, 5 parity or attestation failed, 6 budget failed, 7 integrity, 130 interrupted.",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="trtforge")
+def cli() -> None:
+    """Turn a trained model into a TensorRT engine that provably computes the same function."""
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the status of design.md section 4."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    as_json = "--json" in arguments
+    try:
+        status = cli.main(arguments, prog_name="trtforge", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("interrupted\n")
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        return _show_usage_error(error, as_json)
+    except ForgeError as error:
+        from trtforge.cli.console import show_error
+
+        return show_error(error, as_json=as_json)
+    except BrokenPipeError:
+        return _close_pipe()
+    except Exception as error:  # the boundary: whatever reaches it is a bug of ours
+        return _show_bug(error, as_json)
+    return status if isinstance(status, int) else 0
+
+
+def _show_usage_error(error: click.ClickException, as_json: bool) -> int:
+    from trtforge.cli.console import show_problems
+
+    context = getattr(error, "ctx", None)
+    hint = f"see `{context.command_path} --help`" if context is not None else None
+    show_problems(
+        [Problem("TF0100", error.format_message().rstrip("."), hint)], EXIT_USAGE, as_json=as_json
+    )
+    return EXIT_USAGE
+
+
+def _show_bug(error: Exception, as_json: bool) -> int:
+    import os
+    import traceback
+
+    from trtforge.cli.console import show_problems
+
+    if os.environ.get("TRTFORGE_TRACEBACK"):
+        traceback.print_exception(error)
+    hint = "this is a bug in trtforge; TRTFORGE_TRACEBACK=1 shows where, please report it"
+    message = f"{type(error).__name__}: {error}"
+    show_problems([Problem("TF0001", message, hint)], EXIT_BUG, as_json=as_json)
+    return EXIT_BUG
+
+
+def _close_pipe() -> int:
+    """The reader of our output went away (`| head`): end quietly, as the shell would have it."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
+if __name__ == "__main__":
+    main()

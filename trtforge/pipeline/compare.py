@@ -1,0 +1,216 @@
+"""`trtforge verify`: bundles, engines and ONNX files, any against the model that they come from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trtforge.errors import EXIT_MISSING, EXIT_OK, EXIT_PARITY, Place, UsageError
+from trtforge.pipeline.judge import Question, judge_engine, judge_graph, overall, tolerances_of
+from trtforge.recipe.schema import Profile, QuantizedType, Tolerance, Verify
+from trtforge.verify.types import ParityReport
+
+Kind = Literal["bundle", "onnx", "engine"]
+VERIFY_SCHEMA = "trtforge.verify/1"
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How a candidate is verified.
+
+    Attributes:
+        against: the reference: an ONNX file, or a bundle whose typed ONNX is taken. None: the
+            candidate bundle's own typed ONNX, which only judges its engines.
+        data: .npz with inputs, and labels where accuracy is to be shown.
+        tolerance: `bound=value` or `output.bound=value` texts.
+        samples: how many samples of the data to use, None for all.
+        backend: for a single engine file: the backend that runs it.
+        seed: seed of random inputs.
+    """
+
+    against: Path | None = None
+    data: Path | None = None
+    tolerance: tuple[str, ...] = ()
+    samples: int | None = None
+    backend: str = "tensorrt_rtx"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What came of it.
+
+    Attributes:
+        candidate: as it was named.
+        kind: what it is.
+        checks: check name -> report: `graph`, and `engine:<target>` for each engine.
+        verdict: fail if any check failed, pass if at least one passed, otherwise not_run.
+    """
+
+    candidate: Path
+    kind: Kind
+    checks: Mapping[str, ParityReport]
+    verdict: str
+
+    @property
+    def exit_status(self) -> int:
+        """0 pass, 5 fail, 3 when nothing could be run here: a skip is not a pass."""
+        return {"pass": EXIT_OK, "fail": EXIT_PARITY}.get(self.verdict, EXIT_MISSING)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON data."""
+        return {
+            "candidate": str(self.candidate),
+            "kind": self.kind,
+            "verdict": self.verdict,
+            "checks": {name: report.as_json() for name, report in self.checks.items()},
+        }
+
+
+def verify(candidate: Path | str, options: VerifyOptions | None = None) -> VerifyResult:
+    """Compare a bundle, an engine or an ONNX file with the model that it comes from.
+
+    A bundle's digests are checked before anything of it reaches a runtime.
+
+    Raises:
+        UsageError: the candidate is none of these, or there is nothing to compare it with.
+        IntegrityError: a bundle's file is changed, missing or unexpected.
+        DataError: the data does not fit the model.
+        GraphError: an ONNX file is refused.
+    """
+    path, options = Path(candidate), options or VerifyOptions()
+    kind = kind_of(path)
+    if kind == "bundle":
+        checks = _verify_bundle(path, options)
+    elif options.against is None:
+        raise UsageError(
+            "TF0711", f"nothing to compare '{path}' with", "name the original with --against"
+        )
+    else:
+        question = _question(options, _reference(options.against), (), "fp32", "none")
+        if kind == "onnx":
+            checks = {"graph": judge_graph(question, path)}
+        else:
+            checks = {f"engine:{path.name}": judge_engine(question, path, options.backend)}
+    return VerifyResult(path, kind, checks, overall(tuple(checks.values())))
+
+
+def kind_of(path: Path) -> Kind:
+    """Return what a path is: a bundle's folder, an ONNX file, or else an engine.
+
+    Raises:
+        UsageError: there is nothing at the path, or it is a folder that is no bundle.
+    """
+    where = Place(file=str(path))
+    if not path.exists():
+        raise UsageError("TF0712", f"'{path}' does not exist", "check the path", where)
+    if path.is_dir():
+        if (path / "manifest.json").is_file():
+            return "bundle"
+        hint = "a bundle is a folder with a manifest.json, as `trtforge build` writes it"
+        raise UsageError("TF0713", f"'{path}' is a folder, but not a bundle", hint, where)
+    return "onnx" if path.suffix.lower() == ".onnx" else "engine"
+
+
+def _verify_bundle(path: Path, options: VerifyOptions) -> dict[str, ParityReport]:
+    from trtforge.bundle.read import open_bundle
+
+    bundle = open_bundle(path)
+    facts = bundle.manifest
+    typed = bundle.file("model.onnx") if facts.model.included else None
+    reference = _reference(options.against) if options.against is not None else typed
+    if reference is None:
+        raise UsageError(
+            "TF0714",
+            f"bundle '{path}' holds no ONNX file to compare its engines with",
+            "name the original with --against",
+        )
+    question = _question(
+        options, reference, facts.profiles, facts.precision.type, facts.precision.quantize
+    )
+    checks: dict[str, ParityReport] = {}
+    if typed is None:
+        checks["graph"] = ParityReport.not_run("the bundle holds no ONNX file")
+    elif options.against is None:
+        checks["graph"] = ParityReport.not_run("no reference: name the original with --against")
+    else:
+        checks["graph"] = judge_graph(question, typed)
+    for target in facts.targets:
+        if target.engine is not None:
+            engine = bundle.file(target.engine)
+            checks[f"engine:{target.name}"] = judge_engine(question, engine, target.backend)
+    return checks
+
+
+def _reference(against: Path) -> Path:
+    """Return the ONNX file to compare with."""
+    kind = kind_of(against)
+    if kind == "onnx":
+        return against
+    if kind == "bundle":
+        from trtforge.bundle.read import open_bundle
+
+        bundle = open_bundle(against)
+        if bundle.manifest.model.included:
+            return bundle.file("model.onnx")
+    raise UsageError(
+        "TF0715",
+        f"'{against}' cannot serve as the reference",
+        "name an ONNX file, or a bundle that includes its typed ONNX",
+    )
+
+
+def _question(
+    options: VerifyOptions,
+    reference: Path,
+    profiles: Sequence[Profile],
+    precision: str,
+    quantize: QuantizedType,
+) -> Question:
+    from trtforge.graph.data import ArrayData
+    from trtforge.graph.model import Model
+    from trtforge.pipeline.corners import corner_shapes, free_shapes
+
+    contract = Model.load(reference).contract
+    corners = corner_shapes(contract, profiles) if profiles else free_shapes(contract)
+    data = None
+    if options.data is not None:
+        data = ArrayData.open(options.data, contract, labels=True)
+    tolerance, outputs = parse_tolerances(options.tolerance)
+    wanted = Verify(tolerance=tolerance, outputs=outputs)
+    return Question(
+        reference=reference,
+        corners=corners,
+        tolerances=tolerances_of(wanted, precision, quantize),
+        data=data,
+        samples=options.samples,
+        seed=options.seed,
+    )
+
+
+def parse_tolerances(texts: Sequence[str]) -> tuple[Tolerance, dict[str, Tolerance]]:
+    """Read `sqnr_db=30` (every output) and `logits.sqnr_db=30` (one output).
+
+    Raises:
+        UsageError: a text is not of that form, the bound is unknown, or its value out of range.
+    """
+    from pydantic import ValidationError
+
+    everywhere: dict[str, str] = {}
+    single: dict[str, dict[str, str]] = {}
+    for text in texts:
+        left, equals, value = text.partition("=")
+        output, _, bound = left.strip().rpartition(".")
+        known = ", ".join(Tolerance.model_fields)
+        if not equals or bound not in Tolerance.model_fields:
+            raise UsageError(
+                "TF0716", f"'{text}' is not a tolerance", f"write BOUND=VALUE; bounds are: {known}"
+            )
+        (single.setdefault(output, {}) if output else everywhere)[bound] = value.strip()
+    try:
+        outputs = {name: Tolerance.model_validate(bounds) for name, bounds in single.items()}
+        return Tolerance.model_validate(everywhere), outputs
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = f"tolerance {'.'.join(map(str, first['loc']))}={first['input']}: {first['msg']}"
+        raise UsageError("TF0717", message, "give a number in the bound's range") from error

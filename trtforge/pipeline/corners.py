@@ -1,0 +1,58 @@
+"""The shapes at which a model is proven, judged and counted: the corners of its profiles."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from trtforge.graph.inputs import resolve_shapes
+from trtforge.graph.model import IoContract
+from trtforge.recipe.schema import Profile
+
+_CORNERS: tuple[Literal["min", "opt", "max"], ...] = ("min", "opt", "max")
+
+
+def corner_shapes(
+    contract: IoContract, profiles: Sequence[Profile]
+) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return corner name -> input name -> shape, each distinct set of shapes once.
+
+    Corners are called `min`, `opt` and `max`; with several profiles `0.min`, `0.opt`, ... A model
+    without dynamic inputs has the one corner `opt`.
+    """
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    for index, profile in enumerate(profiles or ({},)):
+        prefix = f"{index}." if len(profiles) > 1 else ""
+        for corner in _CORNERS:
+            shapes = dict(resolve_shapes(contract, profile, corner))
+            if corner == "opt" or shapes not in found.values():
+                found[prefix + corner] = shapes
+    return found
+
+
+def free_shapes(
+    contract: IoContract, given: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return corners for a model without profiles.
+
+    Args:
+        contract: the model's inputs.
+        given: shapes that are known; only the other inputs' dynamic dimensions are chosen here.
+
+    Returns:
+        `opt`, and where a dynamic dimension had to be chosen also `min`: dynamic dimensions of
+        the same name are equal, 1 in `min` and 2, 3, 4, ... in `opt`, so that a mix-up of
+        dimensions shows.
+    """
+    sizes: dict[str, int] = {}
+    small: dict[str, tuple[int, ...]] = {}
+    large: dict[str, tuple[int, ...]] = {}
+    for spec in contract.inputs:
+        if given and spec.name in given:
+            small[spec.name] = large[spec.name] = tuple(given[spec.name])
+            continue
+        dims = [
+            dim if isinstance(dim, int) else sizes.setdefault(f"{dim or spec.name}", len(sizes) + 2)
+            for dim in spec.dims
+        ]
+        large[spec.name] = tuple(dims)
+        small[spec.name] = tuple(dim if isinstance(dim, int) else 1 for dim in spec.dims)
+    return {"opt": large} if small == large else {"min": small, "opt": large}

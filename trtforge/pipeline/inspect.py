@@ -1,0 +1,127 @@
+"""`trtforge inspect`: tells an ONNX file, an engine, a bundle and a calibration cache apart."""
+
+import json
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from trtforge.errors import MissingError, Place, UsageError
+from trtforge.pipeline.store import file_sha256
+
+# Tag and offsets of a TensorRT plan, from samples/common/sampleEngines.cpp (printPlanVersion) in
+# TensorRT OSS 11.1. TensorRT-RTX's header is not published, so nothing is read out of it.
+_PLAN_TAG = b"ftrt"
+_PLAN_VERSION_OFFSET = 24
+_TEXT_CACHE_START = b"TRT-"
+_JSON_CACHE_SCHEMA = "trtforge.calibration/"
+
+
+def inspect_path(path: Path) -> dict[str, Any]:
+    """Return what a file or folder is, as JSON data with a `kind`.
+
+    Raises:
+        UsageError: there is nothing there, or it is none of these things.
+        GraphError, DataError, IntegrityError: it is one of them, but not sound.
+    """
+    where = Place(file=str(path))
+    if path.is_dir():
+        if (path / "manifest.json").is_file():
+            return _bundle(path)
+        hint = "a bundle is a folder with a manifest.json, as `trtforge build` writes it"
+        raise UsageError("TF0713", f"'{path}' is a folder, but not a bundle", hint, where)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(64)
+    except FileNotFoundError as error:
+        raise UsageError("TF0712", f"'{path}' does not exist", "check the path", where) from error
+    except OSError as error:
+        message = f"'{path}' cannot be read: {error.strerror}"
+        raise MissingError("TF0303", message, None, where) from error
+    if path.suffix.lower() == ".onnx":
+        return _onnx(path)
+    if head.startswith(_TEXT_CACHE_START):
+        return _text_cache(path)
+    if head.lstrip().startswith(b"{"):
+        return _json_cache(path)
+    if path.suffix.lower() in (".engine", ".plan", ".trt") or head.startswith(_PLAN_TAG):
+        return _engine(path, head)
+    raise UsageError(
+        "TF0719",
+        f"'{path}' is none of: ONNX file, engine, bundle, calibration cache",
+        "ONNX files end in .onnx, engines in .engine, .plan or .trt",
+        where,
+    )
+
+
+def _bundle(path: Path) -> dict[str, Any]:
+    from trtforge.bundle.read import open_bundle
+
+    manifest = open_bundle(path).manifest.as_json()
+    manifest["files"] = {name: facts["bytes"] for name, facts in manifest["files"].items()}
+    return {"kind": "bundle", "digests": "all files as the manifest says", **manifest}
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    from trtforge.graph.model import Model
+
+    model = Model.load(path)
+    graph = model.proto.graph
+    operators = Counter(
+        f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in graph.node
+    )
+    return {
+        "kind": "onnx",
+        "digest": model.digest(),
+        "opset": model.opset,
+        "ir_version": model.proto.ir_version,
+        "producer": f"{model.proto.producer_name} {model.proto.producer_version}".strip(),
+        **model.contract.as_json(),
+        "nodes": len(graph.node),
+        "operators": dict(sorted(operators.items())),
+        "initializers": len(graph.initializer),
+        "initializer_bytes": model.weight_bytes,
+    }
+
+
+def _engine(path: Path, head: bytes) -> dict[str, Any]:
+    size = path.stat().st_size
+    if size == 0:
+        raise UsageError("TF0720", f"'{path}' is empty", "build the engine again", Place(str(path)))
+    facts: dict[str, Any] = {"kind": "engine", "bytes": size, "sha256": file_sha256(path)}
+    if head.startswith(_PLAN_TAG) and len(head) >= _PLAN_VERSION_OFFSET + 4:
+        (serialization,) = struct.unpack_from("<I", head, 4)
+        version = ".".join(map(str, head[_PLAN_VERSION_OFFSET : _PLAN_VERSION_OFFSET + 4]))
+        return facts | {
+            "flavour": "tensorrt",
+            "serialization_version": serialization,
+            "tensorrt_version": version if serialization == 0 else None,
+        }
+    beside = path.parent / "build.json"
+    if beside.is_file():
+        try:
+            built = json.loads(beside.read_bytes())
+        except ValueError:
+            built = None
+        if isinstance(built, dict) and built.get("engine_sha256") == f"sha256:{facts['sha256']}":
+            return facts | {"built": built}
+    return facts | {"note": "no published header, and no build.json beside it tells more"}
+
+
+def _text_cache(path: Path) -> dict[str, Any]:
+    from trtforge.precision.trt_text import read_trt_text
+
+    table = read_trt_text(path)
+    return {
+        "kind": "calibration cache (TensorRT text)",
+        "header": table.header,
+        "tensors": len(table.scales),
+        "scales": dict(table.scales),
+    }
+
+
+def _json_cache(path: Path) -> dict[str, Any]:
+    from trtforge.precision.cache import CalibrationCache
+
+    cache = CalibrationCache.load(path).as_json()
+    return {"kind": "calibration cache", **cache}

@@ -1,0 +1,102 @@
+"""Compares a typed graph or an engine with the original model, on the recipe's cases."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtforge.recipe.schema import QuantizedType, Tolerance, Verify
+from trtforge.verify.types import Bounds, ParityReport, Tolerances
+
+if TYPE_CHECKING:
+    from trtforge.engine.backend import Runner
+    from trtforge.graph.data import ArrayData
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is compared, and by which measure.
+
+    Attributes:
+        reference: the original ONNX model; it runs in ONNX Runtime in FP32, as written.
+        corners: corner name -> input name -> shape.
+        tolerances: the bounds.
+        data: recorded inputs, None when there are none.
+        samples: how many samples of the data to use, None for all.
+        seed: seed of the random inputs.
+    """
+
+    reference: Path
+    corners: Mapping[str, Mapping[str, tuple[int, ...]]]
+    tolerances: Tolerances
+    data: "ArrayData | None" = None
+    samples: int | None = None
+    seed: int = 0
+
+
+def tolerances_of(verify: Verify, precision: str, quantize: QuantizedType) -> Tolerances:
+    """Return the recipe's bounds, with the documented defaults of its precision behind them."""
+    from trtforge.verify.tolerance import fallback_for
+
+    fallback, reason = fallback_for(quantize if quantize != "none" else precision)
+    return Tolerances(
+        default=_bounds(verify.tolerance),
+        outputs={name: _bounds(value) for name, value in verify.outputs.items()},
+        fallback=fallback,
+        fallback_reason=reason,
+    )
+
+
+def judge_graph(question: Question, typed: Path) -> ParityReport:
+    """Compare a typed ONNX with the original, every FP16/BF16 operator rounded exactly.
+
+    ONNX Runtime's CPU provider computes FP16 graphs in FP32, so the typed graph runs through
+    `precision.emulate` (design.md section 2).
+    """
+    from trtforge.engine.onnxruntime import OnnxRuntimeRunner
+    from trtforge.graph.model import Model
+    from trtforge.precision.emulate import emulate
+
+    candidate = emulate(Model.load(typed))
+    return _judge(question, OnnxRuntimeRunner(candidate, name=f"{typed.name} (emulated)"))
+
+
+def judge_engine(question: Question, engine: Path, backend: str) -> ParityReport:
+    """Compare an engine with the original on this machine's GPU; `not_run` where there is none."""
+    from trtforge.engine.runner import EngineRunner
+
+    runner = EngineRunner(engine, backend)
+    if (reason := runner.unavailable_reason()) is not None:
+        return ParityReport.not_run(
+            reason, reference=question.reference.name, candidate=f"{engine.name} ({backend})"
+        )
+    return _judge(question, runner)
+
+
+def _judge(question: Question, candidate: "Runner") -> ParityReport:
+    from trtforge.engine.onnxruntime import OnnxRuntimeRunner
+    from trtforge.graph.model import Model
+    from trtforge.verify.cases import cases_from
+    from trtforge.verify.parity import compare
+
+    cases = cases_from(
+        question.data,
+        [(name, dict(shapes)) for name, shapes in question.corners.items()],
+        Model.load(question.reference),
+        seed=question.seed,
+        limit=question.samples,
+    )
+    reference = OnnxRuntimeRunner(question.reference, name=f"{question.reference.name} (original)")
+    return compare(reference, candidate, cases, question.tolerances)
+
+
+def _bounds(tolerance: Tolerance) -> Bounds:
+    return Bounds(**tolerance.model_dump())
+
+
+def overall(reports: Sequence[ParityReport]) -> str:
+    """Return fail if any report fails, pass if at least one passed, otherwise not_run."""
+    verdicts = {report.verdict for report in reports}
+    if "fail" in verdicts:
+        return "fail"
+    return "pass" if "pass" in verdicts else "not_run"

@@ -1,0 +1,119 @@
+"""One room at a time: what `trtforge optimize` and `trtforge doctor` do."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtforge.errors import UsageError
+from trtforge.pipeline.stage import package_versions
+from trtforge.pipeline.store import default_root
+
+_PACKAGES = (
+    "trtforge",
+    "onnx",
+    "onnx-graphsurgeon",
+    "onnxruntime",
+    "polygraphy",
+    "numpy",
+    "tensorrt-rtx",
+    "tensorrt",
+    "torch",
+)
+
+
+@dataclass(frozen=True)
+class OptimizeOptions:
+    """How one ONNX file is optimized.
+
+    Attributes:
+        shapes: `name=1x3x224x224` texts for dynamic inputs.
+        use: names of the passes to run; empty for the default ones.
+        drop: names of passes to leave out.
+        prove: compare with the original in ONNX Runtime, and roll back a pass that broke it.
+    """
+
+    shapes: tuple[str, ...] = ()
+    use: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    prove: bool = True
+
+
+def optimize_file(
+    source: Path,
+    out: Path,
+    options: OptimizeOptions,
+    on_progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Clean up and fuse one ONNX file.
+
+    Args:
+        source: the model.
+        out: the file to write; weights may go to a file beside it.
+        options: passes, shapes, and whether to prove.
+        on_progress: told what is being done.
+
+    Returns:
+        The report, as JSON data.
+
+    Raises:
+        GraphError: the model is refused.
+        UsageError: a shape or a pass name is wrong.
+        MissingError: the output cannot be written.
+    """
+    from trtforge.graph.model import Model
+    from trtforge.graph.passes import PassRequest, run_passes
+    from trtforge.pipeline.corners import free_shapes
+
+    model = Model.load(source)
+    corners = free_shapes(model.contract, _given_shapes(model.contract, options.shapes))
+    request = PassRequest(
+        use=options.use or "default",
+        drop=options.drop,
+        shapes=tuple(corners.values()),
+        prove=options.prove,
+    )
+    optimized = run_passes(model, request, on_progress)
+    optimized.model.save(out)
+    return optimized.report.as_json()
+
+
+def _given_shapes(contract: Any, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    specs = {spec.name: spec for spec in contract.inputs}
+    given = {}
+    for text in texts:
+        name, equals, dims = text.rpartition("=")
+        try:
+            shape = tuple(int(dim) for dim in dims.replace(",", "x").split("x"))
+        except ValueError:
+            shape = ()
+        if not equals or not shape or min(shape) < 0:
+            raise UsageError("TF0104", f"'{text}' is not a shape", "write NAME=1x3x224x224")
+        if name not in specs:
+            known = ", ".join(specs)
+            raise UsageError("TF0105", f"the model has no input '{name}'", f"inputs: {known}")
+        dims_of = specs[name].dims
+        if len(shape) != len(dims_of) or any(
+            isinstance(dim, int) and dim != size for dim, size in zip(dims_of, shape, strict=False)
+        ):
+            declared = "x".join(str(dim if dim is not None else "?") for dim in dims_of)
+            raise UsageError(
+                "TF0106",
+                f"shape {shape} does not fit input '{name}'",
+                f"the model declares {declared}",
+            )
+        given[name] = shape
+    return given
+
+
+def doctor_facts() -> dict[str, Any]:
+    """Return versions, the GPU and driver, and what each backend can do here."""
+    from trtforge.engine.backend import BACKENDS, load_backend
+    from trtforge.engine.environment import driver
+
+    return {
+        "backends": [load_backend(name).available().as_json() for name in BACKENDS],
+        "gpu": driver().as_json(),
+        "store": str(default_root()),
+        "versions": package_versions(*_PACKAGES),
+    }

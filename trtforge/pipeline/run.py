@@ -1,0 +1,300 @@
+"""From a recipe to a bundle: runs the stages, shares the store, refuses to ship what failed."""
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from trtforge.disk import wrap_os_error
+from trtforge.errors import ParityError, UsageError
+from trtforge.pipeline.events import (
+    Sink,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+    Warned,
+    ignore,
+)
+from trtforge.pipeline.plan import recipe_id, stages_of, why_missed
+from trtforge.pipeline.shipping import keep_failure_report, ship
+from trtforge.pipeline.stage import Job, Stage, key_document
+from trtforge.pipeline.store import Entry, Store, default_root, digest_of
+from trtforge.recipe.load import LoadedRecipe, load_recipe
+from trtforge.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How a recipe is built.
+
+    Attributes:
+        out: folder that the bundle goes to; made when missing.
+        targets: names of the targets to build; empty for all.
+        overrides: `a.b=c` texts that change the recipe.
+        force: run every stage, whatever the store holds.
+        jobs: how many engines are built at once.
+        store: the store's folder; None for `default_root()`.
+    """
+
+    out: Path = Path("bundles")
+    targets: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    force: bool = False
+    jobs: int = 1
+    store: Path | None = None
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """What one stage did: `hit` or `ran`, and its wall time in seconds."""
+
+    name: str
+    outcome: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A finished build.
+
+    Attributes:
+        bundle: the bundle's folder.
+        verdicts: graph parity, engine parity by target, attestation.
+        stages: one row per stage, in order.
+    """
+
+    bundle: Path
+    verdicts: Mapping[str, Any]
+    stages: tuple[StageRow, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON data."""
+        return {
+            "bundle": str(self.bundle),
+            "verdicts": self.verdicts,
+            "stages": [vars(row) for row in self.stages],
+        }
+
+    def verdict_lines(self) -> list[str]:
+        """Return one line per verdict."""
+        graph, attest = self.verdicts["graph_parity"], self.verdicts["attest"]
+        lines = [_verdict_line("graph parity", graph)]
+        if accuracy := graph.get("accuracy"):
+            lines.append(
+                f"accuracy: {accuracy['candidate']:.2%} typed, {accuracy['reference']:.2%} original"
+                f" ({accuracy['samples']} samples)"
+            )
+        for target, report in self.verdicts["engine_parity"].items():
+            lines.append(_verdict_line(f"engine parity, {target}", report))
+        lines.append(_verdict_line("attest", attest))
+        lines.append(f"quantized MACs: {attest['quantized_macs_share']:.1%}")
+        return lines
+
+
+def build(recipe: Path | str, *, emit: Sink = ignore, **options: Any) -> BuildResult:
+    """Build one recipe into a verified bundle: the library's front door.
+
+    Args:
+        recipe: the recipe file.
+        emit: told what happens (`pipeline.events`).
+        **options: the fields of `BuildOptions`.
+
+    Raises:
+        RecipeError, DataError, UsageError: the input is wrong.
+        MissingError: this machine lacks a library, space or a permission.
+        GraphError, BuildError: the model or the builder refused.
+        ParityError: parity or attestation failed; no bundle was written.
+    """
+    return build_recipe(Path(recipe), BuildOptions(**options), emit)
+
+
+def job_of(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Job:
+    """Load a recipe and open the store.
+
+    Raises:
+        RecipeError: the recipe is wrong.
+        UsageError: a target is asked for that the recipe does not have.
+        MissingError: the store cannot be written.
+    """
+    loaded = load_recipe(recipe, options.overrides)
+    store = Store(options.store or default_root(), warn=lambda text: emit(Warned(text)))
+    return Job(loaded, _with_targets(loaded, options.targets), store, emit)
+
+
+def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> BuildResult:
+    """Run all stages of one recipe and write its bundle; see `build`."""
+    job = job_of(recipe, options, emit)
+    entries, rows = run_stages(job, stages_of(job.recipe), options)
+    started = time.monotonic()
+    verdicts = entries["verify"].json("parity.json")
+    if failures := _failures(verdicts):
+        folder = keep_failure_report(job, entries, options.out)
+        raise ParityError(
+            "TF0701",
+            f"'{job.recipe.name}' is not shipped: {'; '.join(failures)}",
+            f"the report is {folder / 'report.html'}; loosen `verify` only if you know why",
+        )
+    shipped = ship(job, entries, {row.name: row.seconds for row in rows}, options.out)
+    seconds = time.monotonic() - started
+    outcome = "hit" if shipped.kept else "ran"
+    note = f"{shipped.bytes / 1e6:.1f} MB"
+    emit(StageFinished("bundle", "hit" if shipped.kept else "ran", seconds, note))
+    return BuildResult(shipped.path, verdicts, (*rows, StageRow("bundle", outcome, seconds)))
+
+
+def calibrate_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> tuple[Path, ...]:
+    """Run a recipe as far as its calibration; write the cache and its TensorRT text form.
+
+    Returns:
+        The two files written into `options.out`.
+
+    Raises:
+        UsageError: the recipe quantizes nothing.
+    """
+    from trtforge.disk import writing
+
+    job = job_of(recipe, options, emit)
+    stages = [stage for stage in stages_of(job.recipe) if stage.kind in _UP_TO_CALIBRATION]
+    if not any(stage.kind == "calibrate" for stage in stages):
+        raise UsageError(
+            "TF0102",
+            f"recipe '{job.recipe.name}' has nothing to calibrate",
+            "set precision.quantize to int8 or fp8, and give a calibration section",
+        )
+    entries, _ = run_stages(job, stages, options)
+    calibration = job.recipe.calibration
+    name = (calibration.cache if calibration else None) or "cache.json"
+    written = (options.out / name, options.out / "tensorrt.calib")
+    with writing(options.out, "the calibration cache"):
+        options.out.mkdir(parents=True, exist_ok=True)
+        for source, path in zip(("cache.json", "tensorrt.calib"), written, strict=True):
+            temporary = path.with_name(f".{path.name}.tmp")
+            temporary.write_bytes(entries["calibrate"].file(source).read_bytes())
+            temporary.replace(path)
+    return written
+
+
+_UP_TO_CALIBRATION = ("import", "optimize", "calibrate")
+
+
+def run_stages(
+    job: Job, stages: Sequence[Stage], options: BuildOptions
+) -> tuple[dict[str, Entry], list[StageRow]]:
+    """Run stages in order, engines `options.jobs` at a time; return entries and one row each."""
+    last = job.store.recall(recipe_id(job))
+    documents = dict(last)
+    entries: dict[str, Entry] = {}
+    rows: list[StageRow] = []
+    for group in _groups(stages, options.jobs):
+        if len(group) == 1:  # in this thread, so that Ctrl-C reaches it at once
+            results = [_run_stage(job, group[0], entries, last, options.force)]
+        else:
+            with ThreadPoolExecutor(max_workers=options.jobs) as pool:
+                runs = [
+                    pool.submit(_run_stage, job, stage, dict(entries), last, options.force)
+                    for stage in group
+                ]
+            results = [run.result() for run in runs]
+        for stage, (entry, row) in zip(group, results, strict=True):
+            entries[stage.name] = entry
+            documents[stage.name] = dict(entry.document)
+            rows.append(row)
+        job.store.remember(recipe_id(job), documents)
+    return entries, rows
+
+
+def _groups(stages: Sequence[Stage], jobs: int) -> Iterable[list[Stage]]:
+    """Yield stages one by one; with several jobs engine builds, which are independent, together."""
+    builds: list[Stage] = []
+    for stage in stages:
+        if stage.kind == "build" and jobs > 1:
+            builds.append(stage)
+            continue
+        if builds:
+            yield builds
+            builds = []
+        yield [stage]
+
+
+def _run_stage(
+    job: Job, stage: Stage, inputs: Mapping[str, Entry], last: Mapping[str, Any], force: bool
+) -> tuple[Entry, StageRow]:
+    started = time.monotonic()
+    document = key_document(stage, job, inputs)
+    key = digest_of(document)
+    lock = job.store.lock(key)
+    with contextlib.suppress(Timeout):
+        lock.acquire(timeout=0)
+    if not lock.is_locked:
+        job.emit(StageProgress(stage.name, None, "waiting for another build of the same"))
+        lock.acquire()
+    try:
+        entry = None if force else job.store.get(stage.kind, key)
+        if entry is not None:
+            seconds = time.monotonic() - started
+            job.emit(StageFinished(stage.name, "hit", seconds))
+            return entry, StageRow(stage.name, "hit", seconds)
+        why = "--force" if force else why_missed(stage, document, last)
+        job.emit(StageStarted(stage.name, why))
+        entry, note = _make(job, stage, inputs, document, started)
+        seconds = time.monotonic() - started
+        job.emit(StageFinished(stage.name, "ran", seconds, note))
+        return entry, StageRow(stage.name, "ran", seconds)
+    finally:
+        lock.release()
+
+
+def _make(
+    job: Job, stage: Stage, inputs: Mapping[str, Entry], document: Mapping[str, Any], started: float
+) -> tuple[Entry, str]:
+    """Run a stage in a scratch folder and move the result into the store."""
+    with job.store.scratch() as scratch:
+        made = scratch / "made"
+        try:
+            made.mkdir()
+            note = stage.run(
+                job,
+                inputs,
+                made,
+                lambda share, text: job.emit(StageProgress(stage.name, share, text)),
+            )
+        except OSError as error:
+            raise wrap_os_error(error, made, f"the result of stage {stage.name}") from error
+        return job.store.put(stage.kind, document, made, time.monotonic() - started), note
+
+
+def _with_targets(loaded: LoadedRecipe, names: Sequence[str]) -> Recipe:
+    recipe = loaded.recipe
+    known = [target.name for target in recipe.targets]
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                "TF0103",
+                f"recipe '{recipe.name}' has no target '{name}'",
+                f"its targets are: {', '.join(known)}",
+            )
+    if not names:
+        return recipe
+    kept = tuple(target for target in recipe.targets if target.name in names)
+    return recipe.model_copy(update={"targets": kept})
+
+
+def _failures(verdicts: Mapping[str, Any]) -> list[str]:
+    """Return what failed, one phrase each."""
+    named = {"graph parity": verdicts["graph_parity"], "attest": verdicts["attest"]}
+    named |= {f"engine parity, {name}": r for name, r in verdicts["engine_parity"].items()}
+    return [
+        f"{name}: {report.get('reason') or 'failed'}"
+        for name, report in named.items()
+        if report["verdict"] == "fail"
+    ]
+
+
+def _verdict_line(name: str, report: Mapping[str, Any]) -> str:
+    reason = f": {report['reason']}" if report.get("reason") else ""
+    return f"{name}: {report['verdict']}{reason}"

@@ -1,0 +1,113 @@
+"""What a stage is: files into files, cached under a key of everything that can change them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Protocol
+
+from trtforge.pipeline.events import Sink, ignore
+from trtforge.pipeline.store import Entry, Store, file_sha256
+from trtforge.recipe.load import LoadedRecipe
+from trtforge.recipe.schema import Recipe
+
+Progress = Callable[[float | None, str], None]
+"""Called by a running stage: fraction 0..1 (None: unknown), and what it is doing."""
+
+Inputs = Mapping[str, Entry]
+"""Upstream stage name -> its entry."""
+
+
+@dataclass
+class Job:
+    """One recipe on its way through the house.
+
+    Attributes:
+        loaded: the recipe with its places and its folder.
+        recipe: the recipe as it is built (`--target` may have left only some targets in it).
+        store: where results are kept.
+        emit: told what happens.
+    """
+
+    loaded: LoadedRecipe
+    recipe: Recipe
+    store: Store
+    emit: Sink = ignore
+    _digests: dict[Path, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def model_path(self) -> Path:
+        """The original ONNX file."""
+        return self.loaded.resolve(self.recipe.model.onnx)
+
+    def file_digest(self, path: Path) -> str:
+        """Return the sha256 (hex) of a data file, read once per job."""
+        if path not in self._digests:
+            self._digests[path] = file_sha256(path)
+        return self._digests[path]
+
+    def model_digest(self) -> str:
+        """Return the digest of the original model, external data included."""
+        from trtforge.graph.model import source_digest
+
+        if self.model_path not in self._digests:
+            self._digests[self.model_path] = source_digest(self.model_path)
+        return self._digests[self.model_path]
+
+
+class Stage(Protocol):
+    """One step of the pipeline.
+
+    Attributes:
+        name: unique in a pipeline, e.g. `build:rtx`.
+        kind: the folder in the store, e.g. `build`.
+        version: raised whenever the same inputs would give other files than before.
+        consumes: upstream stage name -> glob patterns of the files that are read.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def version(self) -> int: ...  # noqa: D102
+    @property
+    def consumes(self) -> Mapping[str, tuple[str, ...]]: ...  # noqa: D102
+
+    def facts(self, job: Job) -> dict[str, Any]:
+        """Return what else determines the result: recipe slice, source digests, versions."""
+        ...
+
+    def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
+        """Write the result's files into `out`; return one line about it (may be empty)."""
+        ...
+
+
+def key_document(stage: Stage, job: Job, inputs: Inputs) -> dict[str, Any]:
+    """Return everything that determines a stage's result; its sha256 is the key."""
+    return {
+        "stage": stage.kind,
+        "version": stage.version,
+        **stage.facts(job),
+        "inputs": {
+            name: {
+                file: digest
+                for file, digest in sorted(inputs[name].files.items())
+                if any(fnmatch(file, pattern) for pattern in patterns)
+            }
+            for name, patterns in stage.consumes.items()
+        },
+    }
+
+
+def package_versions(*names: str) -> dict[str, str]:
+    """Return the installed versions of packages, without importing them."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,103 @@
+"""Stage `build:<target>`: the typed ONNX becomes an engine, in a worker process."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtforge.disk import writing
+from trtforge.engine.backend import MEASURED_FIELDS, BuildRequest, get_backend
+from trtforge.engine.profiles import profile_shapes
+from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions
+from trtforge.pipeline.store import digest_of
+from trtforge.recipe.schema import Target
+
+_PACKAGES = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}
+
+
+@dataclass(frozen=True)
+class BuildStage:
+    """Builds one target.
+
+    Writes `model.engine`, `build.log`, `layers.json`, `build.json` (what is the same for the same
+    build) and `measured.json` (what is not).
+    """
+
+    target: Target
+    kind: str = "build"
+    version: int = 1
+
+    @property
+    def name(self) -> str:
+        """`build:` and the target's name."""
+        return f"build:{self.target.name}"
+
+    @property
+    def consumes(self) -> Mapping[str, tuple[str, ...]]:
+        """The typed model, and the contract for static inputs' shapes."""
+        return {"precision": ("model.onnx*",), "import": ("contract.json",)}
+
+    def facts(self, job: Job) -> dict[str, Any]:
+        """The target, the profiles, the library; for `tensorrt` also the GPU it builds for."""
+        environment: dict[str, Any] = package_versions(_PACKAGES[self.target.backend])
+        if self.target.backend == "tensorrt":
+            from trtforge.engine.environment import driver
+
+            environment |= driver().as_json()
+        return {
+            "recipe": {
+                "target": self.target.model_dump(mode="json", exclude={"name", "timeout_s"}),
+                "shapes": [
+                    {name: shape.model_dump(mode="json") for name, shape in profile.items()}
+                    for profile in job.recipe.shapes
+                ],
+            },
+            "versions": environment,
+        }
+
+    def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
+        """Build the engine; after a failure job and log stay in the store's `builds` folder.
+
+        Raises:
+            MissingError: the backend's library is not installed.
+            BuildError: the builder refused, crashed or ran out of time.
+        """
+        onnx = inputs["precision"].file("model.onnx")
+        folder = self._workplace(job, inputs)
+        request = BuildRequest(
+            onnx=onnx,
+            output=folder / "model.engine",
+            log=folder / "build.log",
+            backend=self.target.backend,
+            profiles=profile_shapes(job.recipe.shapes),
+            compute_capabilities=self.target.compute_capabilities,
+            workspace_mib=self.target.workspace_mib,
+            tf32=self.target.tf32,
+            timeout_s=self.target.timeout_s,
+        )
+        report = get_backend(self.target.backend).build(request, progress)
+        facts = report.as_json()
+        layers = facts.pop("layers")
+        measured = {name: facts.pop(name) for name in MEASURED_FIELDS}
+        shutil.move(request.output, out / "model.engine")
+        shutil.move(request.log, out / "build.log")
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, value in (("layers", layers), ("build", facts), ("measured", measured)):
+            text = json.dumps(value, indent=1, sort_keys=True)
+            (out / f"{name}.json").write_text(text, encoding="utf-8")
+        size = report.engine_bytes / 1e6
+        return (
+            f"{size:.1f} MB; parse {report.parse_seconds:.2f} s, build {report.build_seconds:.2f} s,"
+            f" worker peak {report.peak_rss_bytes / 2**20:.0f} MiB"
+        )
+
+    def _workplace(self, job: Job, inputs: Inputs) -> Path:
+        """Return an empty folder that outlives a failed build, one per typed model and target."""
+        name = digest_of([self.name, dict(inputs["precision"].files), self.facts(job)])[:16]
+        folder = job.store.root / "builds" / f"{self.target.name}-{name}"
+        with writing(folder, "the build's folder"):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        return folder

@@ -1,0 +1,61 @@
+"""Stage `optimize`: clean-up and fusion passes, proven against the original."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtforge.pipeline.corners import corner_shapes
+from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions
+
+
+@dataclass(frozen=True)
+class OptimizeStage:
+    """Runs the recipe's passes; writes `model.onnx` and `optimize.json`."""
+
+    name: str = "optimize"
+    kind: str = "optimize"
+    version: int = 1
+
+    @property
+    def consumes(self) -> Mapping[str, tuple[str, ...]]:
+        """The contract: the model has been checked."""
+        return {"import": ("contract.json",)}
+
+    def facts(self, job: Job) -> dict[str, Any]:
+        """The model's bytes, the passes, and the shapes at which they are proven."""
+        return {
+            "sources": {"model": job.model_digest()},
+            "recipe": {
+                "passes": job.recipe.passes.model_dump(mode="json"),
+                "shapes": [
+                    {name: shape.model_dump(mode="json") for name, shape in profile.items()}
+                    for profile in job.recipe.shapes
+                ],
+            },
+            "versions": package_versions("onnx", "onnx-graphsurgeon", "onnxruntime", "trtforge"),
+        }
+
+    def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
+        """Optimize and prove."""
+        from trtforge.graph.model import Model
+        from trtforge.graph.passes import PassRequest, run_passes
+
+        model = Model.load(job.model_path)
+        shapes = corner_shapes(model.contract, job.recipe.shapes)
+        chosen = job.recipe.passes
+        request = PassRequest(
+            use=chosen.use,
+            drop=chosen.drop,
+            shapes=tuple(shapes.values()),
+            seed=job.recipe.verify.seed,
+        )
+        optimized = run_passes(model, request, lambda text: progress(None, text))
+        optimized.model.save(out / "model.onnx")
+        report = optimized.report.as_json()
+        (out / "optimize.json").write_text(
+            json.dumps(report, indent=1, sort_keys=True), encoding="utf-8"
+        )
+        before, after = report["nodes_before"], report["nodes_after"]
+        return f"{before} -> {after} nodes, proof {report['proof']['verdict']}"

@@ -1,0 +1,64 @@
+"""Stage `precision`: Q/DQ and casts make the one strongly typed ONNX, and it is attested."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtforge.pipeline.corners import corner_shapes
+from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions
+
+
+@dataclass(frozen=True)
+class PrecisionStage:
+    """Types the optimized model; writes `model.onnx`, `precision.json` and `attest.json`."""
+
+    quantized: bool
+    name: str = "precision"
+    kind: str = "precision"
+    version: int = 1
+
+    @property
+    def consumes(self) -> Mapping[str, tuple[str, ...]]:
+        """The optimized model, and the ranges where it is quantized."""
+        wanted: dict[str, tuple[str, ...]] = {"optimize": ("model.onnx*",)}
+        if self.quantized:
+            wanted["calibrate"] = ("cache.json",)
+        return wanted
+
+    def facts(self, job: Job) -> dict[str, Any]:
+        """The precision section, and the shape at which MACs are counted."""
+        return {
+            "recipe": {
+                "precision": job.recipe.precision.model_dump(mode="json"),
+                "shapes": [
+                    {name: list(shape.opt) for name, shape in profile.items()}
+                    for profile in job.recipe.shapes[:1]
+                ],
+            },
+            "versions": package_versions("onnx", "onnx-graphsurgeon", "trtforge"),
+        }
+
+    def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
+        """Place Q/DQ and casts, and count what came of it."""
+        from trtforge.graph.model import Model
+        from trtforge.precision.attest import attest
+        from trtforge.precision.cache import CalibrationCache
+        from trtforge.precision.typed import type_model
+
+        model = Model.load(inputs["optimize"].file("model.onnx"))
+        cache = (
+            CalibrationCache.load(inputs["calibrate"].file("cache.json"))
+            if self.quantized
+            else None
+        )
+        progress(None, "placing Q/DQ and casts")
+        typed = type_model(model, cache, job.recipe.precision)
+        typed.model.save(out / "model.onnx")
+        shapes = corner_shapes(typed.model.contract, job.recipe.shapes[:1])
+        attestation = attest(typed.model, shapes["opt"])
+        for name, value in (("precision", typed), ("attest", attestation)):
+            text = json.dumps(value.as_json(), indent=1, sort_keys=True)
+            (out / f"{name}.json").write_text(text, encoding="utf-8")
+        return f"{attestation.quantized_macs_share:.1%} of the MACs quantized"

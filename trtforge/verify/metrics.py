@@ -86,6 +86,7 @@ class OutputStats:
     """
 
     elements: int = 0
+    finite: int = 0
     equal: int = 0
     nonfinite: int = 0
     candidate_nonfinite: int = 0
@@ -125,7 +126,7 @@ class OutputStats:
             ParityError: the two have seen different kinds of types.
         """
         self._set_kind(other.kind)
-        for count in ("elements", "equal", "nonfinite", "candidate_nonfinite"):
+        for count in ("elements", "finite", "equal", "nonfinite", "candidate_nonfinite"):
             setattr(self, count, getattr(self, count) + getattr(other, count))
         self.rows += other.rows
         self.rows_agreeing += other.rows_agreeing
@@ -144,6 +145,7 @@ class OutputStats:
         broken = self.nonfinite > 0
         return Metrics(
             elements=self.elements,
+            finite=self.finite,
             sqnr_db=self._sqnr_db() if is_float else None,
             max_abs=(math.inf if broken else self.max_abs) if is_number else None,
             max_rel=(math.inf if broken else self.max_rel) if is_number else None,
@@ -198,8 +200,10 @@ class OutputStats:
         if self.kind == "float":
             self._add_floats(reference.astype(np.float64), candidate.astype(np.float64))
         elif self.kind == "integer":
+            self.finite += reference.size
             self._add_integers(_widened(reference), _widened(candidate))
         else:
+            self.finite += reference.size
             self.equal += int(np.count_nonzero(reference == candidate))
 
     def _add_floats(self, reference: Float64Array, candidate: Float64Array) -> None:
@@ -208,6 +212,7 @@ class OutputStats:
         if not finite.all():
             self._add_nonfinite(reference[~finite], candidate[~finite])
             reference, candidate = reference[finite], candidate[finite]
+        self.finite += reference.size
         self.equal += int(np.count_nonzero(reference == candidate))
         with np.errstate(all="ignore"):
             error = reference - candidate

@@ -84,6 +84,7 @@ class Metrics(ReportPart):
 
     Attributes:
         elements: elements compared.
+        finite: of these, how many are finite on both sides.
         sqnr_db: signal-to-quantization-noise ratio, dB; None for integer and bool outputs.
         max_abs: largest absolute error.
         max_rel: largest error relative to its reference element; inf where that is zero.
@@ -98,6 +99,7 @@ class Metrics(ReportPart):
     """
 
     elements: int
+    finite: int
     sqnr_db: Number | None
     max_abs: Number | None
     max_rel: Number | None

@@ -43,14 +43,22 @@ def serve(job: Mapping[str, Any], cases: Iterable[Mapping[str, Any]], send: Send
     with TrtRunner(engine) as runner:
         send(messages.result({"profiles": len(profiles)}))
         for case in cases:
-            feeds = arrays.load(Path(case["feeds"]), case["members"])
-            runner.set_profile(choose_profile(profiles, feeds))
-            outputs = runner.infer(feeds, check_inputs=True)
-            members = arrays.store(Path(case["outputs"]), outputs)
-            send(messages.result({"members": members}))
+            send(_answer(runner, profiles, case))
             count += 1
     del engine, runtime  # in this order: an engine must not outlive its runtime
     return count
+
+
+def _answer(
+    runner: Any, profiles: tuple[dict[str, ShapeTriple], ...], case: Mapping[str, Any]
+) -> dict[str, Any]:
+    try:
+        feeds = arrays.load(Path(case["feeds"]), case["members"])
+        runner.set_profile(choose_profile(profiles, feeds))
+        outputs = runner.infer(feeds, check_inputs=True)
+        return messages.result({"members": arrays.store(Path(case["outputs"]), outputs)})
+    except BuildError as error:  # this case is refused; the next may fit
+        return messages.failure(error)
 
 
 def load_engine(job: Mapping[str, Any]) -> tuple[Any, Any]:

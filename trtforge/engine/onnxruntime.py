@@ -1,0 +1,193 @@
+"""ONNX Runtime: runs the typed ONNX on any machine, and is the reference that others are held to.
+
+It builds no engine. Polygraphy's runner executes; the session's options are ours: no graph
+optimization unless asked for, since the optimizer changes what Q/DQ graphs compute.
+"""
+
+import importlib.metadata
+import importlib.util
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from trtforge.engine.backend import (
+    Availability,
+    BuildReport,
+    BuildRequest,
+    Feeds,
+    OnProgress,
+    Outputs,
+)
+from trtforge.engine.engine_file import write_error
+from trtforge.engine.environment import peak_rss_bytes
+from trtforge.errors import BuildError, Place
+
+if TYPE_CHECKING:
+    from trtforge.graph.model import Model
+
+PROVIDERS = ("CPUExecutionProvider",)
+_SEVERITY_ERROR = 3  # Source: OrtLoggingLevel in onnxruntime_c_api.h
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class OnnxRuntimeBackend:
+    """Proves that ONNX Runtime takes the model; what ships is the ONNX itself."""
+
+    name = "onnxruntime"
+
+    def available(self) -> Availability:
+        """Say what can be done here; nothing is imported."""
+        if importlib.util.find_spec("onnxruntime") is None:
+            return Availability(self.name, False, None, False, False, "pip install onnxruntime")
+        return Availability(self.name, True, _version(), True, True, None)
+
+    def build(self, request: BuildRequest, on_progress: OnProgress | None = None) -> BuildReport:
+        """Load the model into a session; `request.output` is not written.
+
+        Raises:
+            BuildError: ONNX Runtime refuses the model.
+            MissingError: the log cannot be written.
+        """
+        started = time.perf_counter()
+        if on_progress is not None:
+            on_progress(0.0, f"loading {request.onnx.name}")
+        with OnnxRuntimeRunner(request.onnx) as runner:
+            text = (
+                f"onnxruntime {_version()}: {request.onnx.name} loads on {', '.join(PROVIDERS)}\n"
+                f"inputs: {', '.join(runner.input_names)}\n"
+                f"outputs: {', '.join(runner.output_names)}\n"
+            )
+        try:
+            request.log.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise write_error(error, request.log) from error
+        if on_progress is not None:
+            on_progress(1.0, f"loading {request.onnx.name}")
+        return BuildReport(
+            backend=self.name,
+            version=_version(),
+            engine_bytes=0,
+            engine_sha256="",
+            profiles=request.profiles,
+            compute_capabilities=(),
+            parse_seconds=time.perf_counter() - started,
+            build_seconds=0.0,
+            peak_rss_bytes=peak_rss_bytes(),
+            activation_memory_bytes=None,
+            warnings=(),
+            layers=(),
+        )
+
+
+class OnnxRuntimeRunner:
+    """Runs an ONNX model on the CPU.
+
+    Args:
+        model: an ONNX file, or a Model in memory; external weights are read from their files.
+        name: what the runner is called in reports.
+        optimize: let ONNX Runtime optimize the graph; off, it computes node by node as written.
+        threads: threads per operator; None for one per core.
+    """
+
+    def __init__(
+        self,
+        model: "Path | Model",
+        *,
+        name: str = "onnxruntime",
+        optimize: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        self.name = name
+        self._model = model
+        self._optimize = optimize
+        self._threads = threads
+
+    def __enter__(self) -> Self:
+        """Load the model.
+
+        Raises:
+            BuildError: ONNX Runtime refuses it.
+        """
+        from polygraphy.backend.onnxrt import OnnxrtRunner
+
+        self._runner = OnnxrtRunner(self._session, name=self.name)
+        self._runner.activate()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._runner.deactivate()
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The model's inputs; only while the context is entered."""
+        return tuple(value.name for value in self._runner.sess.get_inputs())
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The model's outputs; only while the context is entered."""
+        return tuple(value.name for value in self._runner.sess.get_outputs())
+
+    def infer(self, feeds: Feeds) -> Outputs:
+        """Compute all outputs of one batch.
+
+        Raises:
+            BuildError: a feed is missing or of the wrong type or shape, or an operator failed.
+        """
+        try:
+            return dict(self._runner.infer(dict(feeds), check_inputs=False))
+        except Exception as error:  # ONNX Runtime's exceptions have no base but Exception
+            raise BuildError(
+                "TF0616", f"onnxruntime cannot run {self._file}: {_plain(error)}", where=self._place
+            ) from error
+
+    @property
+    def _file(self) -> str:
+        return self._model.name if isinstance(self._model, Path) else "the model"
+
+    @property
+    def _place(self) -> Place | None:
+        return Place(file=str(self._model)) if isinstance(self._model, Path) else None
+
+    def _session(self) -> Any:
+        import onnxruntime
+
+        level = onnxruntime.GraphOptimizationLevel
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = (
+            level.ORT_ENABLE_ALL if self._optimize else level.ORT_DISABLE_ALL
+        )
+        options.log_severity_level = _SEVERITY_ERROR
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        try:
+            return onnxruntime.InferenceSession(
+                self._source(options), options, providers=list(PROVIDERS)
+            )
+        except Exception as error:  # ONNX Runtime's exceptions have no base but Exception
+            raise BuildError(
+                "TF0615",
+                f"onnxruntime {onnxruntime.__version__} refuses {self._file}: {_plain(error)}",
+                where=self._place,
+            ) from error
+
+    def _source(self, options: Any) -> str | bytes:
+        if isinstance(self._model, Path):
+            return str(self._model)
+        if self._model.base_dir is not None:
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(self._model.base_dir))
+        return self._model.proto.SerializeToString()
+
+
+def _version() -> str:
+    return importlib.metadata.version("onnxruntime")
+
+
+def _plain(error: Exception) -> str:
+    """ONNX Runtime's message without its prefix "[ONNXRuntimeError] : 1 : FAIL : "."""
+    return str(error).rpartition(" : ")[2].strip() or type(error).__name__

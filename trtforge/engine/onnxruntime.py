@@ -6,6 +6,7 @@ optimization unless asked for, since the optimizer changes what Q/DQ graphs comp
 
 import importlib.metadata
 import importlib.util
+import re
 import time
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 PROVIDERS = ("CPUExecutionProvider",)
 _SEVERITY_ERROR = 3  # Source: OrtLoggingLevel in onnxruntime_c_api.h
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -181,7 +183,8 @@ class OnnxRuntimeRunner:
             return str(self._model)
         if self._model.base_dir is not None:
             options.add_session_config_entry(_WEIGHTS_FOLDER, str(self._model.base_dir))
-        return self._model.proto.SerializeToString()
+        serialized: bytes = self._model.proto.SerializeToString()
+        return serialized
 
 
 def _version() -> str:
@@ -190,4 +193,4 @@ def _version() -> str:
 
 def _plain(error: Exception) -> str:
     """ONNX Runtime's message without its prefix "[ONNXRuntimeError] : 1 : FAIL : "."""
-    return str(error).rpartition(" : ")[2].strip() or type(error).__name__
+    return _PREFIX.sub("", str(error)).strip() or type(error).__name__

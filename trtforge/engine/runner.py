@@ -1,4 +1,4 @@
-"""An engine as a Runner: a worker process holds it on the GPU and answers one batch after another."""
+"""An engine as a Runner: a worker process holds it on the GPU and answers batch after batch."""
 
 import tempfile
 from pathlib import Path

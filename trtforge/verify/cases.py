@@ -169,7 +169,7 @@ def _batch_size(plan: _Plan, samples: int) -> int:
 
 
 def _preferred_shapes(plan: _Plan) -> Shapes | None:
-    """Return the shapes of a typical case: an opt corner, else any corner, else the static shapes."""
+    """Return the shapes of a typical case: an opt corner, any corner, or the static shapes."""
     for name, shapes in plan.corners:
         if name.split(".")[-1] == "opt":
             return shapes

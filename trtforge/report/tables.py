@@ -1,0 +1,209 @@
+"""Report parts as plain rows of text, for the terminal and for the page alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trtforge.report.data import Check, Json, verdict_of
+from trtforge.report.figures import count, decibel, number, percent, plain, seconds, shape, size
+
+VERDICT_TEXT = {"pass": "✓ pass", "fail": "✗ fail", "not_run": "○ not run"}
+"""Verdicts are told apart by sign and word, never by colour alone."""
+
+_BOUND_TEXT = {
+    "sqnr_db": ("SQNR ≥", decibel),
+    "cosine": ("cosine ≥", plain),
+    "max_abs": ("max abs ≤", plain),
+    "max_rel": ("max rel ≤", plain),
+    "top1_agreement": ("top-1 ≥", percent),
+    "exact_agreement": ("equal ≥", percent),
+    "accuracy_drop": ("accuracy drop ≤", percent),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        columns: headings.
+        rows: as many cells as columns each.
+        numeric: indices of the columns that are set flush right.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()
+
+
+def verdict_text(verdict: str) -> str:
+    """Return "✓ pass", "✗ fail" or "○ not run"."""
+    return VERDICT_TEXT.get(verdict, VERDICT_TEXT["fail"])
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    """Return every verdict with its reason."""
+    rows = tuple((check.name, verdict_text(check.verdict), check.reason or "") for check in checks)
+    return Table(("check", "verdict", "reason"), rows)
+
+
+def outputs_table(parity: Json) -> Table:
+    """Return the metrics and bounds of each output of a parity report."""
+    rows = tuple(
+        (
+            str(name),
+            verdict_text(verdict_of(output)),
+            *_metric_cells(output.get("metrics")),
+            bounds_text(output.get("tolerance") or {}),
+        )
+        for name, output in (parity.get("outputs") or {}).items()
+    )
+    columns = ("output", "verdict", *_METRIC_COLUMNS, "asked")
+    return Table(columns, rows, frozenset(range(2, 2 + len(_METRIC_COLUMNS))))
+
+
+def cases_table(output: Json) -> Table:
+    """Return the metrics of one output by group of cases and by single corner or random case."""
+    groups = tuple(
+        (f"all {group}" if group != "data" else "data", *_metric_cells(metrics))
+        for group, metrics in (output.get("groups") or {}).items()
+    )
+    cases = tuple(
+        (str(case.get("name")), *_metric_cells(case.get("metrics")))
+        for case in output.get("cases") or ()
+    )
+    return Table(
+        ("cases", *_METRIC_COLUMNS), groups + cases, frozenset(range(1, 1 + len(_METRIC_COLUMNS)))
+    )
+
+
+_METRIC_COLUMNS = ("SQNR", "cosine", "max abs", "max rel", "top-1", "equal")
+
+
+def _metric_cells(metrics: Any) -> tuple[str, ...]:
+    if not isinstance(metrics, Mapping):
+        return ("-",) * len(_METRIC_COLUMNS)
+    return (
+        decibel(metrics.get("sqnr_db")),
+        plain(metrics.get("cosine"), 6),
+        plain(metrics.get("max_abs"), 3),
+        plain(metrics.get("max_rel"), 3),
+        percent(metrics.get("top1_agreement")),
+        percent(metrics.get("exact_agreement")),
+    )
+
+
+def bounds_text(bounds: Json) -> str:
+    """Return bounds as one line: "SQNR ≥ 20.0 dB, top-1 ≥ 99 %"."""
+    parts = [
+        f"{_BOUND_TEXT[name][0]} {_BOUND_TEXT[name][1](bound)}"
+        for name, bound in bounds.items()
+        if bound is not None and name in _BOUND_TEXT
+    ]
+    return ", ".join(parts) or "-"
+
+
+def accuracy_text(parity: Json) -> str | None:
+    """Return one sentence on top-1 accuracy, None where none was measured."""
+    accuracy = parity.get("accuracy")
+    if not isinstance(accuracy, Mapping):
+        return None
+    before, after = number(accuracy.get("reference")), number(accuracy.get("candidate"))
+    if before is None or after is None:
+        return None
+    change = f"{(after - before) * 100:+.2f}".replace("-", "−")
+    return (
+        f"Top-1 accuracy on {count(accuracy.get('samples'))} labelled samples: "
+        f"{percent(before)} reference, {percent(after)} candidate ({change} points)."
+    )
+
+
+def passes_table(optimize: Json) -> Table:
+    """Return what each graph pass did: rewrites, refusals, and whether it was rolled back."""
+    rows = []
+    for entry in optimize.get("passes") or ():
+        refused = [note for note in entry.get("notes") or () if note.get("kind") == "refused"]
+        state = "applied" if entry.get("rewrites") else "nothing to do"
+        if entry.get("rolled_back"):
+            state = f"rolled back: {entry.get('reason') or 'it changed the numbers'}"
+        rows.append(
+            (str(entry.get("name")), count(entry.get("rewrites")), count(len(refused)), state)
+        )
+    return Table(("pass", "rewrites", "refused", "state"), tuple(rows), frozenset({1, 2}))
+
+
+def refusals_table(optimize: Json) -> Table:
+    """Return every match that a pass refused, and why."""
+    rows = tuple(
+        (str(entry.get("name")), str(note.get("node")), str(note.get("reason")))
+        for entry in optimize.get("passes") or ()
+        for note in entry.get("notes") or ()
+        if note.get("kind") == "refused"
+    )
+    return Table(("pass", "node", "refused because"), rows)
+
+
+def decisions_table(decisions: Sequence[Json], *, action: str) -> Table:
+    """Return the quantization decisions of one kind ("quantized" or "kept")."""
+    rows = tuple(
+        tuple(str(entry.get(key) or "") for key in ("node", "op", "tensor", "reason"))
+        for entry in decisions
+        if (entry.get("action") == "quantized") == (action == "quantized")
+    )
+    return Table(("node", "operator", "tensor", "reason"), rows)
+
+
+def ranges_table(calibration: Json) -> Table:
+    """Return the calibrated ranges; "kept" is the share of the observed range that amax covers."""
+    rows = []
+    for name, found in (calibration.get("ranges") or {}).items():
+        low, high, amax = (number(found.get(key)) for key in ("min", "max", "amax"))
+        peak = max(abs(low or 0.0), abs(high or 0.0))
+        kept = "-" if amax is None or peak == 0 else percent(min(1.0, amax / peak))
+        rows.append((str(name), plain(low), plain(high), plain(amax), kept))
+    return Table(
+        ("tensor", "min", "max", "amax", "kept"), tuple(rows), frozenset({1, 2, 3, 4})
+    )
+
+
+def contract_table(contract: Json) -> Table:
+    """Return the model's inputs and outputs."""
+    rows = tuple(
+        (kind, str(spec.get("name")), str(spec.get("dtype")), shape(spec.get("dims")))
+        for kind, key in (("input", "inputs"), ("output", "outputs"))
+        for spec in contract.get(key) or ()
+    )
+    return Table(("", "name", "type", "shape"), rows)
+
+
+def profiles_table(profiles: Sequence[Json]) -> Table:
+    """Return the optimization profiles, one row per profile and input."""
+    rows = tuple(
+        (str(index), str(name), *(shape(dims.get(key)) for key in ("min", "opt", "max")))
+        for index, profile in enumerate(profiles)
+        for name, dims in profile.items()
+    )
+    return Table(("profile", "input", "min", "opt", "max"), rows)
+
+
+def targets_table(targets: Sequence[Json]) -> Table:
+    """Return the targets and their engines."""
+    rows = tuple(
+        (
+            str(target.get("name")),
+            f"{target.get('backend', '-')} {target.get('version') or ''}".strip(),
+            ", ".join(target.get("compute_capabilities") or ()) or "default",
+            size(target.get("engine_bytes")) if target.get("engine_bytes") else "no engine",
+            size(target.get("activation_memory_bytes")),
+            str(target.get("engine_sha256") or "-").removeprefix("sha256:")[:12],
+        )
+        for target in targets
+    )
+    columns = ("target", "backend", "GPUs", "engine", "activations", "sha256")
+    return Table(columns, rows, frozenset({3, 4}))
+
+
+def timings_table(timings: Mapping[str, float]) -> Table:
+    """Return how long each stage took."""
+    rows = tuple((name, seconds(value)) for name, value in timings.items())
+    return Table(("stage", "time"), rows, frozenset({1}))

@@ -153,3 +153,12 @@ def steps(root: Node, loc: Loc) -> Iterator[tuple[Key, Scalar | None, Node]]:
             return
         key_node, node = found
         yield key, key_node, node
+
+
+def find(root: Node, loc: Loc) -> tuple[Scalar | None, Node]:
+    """Return the deepest node on the way to a location that exists, and its key if it has one."""
+    key: Scalar | None = None
+    node = root
+    for _, below_key, below in steps(root, loc):
+        key, node = below_key, below
+    return key, node

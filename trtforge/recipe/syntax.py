@@ -40,6 +40,11 @@ _SAYINGS = (
         "write {a: 1, b: 2}",
     ),
     _Saying(
+        r"while parsing a (flow|block) node",
+        "a value is missing here, or a bracket is not closed",
+        "write a value; a text that starts with one of , [ ] { } needs quotes",
+    ),
+    _Saying(
         r"could not find expected ':'",
         "this line has no ':' after its key",
         "write `key: value`",

@@ -1,0 +1,334 @@
+"""Between ONNX and GraphSurgeon, losing nothing on the way.
+
+GraphSurgeon drops documentation, metadata, part of value_info, unused initializers, functions'
+details and four kinds of attributes, and it copies constants of an outer graph into bodies.
+So the import remembers where each node came from, and the export is our own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    OperatorSetIdProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter, dtype_to_onnx
+from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
+from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
+from onnx_graphsurgeon.logger import G_LOGGER
+
+from trtforge.errors import GraphError
+from trtforge.graph.skeleton import merge_fields
+from trtforge.graph.weights import ExternalFiles, tensor_array
+
+# GraphSurgeon reports through a logger that prints; what matters comes as exceptions.
+G_LOGGER.severity = G_LOGGER.CRITICAL
+
+_FIRST_IR_WITH_FREE_INITIALIZERS = 4
+"""From IR version 4 on, initializers need not be inputs (onnx.proto3, IR_VERSION_2019_1_22)."""
+
+_KNOWN_ATTRIBUTES = {
+    AttributeProto.FLOAT,
+    AttributeProto.INT,
+    AttributeProto.STRING,
+    AttributeProto.TENSOR,
+    AttributeProto.GRAPH,
+    AttributeProto.FLOATS,
+    AttributeProto.INTS,
+    AttributeProto.STRINGS,
+}
+
+
+class MappedValues(LazyValues):  # type: ignore[misc]
+    """Lazy values of a tensor whose bytes may be in an external file."""
+
+    def __init__(self, tensor: TensorProto, files: ExternalFiles) -> None:
+        super().__init__(tensor)
+        self._files = files
+
+    def load(self) -> np.ndarray:
+        """Return the values, read-only; a view of the mapped file where possible."""
+        return tensor_array(self.tensor, self._files)
+
+
+@dataclass
+class Origin:
+    """What an imported graph was made from.
+
+    Attributes:
+        proto: the graph in ONNX.
+        unused: initializers that no node uses; the export puts them back.
+    """
+
+    proto: GraphProto
+    unused: list[TensorProto]
+
+
+def import_graph(proto: ModelProto, files: ExternalFiles) -> gs.Graph:
+    """Import a model; see `Model.to_graph`."""
+    try:
+        graph = gs.import_onnx(proto)
+    except Exception as error:  # GraphSurgeon raises whatever the protobuf makes it raise
+        raise GraphError("TF0410", f"GraphSurgeon cannot read the model: {error}") from error
+    graph.import_domains = [
+        OperatorSetIdProto(domain=i.domain or None, version=i.version) for i in proto.opset_import
+    ]
+    _remember(graph, proto.graph, files)
+    return graph
+
+
+def _remember(graph: gs.Graph, proto: GraphProto, files: ExternalFiles) -> None:
+    for node, source in zip(graph.nodes, proto.node, strict=True):
+        node.source = source
+        for tensor in node.inputs:
+            _map_values(tensor, files)
+        for attribute in source.attribute:
+            value = node.attrs.get(attribute.name)
+            if isinstance(value, gs.Graph):
+                _remember(value, attribute.g, files)
+            elif isinstance(value, gs.Constant):
+                _map_values(value, files)
+    for tensor in graph.outputs:
+        _map_values(tensor, files)
+    used = _names_used(proto)
+    graph.origin = Origin(proto, [t for t in proto.initializer if t.name not in used])
+
+
+def _map_values(tensor: gs.Tensor, files: ExternalFiles) -> None:
+    if isinstance(tensor, gs.Constant) and type(tensor._values) is LazyValues:
+        tensor._values = MappedValues(tensor._values.tensor, files)
+
+
+def _names_used(proto: GraphProto) -> set[str]:
+    used = {info.name for info in proto.output}
+    for node in proto.node:
+        used.update(node.input)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                used |= _names_used(attribute.g)
+            for body in attribute.graphs:
+                used |= _names_used(body)
+    return used
+
+
+def export_model(proto: ModelProto, graph: gs.Graph) -> ModelProto:
+    """Export a graph into a copy of the model it came from; see `Model.with_graph`."""
+    result = ModelProto()
+    merge_fields(proto, result, skip={"graph", "opset_import"})
+    result.ir_version = max(proto.ir_version, _FIRST_IR_WITH_FREE_INITIALIZERS)
+    for domain, version in _domains(graph).items():
+        result.opset_import.append(OperatorSetIdProto(domain=domain or None, version=version))
+    try:
+        _export_graph(graph, result.graph, frozenset())
+    except GraphError:
+        raise
+    except Exception as error:  # see import_graph
+        raise GraphError("TF0410", f"the graph cannot be written as ONNX: {error}") from error
+    return result
+
+
+def _domains(graph: gs.Graph) -> dict[str, int]:
+    domains = {imported.domain: imported.version for imported in graph.import_domains or ()}
+    domains["ai.onnx" if "ai.onnx" in domains else ""] = graph.opset
+    for node in _all_nodes(graph):
+        if node.domain and node.domain != "ai.onnx":
+            domains.setdefault(node.domain, 1)
+    return domains
+
+
+def _all_nodes(graph: gs.Graph) -> Iterator[gs.Node]:
+    for node in graph.nodes:
+        yield node
+        for value in node.attrs.values():
+            if isinstance(value, gs.Graph):
+                yield from _all_nodes(value)
+
+
+def _export_graph(graph: gs.Graph, target: GraphProto, outer: frozenset[str]) -> None:
+    origin: Origin | None = getattr(graph, "origin", None)
+    target.name = graph.name
+    if graph.doc_string:
+        target.doc_string = graph.doc_string
+    constants = _own_constants(graph, origin, outer)
+    _export_constants(constants, origin, target)
+    infos = _source_infos(origin)
+    for tensor in graph.inputs:
+        target.input.append(_value_info(tensor, infos))
+    for tensor in graph.outputs:
+        target.output.append(_value_info(tensor, infos))
+    _export_value_info(graph, infos, target)
+    inner = outer | frozenset(constants)
+    for node in graph.nodes:
+        _export_node(node, target.node.add(), inner)
+    if origin is not None:
+        _put_back_graph(origin.proto, target)
+
+
+def _own_constants(
+    graph: gs.Graph, origin: Origin | None, outer: frozenset[str]
+) -> dict[str, gs.Constant]:
+    """Constants that belong to this graph: used by it, or by a body but defined here."""
+    own = {t.name: t for t in graph.outputs if isinstance(t, gs.Constant) and t.name not in outer}
+    defined = set() if origin is None else {t.name for t in origin.proto.initializer}
+    own_nodes = {id(node) for node in graph.nodes}
+    for node in _all_nodes(graph):
+        for tensor in node.inputs:
+            here = id(node) in own_nodes or tensor.name in defined
+            if here and isinstance(tensor, gs.Constant) and tensor.name not in outer:
+                own.setdefault(tensor.name, tensor)
+    return own
+
+
+def _export_constants(
+    constants: dict[str, gs.Constant], origin: Origin | None, target: GraphProto
+) -> None:
+    unused = {} if origin is None else {tensor.name: tensor for tensor in origin.unused}
+    known = [] if origin is None else [tensor.name for tensor in origin.proto.initializer]
+    order = dict.fromkeys((*known, *constants))
+    for name in order:
+        if name in constants:
+            constant = constants[name]
+            if isinstance(constant._values, SparseValues):
+                target.sparse_initializer.append(constant._values.tensor)
+            else:
+                _export_tensor(constant, target.initializer.add())
+        elif name in unused:
+            target.initializer.append(unused[name])
+
+
+def _export_tensor(constant: gs.Constant, target: TensorProto) -> None:
+    values = constant._values
+    if isinstance(values, LazyValues):
+        target.CopyFrom(values.tensor)
+    else:
+        wanted = dtype_to_onnx(constant.export_dtype)
+        if wanted != dtype_to_onnx(constant.dtype):
+            values = values.astype(helper.tensor_dtype_to_np_dtype(wanted))
+        target.CopyFrom(numpy_helper.from_array(np.asarray(values)))
+    target.name = constant.name
+
+
+def _source_infos(origin: Origin | None) -> dict[str, ValueInfoProto]:
+    if origin is None:
+        return {}
+    proto = origin.proto
+    return {info.name: info for info in (*proto.value_info, *proto.output, *proto.input)}
+
+
+def _value_info(tensor: gs.Tensor, infos: dict[str, ValueInfoProto]) -> ValueInfoProto:
+    """Describe a tensor; the original description is kept word for word while it is true."""
+    source = infos.get(tensor.name)
+    if source is not None and _says_the_same(source, tensor):
+        return source
+    info: ValueInfoProto = OnnxExporter.export_value_info_proto(tensor, False)
+    if source is not None:
+        merge_fields(source, info, skip={"name", "type"})
+    return info
+
+
+def _says_the_same(source: ValueInfoProto, tensor: gs.Tensor) -> bool:
+    described = OnnxImporter.import_tensor(source)
+    if described.dtype is None:
+        return tensor.dtype is None
+    return bool(described.dtype == tensor.dtype and described.shape == tensor.shape)
+
+
+def _export_value_info(
+    graph: gs.Graph, infos: dict[str, ValueInfoProto], target: GraphProto
+) -> None:
+    ends = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
+    inner = {
+        tensor.name: tensor
+        for node in graph.nodes
+        for tensor in node.outputs
+        if tensor.name and tensor.name not in ends and isinstance(tensor, gs.Variable)
+    }
+    order = dict.fromkeys((*(name for name in infos if name in inner), *inner))
+    for name in order:
+        tensor = inner[name]
+        if tensor.dtype is not None or name in infos:
+            target.value_info.append(_value_info(tensor, infos))
+
+
+def _export_node(node: gs.Node, target: NodeProto, outer: frozenset[str]) -> None:
+    source: NodeProto | None = getattr(node, "source", None)
+    target.op_type = node.op
+    target.input.extend(tensor.name for tensor in node.inputs)
+    target.output.extend(tensor.name for tensor in node.outputs)
+    if node.name:
+        target.name = node.name
+    if node.domain:
+        target.domain = node.domain
+    known = {} if source is None else {a.name: a for a in source.attribute}
+    for name, value in node.attrs.items():
+        _export_attribute(target.attribute.add(), name, value, known.get(name), outer)
+    if source is None:
+        return
+    for attribute in source.attribute:
+        if attribute.type not in _KNOWN_ATTRIBUTES and attribute.name not in node.attrs:
+            target.attribute.append(attribute)
+    merge_fields(source, target, skip=_NODE_FIELDS_WRITTEN)
+
+
+_NODE_FIELDS_WRITTEN = {"name", "op_type", "domain", "input", "output", "attribute"}
+
+
+def _export_attribute(
+    target: AttributeProto,
+    name: str,
+    value: Any,
+    source: AttributeProto | None,
+    outer: frozenset[str],
+) -> None:
+    if isinstance(value, gs.Graph):
+        target.name, target.type = name, AttributeProto.GRAPH
+        _export_graph(value, target.g, outer)
+    elif isinstance(value, gs.Tensor):
+        target.name, target.type = name, AttributeProto.TENSOR
+        _export_tensor(value, target.t)
+    elif isinstance(value, list | tuple) and not value:
+        # An empty list does not tell its type; the source does, and INTS is by far the usual.
+        target.name = name
+        target.type = AttributeProto.INTS if source is None else source.type
+    else:
+        if source is not None and source.type == AttributeProto.FLOAT:
+            value = float(value)
+        target.CopyFrom(_plain_attribute(name, value))
+    if source is not None and source.doc_string:
+        target.doc_string = source.doc_string
+
+
+def _plain_attribute(name: str, value: Any) -> AttributeProto:
+    exported: AttributeProto = OnnxExporter.export_attributes({name: value})[0]
+    return exported
+
+
+def _put_back_graph(source: GraphProto, target: GraphProto) -> None:
+    merge_fields(source, target, skip=_GRAPH_FIELDS_WRITTEN)
+    names = {name for node in target.node for name in (*node.input, *node.output)}
+    for annotation in source.quantization_annotation:
+        if annotation.tensor_name in names:
+            target.quantization_annotation.append(annotation)
+
+
+_GRAPH_FIELDS_WRITTEN = {
+    "name",
+    "doc_string",
+    "node",
+    "initializer",
+    "sparse_initializer",
+    "input",
+    "output",
+    "value_info",
+    "quantization_annotation",
+}

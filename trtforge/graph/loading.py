@@ -1,0 +1,229 @@
+"""The gate through which a model enters: nothing malformed gets past it.
+
+TensorRT's parser is no validator (it takes random bytes and any opset without a word), so
+everything is checked here, in the order in which the messages help most.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto, TensorProto
+
+from trtforge.errors import GraphError, Place
+from trtforge.graph.contract import contract_of
+from trtforge.graph.weights import (
+    ExternalFiles,
+    extent_of,
+    graph_tensors,
+    is_external,
+    model_nodes,
+    model_tensors,
+    tensor_array,
+)
+
+_Result = TypeVar("_Result")
+
+_SCAN_ELEMENTS = 4 << 20
+
+_FLOAT_TYPES = {
+    int(value)
+    for name, value in TensorProto.DataType.items()
+    if name in ("FLOAT", "DOUBLE") or name.startswith(("FLOAT16", "BFLOAT16", "FLOAT8"))
+}
+
+_WEIGHTED_OPS = frozenset(
+    {
+        "BatchNormalization",
+        "Conv",
+        "ConvTranspose",
+        "DequantizeLinear",
+        "GRU",
+        "Gemm",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LSTM",
+        "LayerNormalization",
+        "MatMul",
+        "QuantizeLinear",
+        "RMSNormalization",
+        "RNN",
+    }
+)
+"""Operators whose constant inputs are weights; an Inf there is damage, whereas -Inf is usual
+in attention masks, which are fed to Add, Where and the like."""
+
+
+def read_model(path: Path) -> tuple[ModelProto, ExternalFiles]:
+    """Read and validate an ONNX file.
+
+    Raises:
+        GraphError: TF0401 not readable, TF0402 not an ONNX model (empty, truncated, corrupt),
+            TF0403 refused by onnx.checker, TF0404 external data, TF0405 NaN or Inf in weights,
+            TF0406 no outputs, or an input or output that is not a tensor.
+    """
+    proto = parse_model(path)
+    files = ExternalFiles(path.parent)
+    for tensor in model_tensors(proto):
+        if is_external(tensor):
+            _at(path, files.view, tensor)
+    check_file(path)
+    if not proto.graph.output:
+        raise GraphError(
+            "TF0406",
+            "the model has no outputs",
+            "nothing would be computed; export it again",
+            Place(str(path)),
+        )
+    _at(path, contract_of, proto)
+    _refuse_non_finite(proto, files, path)
+    return proto, files
+
+
+def parse_model(path: Path) -> ModelProto:
+    """Parse an ONNX file without touching its external data.
+
+    Raises:
+        GraphError: TF0401, TF0402.
+    """
+    where = Place(str(path))
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise GraphError("TF0401", "the model file does not exist", None, where) from error
+    except OSError as error:
+        raise GraphError(
+            "TF0401", f"cannot read the model: {error.strerror}", None, where
+        ) from error
+    if not content:
+        raise GraphError("TF0402", "the model file is empty (0 bytes)", _EXPORT_AGAIN, where)
+    if content.startswith(b"version https://git-lfs"):
+        hint = "fetch the file itself with `git lfs pull`"
+        raise GraphError("TF0402", "the file is a Git LFS pointer, not a model", hint, where)
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError as error:
+        message = f"not an ONNX model, or truncated ({len(content)} bytes read)"
+        raise GraphError("TF0402", message, _EXPORT_AGAIN, where) from error
+    if not proto.HasField("graph"):
+        raise GraphError("TF0402", "not an ONNX model: it has no graph", _EXPORT_AGAIN, where)
+    return proto
+
+
+_EXPORT_AGAIN = "export or copy the file again"
+
+
+def check_file(path: Path) -> None:
+    """Run onnx.checker on a file, which works above 2 GB too.
+
+    Raises:
+        GraphError: TF0403.
+    """
+    try:
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
+        text = str(error).strip()
+        raise GraphError(
+            "TF0403",
+            f"onnx.checker refuses the model: {text.splitlines()[0] if text else error!r}",
+            "the exporter wrote an invalid model; export it again or with another opset",
+            Place(str(path)),
+            details=text,
+        ) from error
+
+
+def model_files(path: Path) -> tuple[Path, ...]:
+    """Return the model file and all its external files, the model first, the rest sorted.
+
+    Raises:
+        GraphError: TF0401, TF0402, TF0404.
+    """
+    files = ExternalFiles(path.parent)
+    found: dict[str, Path] = {}
+    for tensor in model_tensors(parse_model(path)):
+        if is_external(tensor):
+            location = _at(path, extent_of, tensor).location
+            if location not in found:
+                found[location] = _at(path, files.path, tensor)
+    return (path, *(found[location] for location in sorted(found)))
+
+
+def files_digest(path: Path) -> str:
+    """Return the digest of a model's files as they are on disk, "sha256:...".
+
+    Names of external files count, the model's own name and folder do not.
+
+    Raises:
+        GraphError: TF0401, TF0402, TF0404.
+    """
+    digest = hashlib.sha256(b"trtforge.source/1\0")
+    for file in model_files(path):
+        name = "" if file == path else file.relative_to(path.parent).as_posix()
+        try:
+            with file.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256")
+        except OSError as error:
+            raise GraphError(
+                "TF0401", f"cannot read '{file.name}': {error.strerror}", None, Place(str(file))
+            ) from error
+        digest.update(f"{name}\0{content.hexdigest()}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _at(path: Path, call: Callable[..., _Result], *args: Any) -> _Result:
+    try:
+        return call(*args)
+    except GraphError as error:
+        node = error.where.node if error.where is not None else None
+        error.where = Place(str(path), node=node)
+        raise
+
+
+def _refuse_non_finite(proto: ModelProto, files: ExternalFiles, path: Path) -> None:
+    weights = {
+        name
+        for node in model_nodes(proto)
+        if node.op_type in _WEIGHTED_OPS
+        for name in node.input[1:]
+    }
+    for name, tensor in _named_tensors(proto):
+        values = _at(path, tensor_array, tensor, files)
+        if tensor.data_type not in _FLOAT_TYPES:
+            continue
+        nan, inf = _count_non_finite(values)
+        if nan or (inf and name in weights):
+            raise GraphError(
+                "TF0405",
+                f"tensor '{name}' holds {nan} NaN and {inf} Inf among {values.size} values",
+                "the weights are damaged or training diverged; export a sound checkpoint",
+                Place(str(path), node=name),
+            )
+
+
+def _named_tensors(proto: ModelProto) -> Iterator[tuple[str, TensorProto]]:
+    for tensor in graph_tensors(proto.graph):
+        if tensor.name and tensor.data_type != TensorProto.STRING:
+            yield tensor.name, tensor
+    for node in model_nodes(proto):
+        for attribute in node.attribute:
+            if attribute.HasField("t") and not attribute.t.name:
+                yield (node.output[0] if node.output else node.name), attribute.t
+
+
+def _count_non_finite(values: np.ndarray) -> tuple[int, int]:
+    """Count NaN and Inf in pieces, so that a mapped tensor is never in memory as a whole."""
+    flat = values.reshape(-1)
+    nan = inf = 0
+    for start in range(0, flat.size, _SCAN_ELEMENTS):
+        piece = flat[start : start + _SCAN_ELEMENTS]
+        finite = np.isfinite(piece)
+        if not finite.all():
+            nans = int(np.count_nonzero(np.isnan(piece)))
+            nan += nans
+            inf += int(piece.size - np.count_nonzero(finite)) - nans
+    return nan, inf

@@ -1,0 +1,157 @@
+"""Writing a model: atomically, byte for byte the same each time, big weights streamed."""
+
+import errno
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+from onnx import ModelProto, TensorProto
+
+from trtforge.errors import ForgeError, GraphError, MissingError, Place
+from trtforge.graph.loading import check_file
+from trtforge.graph.skeleton import EXTERNAL_THRESHOLD_BYTES, Moved, without_weights
+from trtforge.graph.weights import (
+    Extent,
+    ExternalFiles,
+    extent_of,
+    is_external,
+    model_tensors,
+    set_external,
+    storage_bytes,
+    tensor_chunks,
+)
+
+INLINE_LIMIT_BYTES = 1_500_000_000
+"""Above this, weights go to a file of their own; protobuf's limit is 2^31 - 1 bytes.
+
+Source: https://protobuf.dev/programming-guides/encoding/#size-limit
+"""
+
+KEEP_EXTERNAL_BYTES = 64 << 20
+"""A model that came with external data keeps it outside above this size."""
+
+_SMALL_ALIGNMENT = 64
+_PAGE_ALIGNMENT = 4096
+"""Offsets of big tensors are page-aligned, so that a runtime can map them.
+
+Source: https://onnx.ai/onnx/repo-docs/ExternalData.html ("offset ... should be aligned")
+"""
+
+
+def write_model(proto: ModelProto, files: ExternalFiles, path: Path) -> tuple[Path, ...]:
+    """Write a model, and `<name>.data` beside it when its weights do not belong inside.
+
+    The files are staged in a folder beside the target, checked there, and renamed.
+
+    Returns:
+        All files written, the model first.
+
+    Raises:
+        GraphError: TF0403, the model is not valid ONNX; TF0404, its external data is gone.
+        MissingError: TF0301, no space left; TF0302, the folder cannot be written.
+    """
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise write_error(error, path) from error
+    try:
+        staged = _stage(proto, files, staging / path.name)
+        return _publish(staged, path)
+    except OSError as error:
+        raise write_error(error, path) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_error(error: OSError, path: Path) -> ForgeError:
+    """Turn a failed write into the error that the user sees."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return MissingError(
+            "TF0301", "no space left to write the file", "free some space", Place(str(path))
+        )
+    return MissingError(
+        "TF0302",
+        f"cannot write the file: {error.strerror or error}",
+        "choose an existing folder that you may write to",
+        Place(str(path)),
+    )
+
+
+def content_digest(proto: ModelProto, files: ExternalFiles) -> str:
+    """Return "sha256:..." of what a model is: the same wherever its weights are stored."""
+    copy, moved = without_weights(proto, files, lambda t: t.data_type != TensorProto.STRING)
+    digest = hashlib.sha256(b"trtforge.model/1\0")
+    digest.update(_serialized(copy))
+    for _, source in moved:
+        digest.update(storage_bytes(source).to_bytes(8, "little"))
+        for chunk in tensor_chunks(source, files):
+            digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _stage(proto: ModelProto, files: ExternalFiles, staged: Path) -> tuple[Path, ...]:
+    sizes = sum(storage_bytes(tensor) for tensor in model_tensors(proto))
+    was_external = any(is_external(tensor) for tensor in model_tensors(proto))
+    outside = sizes > INLINE_LIMIT_BYTES or (was_external and sizes > KEEP_EXTERNAL_BYTES)
+    copy, moved = without_weights(proto, files, _is_big if outside else _never)
+    data = staged.with_name(f"{staged.name}.data")
+    if moved:
+        _write_data(moved, files, data)
+    staged.write_bytes(_serialized(copy))
+    check_file(staged)
+    return (staged, data) if moved else (staged,)
+
+
+def _is_big(tensor: TensorProto) -> bool:
+    return storage_bytes(tensor) >= EXTERNAL_THRESHOLD_BYTES
+
+
+def _never(tensor: TensorProto) -> bool:
+    del tensor
+    return False
+
+
+def _write_data(moved: list[Moved], files: ExternalFiles, data: Path) -> None:
+    """Stream the weights; tensors that shared their bytes before share them again."""
+    placed: dict[Extent, Extent] = {}
+    with data.open("wb") as stream:
+        for header, source in moved:
+            tied = extent_of(source) if is_external(source) else None
+            extent = placed.get(tied) if tied is not None else None
+            if extent is None:
+                length = storage_bytes(source)
+                extent = Extent(data.name, _pad(stream.tell(), length), length)
+                stream.write(b"\0" * (extent.offset - stream.tell()))
+                for chunk in tensor_chunks(source, files):
+                    stream.write(chunk)
+                if tied is not None:
+                    placed[tied] = extent
+            set_external(header, extent)
+
+
+def _pad(position: int, length: int) -> int:
+    alignment = _PAGE_ALIGNMENT if length >= 1 << 20 else _SMALL_ALIGNMENT
+    return -(-position // alignment) * alignment
+
+
+def _serialized(proto: ModelProto) -> bytes:
+    try:
+        return bytes(proto.SerializeToString(deterministic=True))
+    except (EncodeError, ValueError) as error:
+        raise GraphError(
+            "TF0402",
+            "the model without its initializers is above protobuf's limit of 2 GB",
+            "run the pass constant-to-initializer, which makes big Constant nodes initializers",
+        ) from error
+
+
+def _publish(staged: tuple[Path, ...], path: Path) -> tuple[Path, ...]:
+    """Rename into place. Old model and new weights never stand side by side."""
+    targets = tuple(path.with_name(file.name) for file in staged)
+    if len(staged) > 1 and targets[1].exists():
+        path.unlink(missing_ok=True)
+    for file, target in zip(reversed(staged), reversed(targets), strict=True):
+        file.replace(target)
+    return targets

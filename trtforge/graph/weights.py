@@ -1,0 +1,313 @@
+"""The bytes of tensors: inside the model or in external files, viewed and streamed, never copied.
+
+External files are memory-mapped once per file. A mapping keeps the file's content alive even
+when the file is replaced, so a model may be saved over itself.
+Source: https://onnx.ai/onnx/repo-docs/ExternalData.html
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    helper,
+    numpy_helper,
+)
+
+from trtforge.errors import GraphError, Place
+
+CHUNK_BYTES = 16 << 20
+"""How much of a tensor is handled at a time when its bytes are streamed."""
+
+_SUB_BYTE_BITS = {
+    int(getattr(TensorProto, name)): bits
+    for name, bits in (("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4), ("INT2", 2), ("UINT2", 2))
+    if hasattr(TensorProto, name)
+}
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where the bytes of one external tensor lie: file (relative), offset and length in bytes."""
+
+    location: str
+    offset: int
+    length: int
+
+
+def is_external(tensor: TensorProto) -> bool:
+    """Return whether the tensor's bytes are in another file."""
+    return tensor.data_location == TensorProto.EXTERNAL
+
+
+def storage_bytes(tensor: TensorProto) -> int:
+    """Return the size of the tensor's raw data, bytes (0 for strings, which have none)."""
+    count = 1
+    for dim in tensor.dims:
+        count *= dim
+    if tensor.data_type == TensorProto.STRING:
+        return 0
+    bits = _SUB_BYTE_BITS.get(tensor.data_type)
+    if bits is not None:
+        return (count * bits + 7) // 8
+    return count * int(numpy_dtype(tensor.data_type).itemsize)
+
+
+def numpy_dtype(data_type: int) -> "np.dtype[Any]":
+    """Return the numpy (or ml_dtypes) type of an ONNX element type.
+
+    Raises:
+        GraphError: the type is not one that this version of onnx knows.
+    """
+    try:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(data_type))
+    except (KeyError, ValueError, TypeError) as error:
+        raise GraphError("TF0402", f"unknown ONNX element type {data_type}") from error
+
+
+def extent_of(tensor: TensorProto) -> Extent:
+    """Read where an external tensor lies; the length is what its type and shape ask for.
+
+    Raises:
+        GraphError: TF0404, offset or length is not a number or does not fit the tensor.
+    """
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    need = storage_bytes(tensor)
+    try:
+        offset = int(entries.get("offset", "0"))
+        length = int(entries.get("length", str(need)))
+    except ValueError as error:
+        raise _external_error(tensor, "its offset or length is not a number") from error
+    if offset < 0:
+        raise _external_error(tensor, f"its offset is negative: {offset}")
+    if length != need:
+        raise _external_error(
+            tensor, f"its length is {length} bytes, but its type and shape need {need}"
+        )
+    return Extent(entries.get("location", ""), offset, length)
+
+
+def external_path(base_dir: Path, tensor: TensorProto, location: str) -> Path:
+    """Return the file of an external tensor, refusing every way out of the model's folder.
+
+    Raises:
+        GraphError: TF0404, the path is empty, absolute, climbs with `..`, or is a link that
+            leads outside; or the file does not exist.
+    """
+    posix, windows = PurePosixPath(location), PureWindowsPath(location)
+    if not location or "\0" in location:
+        raise _external_error(tensor, "it names no file")
+    if posix.is_absolute() or windows.is_absolute() or windows.drive or ".." in windows.parts:
+        raise _external_error(
+            tensor,
+            f"its file '{location}' lies outside the model's folder",
+            "external data must lie in the model's own folder or below it",
+        )
+    path = base_dir / location
+    if not path.resolve().is_relative_to(base_dir.resolve()):
+        raise _external_error(
+            tensor,
+            f"its file '{location}' is a link to outside the model's folder",
+            "copy the file itself into the model's folder",
+        )
+    if not path.is_file():
+        raise _external_error(
+            tensor,
+            f"its file '{location}' is missing",
+            f"put '{location}' beside the model, as it was exported",
+        )
+    return path
+
+
+def _external_error(tensor: TensorProto, what: str, hint: str | None = None) -> GraphError:
+    return GraphError(
+        "TF0404",
+        f"external data of tensor '{tensor.name}': {what}",
+        hint,
+        Place(node=tensor.name or None),
+    )
+
+
+class ExternalFiles:
+    """The external files of one model, mapped on first use.
+
+    Args:
+        base_dir: the model's folder; None when the model has no external data.
+    """
+
+    def __init__(self, base_dir: Path | None) -> None:
+        self.base_dir = base_dir
+        self._maps: dict[str, np.ndarray] = {}
+
+    def path(self, tensor: TensorProto) -> Path:
+        """Return the file that holds the tensor's bytes.
+
+        Raises:
+            GraphError: TF0404, see `external_path`.
+        """
+        if self.base_dir is None:
+            raise _external_error(tensor, "the model was given without its folder")
+        return external_path(self.base_dir, tensor, extent_of(tensor).location)
+
+    def view(self, tensor: TensorProto) -> np.ndarray:
+        """Return the tensor's bytes as a read-only uint8 view of the mapped file.
+
+        Raises:
+            GraphError: TF0404, the file is missing, outside the folder or too short.
+        """
+        extent = extent_of(tensor)
+        mapped = self._maps.get(extent.location)
+        if mapped is None:
+            mapped = self._map(self.path(tensor))
+            self._maps[extent.location] = mapped
+        end = extent.offset + extent.length
+        if end > mapped.size:
+            raise _external_error(
+                tensor,
+                f"its file '{extent.location}' is too short: "
+                f"bytes {extent.offset}..{end} of {mapped.size}",
+                "the file is truncated or belongs to another model; export or copy it again",
+            )
+        return mapped[extent.offset : end]
+
+    @staticmethod
+    def _map(path: Path) -> np.ndarray:
+        try:
+            if path.stat().st_size == 0:  # an empty file cannot be mapped
+                return np.empty(0, np.uint8)
+            return np.memmap(path, dtype=np.uint8, mode="r")
+        except OSError as error:
+            raise GraphError(
+                "TF0404", f"cannot read external data '{path.name}': {error.strerror}"
+            ) from error
+
+
+def tensor_array(tensor: TensorProto, files: ExternalFiles) -> np.ndarray:
+    """Return a tensor's values, read-only; a view of the mapped file where that is possible.
+
+    Raises:
+        GraphError: TF0404 for external data that cannot be had, TF0402 for inconsistent bytes.
+    """
+    external = is_external(tensor)
+    if tensor.data_type in _SUB_BYTE_BITS or not (external or tensor.HasField("raw_data")):
+        array = _decoded(tensor, files.view(tensor).tobytes() if external else None)
+    else:
+        raw = files.view(tensor) if external else np.frombuffer(tensor.raw_data, np.uint8)
+        if raw.size != storage_bytes(tensor):
+            raise GraphError(
+                "TF0402",
+                f"tensor '{tensor.name}' holds {raw.size} bytes; its type and shape need "
+                f"{storage_bytes(tensor)}",
+            )
+        array = raw.view(numpy_dtype(tensor.data_type)).reshape(tuple(tensor.dims))
+    array.setflags(write=False)
+    return array
+
+
+def _decoded(tensor: TensorProto, raw: bytes | None) -> np.ndarray:
+    if raw is not None:
+        tensor = TensorProto(
+            name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=raw
+        )
+    try:
+        return np.array(numpy_helper.to_array(tensor))
+    except (ValueError, TypeError) as error:
+        raise GraphError("TF0402", f"tensor '{tensor.name}' is malformed: {error}") from error
+
+
+def tensor_chunks(tensor: TensorProto, files: ExternalFiles) -> Iterator[bytes | memoryview]:
+    """Yield a tensor's raw data in ONNX's byte order, in pieces of at most `CHUNK_BYTES`."""
+    if is_external(tensor):
+        raw = files.view(tensor)
+        for start in range(0, raw.size, CHUNK_BYTES):
+            yield raw[start : start + CHUNK_BYTES].data
+    elif tensor.HasField("raw_data"):
+        yield tensor.raw_data
+    else:
+        yield numpy_helper.from_array(_decoded(tensor, None)).raw_data
+
+
+def model_tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    """Yield every tensor of a model: initializers and attributes, bodies and functions too."""
+    yield from graph_tensors(proto.graph)
+    for function in proto.functions:
+        yield from _node_tensors(function.node)
+        for attribute in function.attribute_proto:
+            yield from _attribute_tensors(attribute)
+
+
+def graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """Yield every tensor of a graph, subgraphs included; initializers first."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Any) -> Iterator[TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from _attribute_tensors(attribute)
+
+
+def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
+    if attribute.HasField("t"):
+        yield attribute.t
+    yield from attribute.tensors
+    if attribute.HasField("sparse_tensor"):
+        yield attribute.sparse_tensor.values
+        yield attribute.sparse_tensor.indices
+    if attribute.HasField("g"):
+        yield from graph_tensors(attribute.g)
+    for graph in attribute.graphs:
+        yield from graph_tensors(graph)
+
+
+def model_nodes(proto: ModelProto) -> Iterator[NodeProto]:
+    """Yield every node of the model's graph and its subgraphs, outer nodes first."""
+    yield from graph_nodes(proto.graph)
+
+
+def graph_nodes(graph: GraphProto | FunctionProto) -> Iterator[NodeProto]:
+    """Yield every node of a graph and its subgraphs."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from graph_nodes(attribute.g)
+            for inner in attribute.graphs:
+                yield from graph_nodes(inner)
+
+
+def set_external(tensor: TensorProto, extent: Extent) -> None:
+    """Turn a tensor into a reference to external data."""
+    for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data"):
+        tensor.ClearField(field)
+    tensor.ClearField("uint64_data")
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (
+        ("location", extent.location),
+        ("offset", str(extent.offset)),
+        ("length", str(extent.length)),
+    ):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+
+
+def set_inline(tensor: TensorProto, files: ExternalFiles) -> None:
+    """Bring an external tensor's bytes into the tensor itself."""
+    raw = files.view(tensor).tobytes()
+    del tensor.external_data[:]
+    tensor.ClearField("data_location")
+    tensor.raw_data = raw

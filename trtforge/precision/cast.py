@@ -1,0 +1,163 @@
+"""FP16 and BF16 in the graph: where casts stand, and the weights converted once.
+
+The graph's inputs and outputs keep their types. A tensor is cast at most once to each type;
+Cast, ConstantOfShape and DequantizeLinear nodes give the wanted type themselves.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trtforge.errors import GraphError
+from trtforge.graph.model import Model
+from trtforge.precision import opgroups as ops
+from trtforge.precision.cache import CalibrationCache
+from trtforge.precision.placement import Placement, place
+from trtforge.precision.quantize import QuantizeReport, quantize
+from trtforge.precision.retype import Retyper
+from trtforge.precision.typeinfo import element_types
+from trtforge.recipe.schema import Precision
+
+BF16_OPSET = 22
+"""The first opset in which Conv, pooling and many more have BF16 (ONNX changelog, opset 22)."""
+
+
+@dataclass(frozen=True)
+class CastDecision:
+    """A node that does not compute in the wanted type, and why."""
+
+    node: str
+    op: str
+    type: str
+    reason: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the decision as plain JSON data."""
+        return {"node": self.node, "op": self.op, "type": self.type, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class CastReport:
+    """What casting did.
+
+    Attributes:
+        type: the wanted type.
+        nodes: how many nodes compute in each float type.
+        casts_added: Cast nodes that were not in the graph before.
+        decisions: the exceptions, in graph order.
+    """
+
+    type: str
+    nodes: Mapping[str, int]
+    casts_added: int
+    decisions: tuple[CastDecision, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON data."""
+        return {
+            "type": self.type,
+            "nodes": dict(self.nodes),
+            "casts_added": self.casts_added,
+            "decisions": [decision.as_json() for decision in self.decisions],
+        }
+
+
+@dataclass(frozen=True)
+class TypedModel:
+    """A strongly typed model with the reports of how it came to be."""
+
+    model: Model
+    quantize: QuantizeReport
+    cast: CastReport
+
+    def as_json(self) -> dict[str, Any]:
+        """Return both reports as plain JSON data."""
+        return {"quantize": self.quantize.as_json(), "cast": self.cast.as_json()}
+
+
+def typed(model: Model, cache: CalibrationCache | None, precision: Precision) -> TypedModel:
+    """Quantize, then cast: the whole way from an FP32 model to the typed one.
+
+    Args:
+        model: the cleaned model.
+        cache: ranges of the activations; needed when `precision.quantize` is not none.
+        precision: what the recipe asks for.
+
+    Raises:
+        GraphError: quantization is asked for without a cache (TF0532), or the graph is refused.
+        DataError: the cache lacks a tensor.
+    """
+    if precision.quantize == "none":
+        quantized, quantize_report = model, QuantizeReport(quantize="none", decisions=())
+    elif cache is None:
+        raise GraphError(
+            "TF0532",
+            f"{precision.quantize} needs calibrated ranges and there are none",
+            "give the recipe a `calibration` section",
+        )
+    else:
+        quantized, quantize_report = quantize(model, cache, precision)
+    observed = {name: r.observed_amax for name, r in cache.ranges.items()} if cache else {}
+    result, cast_report = cast(quantized, precision, observed)
+    return TypedModel(result, quantize_report, cast_report)
+
+
+def cast(
+    model: Model, precision: Precision, observed: Mapping[str, float] | None = None
+) -> tuple[Model, CastReport]:
+    """Place FP16 or BF16 casts.
+
+    Args:
+        model: an FP32 model, with or without Q/DQ.
+        precision: the wanted type and the keep rules.
+        observed: largest magnitude that calibration saw, per tensor; what exceeds the type's
+            range stays FP32.
+
+    Returns:
+        The typed model, and which nodes stayed wider and why.
+
+    Raises:
+        GraphError: the model's types contradict each other.
+    """
+    narrow = {precision.type, *(rule.type for rule in precision.keep)} - {"fp32"}
+    if not narrow:
+        return model, CastReport("fp32", _float_nodes(model), 0, ())
+    raised = _with_bf16_forms(model) if "bf16" in narrow else model
+    types = element_types(raised.proto)
+    graph = raised.to_graph()
+    placement = place(graph, types, precision, observed)
+    decisions = tuple(
+        CastDecision(node.name, node.op, placed.type, placed.reason)
+        for node in graph.nodes
+        if (placed := placement[id(node)]).reason is not None and placed.type is not None
+    )
+    counts = _count(placement)
+    added = Retyper(graph, types, placement, precision.type).apply()
+    return raised.with_graph(graph), CastReport(precision.type, counts, added, decisions)
+
+
+def _with_bf16_forms(model: Model) -> Model:
+    if model.opset >= BF16_OPSET:
+        return model
+    try:
+        return model.with_opset(BF16_OPSET)
+    except GraphError:
+        # The model stays at its opset; nodes without a BF16 form there stay FP32, with reason.
+        return model
+
+
+def _count(placement: Placement) -> dict[str, int]:
+    counts = Counter(placed.type for placed in placement.values() if placed.type is not None)
+    return dict(sorted(counts.items()))
+
+
+def _float_nodes(model: Model) -> dict[str, int]:
+    types = element_types(model.proto)
+    skipped = ops.CONVERTERS | ops.TYPE_BLIND
+    floats = [
+        node
+        for node in model.proto.graph.node
+        if node.op_type not in skipped and any(types.get(name) == 1 for name in node.output)
+    ]
+    return {"fp32": len(floats)} if floats else {}

@@ -1,0 +1,212 @@
+"""What would go wrong in FP16 or BF16, found in the graph alone.
+
+Three things: constants beyond FP16's range (additive masks of -1e9 or -3.4e38) and whatever they
+flow through; constants that vanish (an epsilon of 1e-12); positions and masks computed from
+integers, and arguments of Sin and Cos, which lose their meaning when rounded.
+
+An additive mask is not clamped to -65504: a row that is masked as a whole would then sum to
+different scores, and two masks added would overflow all the same. The few nodes between mask and
+Softmax stay FP32 instead.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from trtforge.precision.opgroups import INDEX_ARITHMETIC, MOVERS, TRIGONOMETRY
+from trtforge.precision.ports import is_float32
+from trtforge.precision.scales import FLOAT_MAX
+
+_VANISHES_BELOW: dict[str, float] = {"fp16": 2.0**-25, "bf16": 0.0}
+"""Below half of the smallest subnormal a number rounds to zero; BF16 has FP32's exponents."""
+
+_LARGEST_SMALL_OPERAND = 4096
+"""A constant MatMul operand up to this many elements may be frequencies; more are weights."""
+
+_INTEGERS = frozenset(
+    TensorProto.DataType.Value(name)
+    for name in ("BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
+)
+
+_KEEPS_MAGNITUDE = MOVERS | {
+    *("Add", "Sub", "Sum", "Neg", "Abs", "Max", "Min", "Relu", "LeakyRelu", "Clip", "Cast"),
+    *("ReduceMax", "ReduceMin", "ReduceSum", "CumSum", "QuantizeLinear", "DequantizeLinear"),
+}
+_MINDS_ZERO = frozenset(["Sqrt", "Reciprocal", "Log", "Div", "Pow"])
+
+
+def constant_magnitude(tensor: gs.Tensor) -> float | None:
+    """Largest finite magnitude of a float constant; None for anything else.
+
+    Infinities do not count: FP16 and BF16 have them too.
+    """
+    if not isinstance(tensor, gs.Constant) or np.dtype(tensor.dtype).kind != "f":
+        return None
+    values = tensor.values
+    if values.size == 0:
+        return 0.0
+    largest = max(float(values.max()), -float(values.min()))
+    if math.isfinite(largest):
+        return largest
+    finite = values[np.isfinite(values)]
+    return float(np.abs(finite).max()) if finite.size else 0.0
+
+
+class RangeHazards:
+    """Reasons why nodes must stay FP32 because of constants that the type cannot hold."""
+
+    def __init__(self, wanted: str, observed: Mapping[str, float]) -> None:
+        """Prepare.
+
+        Args:
+            wanted: fp16 or bf16.
+            observed: largest magnitude that calibration saw, per tensor.
+        """
+        self._limit = FLOAT_MAX[wanted]
+        self._vanish = _VANISHES_BELOW[wanted]
+        self._wanted = wanted.upper()
+        self._observed = observed
+        self._magnitude: dict[str, float] = {}
+        self._vanishing: set[str] = set()
+        self._constants: dict[str, float | None] = {}
+
+    def visit(self, node: gs.Node) -> str | None:
+        """Judge one node; call in topological order.
+
+        Returns:
+            Why it must stay FP32, or None.
+        """
+        reason = self._constant_reason(node) or self._flow_reason(node)
+        magnitude = self._output_magnitude(node)
+        for tensor in node.outputs:
+            self._magnitude[tensor.name] = magnitude
+        if reason is None and magnitude > self._limit:
+            reason = f"its values may reach {magnitude:.3g}, beyond {self._limit_text}"
+        return reason or self._observed_reason(node)
+
+    @property
+    def _limit_text(self) -> str:
+        return f"{self._wanted}'s {self._limit:.6g}"
+
+    def _constant(self, tensor: gs.Tensor) -> float | None:
+        if tensor.name not in self._constants:
+            self._constants[tensor.name] = constant_magnitude(tensor)
+        return self._constants[tensor.name]
+
+    def _constant_reason(self, node: gs.Node) -> str | None:
+        if node.op in ("QuantizeLinear", "DequantizeLinear"):
+            return None  # scales are rounded up to the grid
+        for index, tensor in enumerate(node.inputs):
+            magnitude = self._constant(tensor) if tensor.name else None
+            if magnitude is None:
+                continue
+            if magnitude > self._limit and not (node.op == "Clip" and index > 0):
+                return (
+                    f"constant '{tensor.name}' reaches {magnitude:.3g}, beyond {self._limit_text}"
+                )
+            if 0 < magnitude < self._vanish:
+                self._vanishing.update(output.name for output in node.outputs)
+                return (
+                    f"constant '{tensor.name}' ({magnitude:.3g}) would become 0 in {self._wanted}"
+                )
+        return None
+
+    def _flow_reason(self, node: gs.Node) -> str | None:
+        for tensor in node.inputs:
+            magnitude = self._magnitude.get(tensor.name, 0.0)
+            if magnitude > self._limit:
+                return f"'{tensor.name}' may reach {magnitude:.3g}, beyond {self._limit_text}"
+            if tensor.name in self._vanishing and node.op in _MINDS_ZERO:
+                return f"'{tensor.name}' holds an epsilon that {self._wanted} rounds to 0"
+        return None
+
+    def _observed_reason(self, node: gs.Node) -> str | None:
+        for tensor in (*node.inputs, *node.outputs):
+            seen = self._observed.get(tensor.name, 0.0)
+            # One part in a thousand for the rounding of a scale on FP16's grid.
+            if seen * 1.001 > self._limit:
+                return f"calibration saw '{tensor.name}' at {seen:.6g}, beyond {self._limit_text}"
+        return None
+
+    def _output_magnitude(self, node: gs.Node) -> float:
+        """What the node's constants let its values reach; unknown activations count as 1."""
+        if node.op == "ConstantOfShape":
+            value = node.attrs.get("value")
+            return (constant_magnitude(value) or 0.0) if value is not None else 0.0
+        if node.op == "Clip":
+            bounds = [self._constant(t) for t in node.inputs[1:] if t.name]
+            limits = [bound for bound in bounds if bound is not None]
+            through = self._of(node.inputs[0])
+            return min(through, max(limits)) if len(limits) == 2 else through
+        if node.op == "Mul":
+            return math.prod(self._of(tensor) for tensor in node.inputs)
+        if node.op == "Div":
+            divisor = self._constant(node.inputs[1])
+            return self._of(node.inputs[0]) / (divisor or 1.0)
+        if node.op in _KEEPS_MAGNITUDE:
+            return max((self._of(tensor) for tensor in node.inputs if tensor.name), default=1.0)
+        return 1.0
+
+    def _of(self, tensor: gs.Tensor) -> float:
+        if isinstance(tensor, gs.Constant):
+            magnitude = self._constant(tensor)
+            return 0.0 if magnitude is None else magnitude
+        return self._magnitude.get(tensor.name, 1.0)
+
+
+def index_arithmetic(graph: gs.Graph, types: Mapping[str, int]) -> dict[int, str]:
+    """Nodes that compute positions, masks or sizes; they stay FP32.
+
+    These are the float nodes whose every float input comes from integers (through Cast, Range or
+    ConstantOfShape) and constants; further, Sin and Cos of such values or of graph inputs, with
+    all arithmetic between.
+
+    Returns:
+        id(node) -> reason.
+    """
+    derived: set[str] = set()
+    elementwise = {tensor.name for tensor in graph.inputs}
+    reasons: dict[int, str] = {}
+    for node in graph.nodes:
+        if node.op not in INDEX_ARITHMETIC:
+            continue
+        if _is_derived(node, types, derived):
+            derived.update(tensor.name for tensor in node.outputs)
+            reasons[id(node)] = "computed from integers alone: positions, sizes or a mask"
+        elif _is_derived(node, types, derived | elementwise):
+            elementwise.update(tensor.name for tensor in node.outputs)
+            if node.op in TRIGONOMETRY:
+                _mark_argument(node, elementwise, reasons)
+    return reasons
+
+
+def _is_derived(node: gs.Node, types: Mapping[str, int], derived: set[str]) -> bool:
+    if not any(is_float32(tensor, types) for tensor in node.outputs):
+        return False
+    if node.op == "Cast":
+        source = node.inputs[0]
+        return types.get(source.name) in _INTEGERS or source.name in derived
+    floats = [t for t in node.inputs if is_float32(t, types)]
+    variables = [t for t in floats if not isinstance(t, gs.Constant)]
+    if any(t.name not in derived for t in variables):
+        return False
+    if node.op == "MatMul":
+        constants = [t for t in floats if isinstance(t, gs.Constant)]
+        return all(math.prod(t.shape) <= _LARGEST_SMALL_OPERAND for t in constants)
+    # Moving a constant (an embedding looked up by ids) is no arithmetic on integers.
+    return bool(variables) or node.op in ("Range", "ConstantOfShape", "Where")
+
+
+def _mark_argument(node: gs.Node, elementwise: set[str], reasons: dict[int, str]) -> None:
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        if id(current) in reasons:
+            continue
+        reasons[id(current)] = "argument of Sin or Cos: rounding it would lose the phase"
+        for tensor in current.inputs:
+            if tensor.name in elementwise:
+                pending.extend(tensor.inputs)

@@ -1,0 +1,52 @@
+"""Groups of ONNX operators that precision treats alike; the names are the operators' own."""
+
+
+def _operators(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+MOVERS = _operators(
+    "Identity Reshape Transpose Squeeze Unsqueeze Flatten Slice Gather GatherElements GatherND "
+    "Concat Split Expand Tile Pad DepthToSpace SpaceToDepth ReverseSequence Trilu Where "
+    "ScatterND ScatterElements Compress"
+)
+"""They move values without changing them, so they are exact in every type."""
+
+POINTWISE = _operators(
+    "Add Sub Mul Div Neg Abs Sqrt Reciprocal Pow Exp Log Floor Ceil Round Min Max Clip Mod Sum "
+    "Relu LeakyRelu PRelu Sigmoid HardSigmoid HardSwish Tanh Elu Selu Softplus Erf Gelu Mish "
+    "Sign Sin Cos Tan Mean"
+)
+"""Cheap arithmetic, one result per position: not worth a cast on each side."""
+
+CONVERTERS = frozenset(["Cast", "QuantizeLinear", "DequantizeLinear", "ConstantOfShape"])
+"""They define their float type themselves (by attribute or scale), so no cast is ever needed."""
+
+TYPE_BLIND = frozenset(["Shape", "Size"])
+"""They read a tensor's shape and never its values: any type will do."""
+
+OWN_TYPE = _operators(
+    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial EyeLike "
+    "HannWindow HammingWindow BlackmanWindow MelWeightMatrix DFT STFT"
+)
+"""They create float values of a type named in an attribute; rare, and left as they are."""
+
+CONTROL_FLOW = frozenset(["If", "Loop", "Scan", "SequenceMap"])
+"""Their bodies stay FP32 as a whole: a body's types are bound to its node's and its callers'."""
+
+SEQUENCES = _operators(
+    "SequenceConstruct SequenceEmpty SequenceAt SequenceInsert SequenceErase SequenceLength "
+    "SplitToSequence ConcatFromSequence Optional OptionalGetElement OptionalHasElement"
+)
+"""A sequence's element type is part of its own type, so it is left alone."""
+
+TRIGONOMETRY = frozenset(["Sin", "Cos", "Tan"])
+"""Their argument loses its phase when it is rounded: 1000 radians in FP16 are off by 0.25."""
+
+INDEX_ARITHMETIC = (
+    MOVERS | POINTWISE | frozenset(["Range", "Cast", "ConstantOfShape", "CumSum", "MatMul"])
+)
+"""What computes shapes, positions and masks from integers."""
+
+MULTIPLY_ACCUMULATE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""The operators that are quantized and whose multiply-accumulates are counted."""

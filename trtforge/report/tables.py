@@ -161,9 +161,7 @@ def ranges_table(calibration: Json) -> Table:
         peak = max(abs(low or 0.0), abs(high or 0.0))
         kept = "-" if amax is None or peak == 0 else percent(min(1.0, amax / peak))
         rows.append((str(name), plain(low), plain(high), plain(amax), kept))
-    return Table(
-        ("tensor", "min", "max", "amax", "kept"), tuple(rows), frozenset({1, 2, 3, 4})
-    )
+    return Table(("tensor", "min", "max", "amax", "kept"), tuple(rows), frozenset({1, 2, 3, 4}))
 
 
 def contract_table(contract: Json) -> Table:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,9 @@ class EngineFile:
         self._path = path
         self._partial = partial_path(path, os.getpid())
         self._hash = hashlib.sha256()
+        # Hashing costs as much as writing, and both leave the interpreter free: side by side.
+        self._hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sha256")
+        self._hashing: Future[None] | None = None
         self._size = 0
         self.failure: OSError | None = None
 
@@ -49,6 +53,7 @@ class EngineFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._hasher.shutdown()
         self._file.close()
         with contextlib.suppress(OSError):
             self._partial.unlink(missing_ok=True)
@@ -56,6 +61,9 @@ class EngineFile:
     def write(self, chunk: bytes | memoryview) -> int:
         """Append `chunk`; return how many bytes were taken, 0 after a failure. Never raises."""
         view = memoryview(chunk)
+        if self._hashing is not None:
+            self._hashing.result()
+        self._hashing = self._hasher.submit(self._hash.update, view)
         try:
             rest = view
             while rest.nbytes:
@@ -63,7 +71,6 @@ class EngineFile:
         except OSError as error:
             self.failure = self.failure or error
             return 0
-        self._hash.update(view)
         self._size += view.nbytes
         return view.nbytes
 
@@ -80,6 +87,8 @@ class EngineFile:
             self._partial.replace(self._path)
         except OSError as error:
             raise write_error(error, self._path) from error
+        if self._hashing is not None:
+            self._hashing.result()
         return WrittenFile(self._size, f"sha256:{self._hash.hexdigest()}")
 
 

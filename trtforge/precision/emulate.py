@@ -68,7 +68,6 @@ class _Emulator:
     def __init__(self, types: dict[str, int], names: Names) -> None:
         self._types = types
         self._names = names
-        self._widened: set[int] = set()
 
     def rewrite(self, graph: gs.Graph, *, is_main: bool) -> None:
         """Turn one graph, and its bodies, into FP32."""
@@ -143,11 +142,9 @@ class _Emulator:
         yield self._cast(output, wide, TensorProto.FLOAT)
 
     def _widen_constant(self, tensor: gs.Tensor) -> None:
-        if not isinstance(tensor, gs.Constant) or id(tensor) in self._widened:
-            return
-        if np.dtype(tensor.values.dtype) in _NARROW.values():
+        # GraphSurgeon gives BF16 either as ONNX's number or as ml_dtypes' type.
+        if isinstance(tensor, gs.Constant) and tensor.dtype in (*_NARROW, *_NARROW.values()):
             tensor.values = tensor.values.astype(np.float32)
-        self._widened.add(id(tensor))
 
     def _widen_attributes(self, node: gs.Node) -> None:
         if isinstance(node.attrs.get("value"), gs.Constant):

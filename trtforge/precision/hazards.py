@@ -43,7 +43,9 @@ def constant_magnitude(tensor: gs.Tensor) -> float | None:
 
     Infinities do not count: FP16 and BF16 have them too.
     """
-    if not isinstance(tensor, gs.Constant) or np.dtype(tensor.dtype).kind != "f":
+    if not isinstance(tensor, gs.Constant) or isinstance(tensor.dtype, int):
+        return None  # GraphSurgeon gives types that numpy lacks as ONNX numbers
+    if np.dtype(tensor.dtype).kind != "f":
         return None
     values = tensor.values
     if values.size == 0:

@@ -13,6 +13,7 @@ import onnx_graphsurgeon as gs
 
 from trtforge.graph.model import Model
 from trtforge.precision.cache import CalibrationCache
+from trtforge.precision.constants import fold_constant_nodes
 from trtforge.precision.names import Names
 from trtforge.precision.scales import QUANTIZED_TYPE, quantize_values, scale_of
 from trtforge.precision.sites import Finding, Refusal, Site, Skip, find_sites
@@ -65,7 +66,9 @@ def candidate_tensors(model: Model, precision: Precision) -> tuple[str, ...]:
     """Activations that quantization needs ranges of, in graph order; empty for quantize none."""
     if precision.quantize == "none":
         return ()
-    findings = find_sites(model.to_graph(), element_types(model.proto), precision)
+    graph = model.to_graph()
+    fold_constant_nodes(graph)
+    findings = find_sites(graph, element_types(model.proto), precision)
     names = (f.activation.name for f in findings if not isinstance(f, Refusal))
     return tuple(dict.fromkeys(names))
 
@@ -92,6 +95,7 @@ def quantize(
         return model, QuantizeReport("none", ())
     raised = model if model.opset >= MIN_OPSET else model.with_opset(MIN_OPSET)
     graph = raised.to_graph()
+    fold_constant_nodes(graph)
     findings = find_sites(graph, element_types(raised.proto), precision)
     decisions = _Placer(graph, cache, precision).apply(findings)
     return raised.with_graph(graph), QuantizeReport(precision.quantize, decisions)

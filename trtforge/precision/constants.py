@@ -1,0 +1,39 @@
+"""Constant nodes of the main graph as initializers, so that there is one kind of constant."""
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+_ATTRIBUTES = (
+    ("value_float", np.float32),
+    ("value_floats", np.float32),
+    ("value_int", np.int64),
+    ("value_ints", np.int64),
+)
+
+
+def fold_constant_nodes(graph: gs.Graph) -> None:
+    """Turn Constant nodes into constants in place; those that are graph outputs stay nodes.
+
+    Constant, ONNX operator since opset 1: https://onnx.ai/onnx/operators/onnx__Constant.html
+    """
+    outputs = {tensor.name for tensor in graph.outputs}
+    kept = []
+    for node in graph.nodes:
+        values = _values(node) if node.op == "Constant" else None
+        if values is None or node.outputs[0].name in outputs:
+            kept.append(node)
+            continue
+        tensor = node.outputs[0]
+        node.outputs.clear()
+        tensor.to_constant(values)
+    graph.nodes[:] = kept
+
+
+def _values(node: gs.Node) -> np.ndarray | None:
+    value = node.attrs.get("value")
+    if isinstance(value, gs.Constant):
+        return np.asarray(value.values)
+    for name, kind in _ATTRIBUTES:
+        if name in node.attrs:
+            return np.asarray(node.attrs[name], kind)
+    return None

@@ -51,6 +51,14 @@ def percent(value: Any) -> str:
     return f"{text.rstrip('0').rstrip('.')} %"
 
 
+def points(value: Any) -> str:
+    """Return a difference of shares in percentage points: "1 point", "0.5 points"."""
+    found = number(value)
+    if found is None or not math.isfinite(found):
+        return plain(value)
+    return "1 point" if found == 0.01 else f"{plain(found * 100)} points"
+
+
 def size(value: Any) -> str:
     """Return bytes in the largest unit that leaves a number of at least 1."""
     found = number(value)

@@ -13,8 +13,8 @@ from trtforge.report.figures import count, decibel, number, percent, plain, size
 from trtforge.report.tables import Table
 
 _HEADLINES = {
-    "pass": "Same function, within its bounds",
-    "fail": "Not the same function, or not the precision asked for",
+    "pass": "Every check that was run is within its bounds",
+    "fail": "Out of bounds",
     "not_run": "Nothing was verified",
 }
 _TYPE_ORDER = ("fp8", "int8", "int4", "fp16", "bf16", "fp32", "other")
@@ -120,10 +120,14 @@ def _environment() -> jinja2.Environment:
 
 
 def _headline(verdict: str, context: ReportData) -> str:
-    waiting = [check.name for check in checks_of(context) if check.verdict == "not_run"]
-    if verdict != "pass" or not waiting:
-        return _HEADLINES[verdict]
-    return f"{_HEADLINES[verdict]}; not run: {', '.join(waiting)}"
+    named = {
+        kind: ", ".join(check.name for check in checks_of(context) if check.verdict == kind)
+        for kind in ("fail", "not_run")
+    }
+    if verdict == "fail":
+        return f"{_HEADLINES[verdict]}: {named['fail']}"
+    waiting = f". Not run: {named['not_run']}" if named["not_run"] else ""
+    return _HEADLINES[verdict] + (waiting if verdict == "pass" else "")
 
 
 def _parities(context: ReportData) -> Iterator[Parity]:

@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtforge.report.data import Check, Json, verdict_of
-from trtforge.report.figures import count, decibel, number, percent, plain, seconds, shape, size
+from trtforge.report.figures import (
+    count,
+    decibel,
+    number,
+    percent,
+    plain,
+    points,
+    seconds,
+    shape,
+    size,
+)
 
 VERDICT_TEXT = {"pass": "✓ pass", "fail": "✗ fail", "not_run": "○ not run"}
 """Verdicts are told apart by sign and word, never by colour alone."""
@@ -17,7 +27,7 @@ _BOUND_TEXT = {
     "max_rel": ("max rel ≤", plain),
     "top1_agreement": ("top-1 ≥", percent),
     "exact_agreement": ("equal ≥", percent),
-    "accuracy_drop": ("accuracy drop ≤", percent),
+    "accuracy_drop": ("accuracy drop ≤", points),
 }
 
 
@@ -190,7 +200,7 @@ def targets_table(targets: Sequence[Json]) -> Table:
         (
             str(target.get("name")),
             f"{target.get('backend', '-')} {target.get('version') or ''}".strip(),
-            ", ".join(target.get("compute_capabilities") or ()) or "default",
+            _gpus(target),
             size(target.get("engine_bytes")) if target.get("engine_bytes") else "no engine",
             size(target.get("activation_memory_bytes")),
             str(target.get("engine_sha256") or "-").removeprefix("sha256:")[:12],
@@ -199,6 +209,11 @@ def targets_table(targets: Sequence[Json]) -> Table:
     )
     columns = ("target", "backend", "GPUs", "engine", "activations", "sha256")
     return Table(columns, rows, frozenset({3, 4}))
+
+
+def _gpus(target: Json) -> str:
+    named = ", ".join(target.get("compute_capabilities") or ())
+    return named or ("library's default" if target.get("engine_bytes") else "-")
 
 
 def timings_table(timings: Mapping[str, float]) -> Table:

@@ -1,6 +1,5 @@
 """The TensorRT backends as the pipeline sees them: a request goes to a worker, a report returns."""
 
-import contextlib
 from typing import ClassVar
 
 from trtforge.engine.backend import Availability, BuildReport, BuildRequest, OnProgress
@@ -36,12 +35,7 @@ class _NativeBackend:
             MissingError: the library, a GPU that it needs, disk space or a permission is missing.
             BuildError: the library refused, crashed or ran out of time.
         """
-        job = build_job(request)
-        try:
-            report = BuildReport.from_json(run_worker(job, on_progress))
-        finally:
-            _remove_partial(request)
-        return report
+        return BuildReport.from_json(run_worker(build_job(request), on_progress))
 
 
 class TensorRtRtxBackend(_NativeBackend):
@@ -67,12 +61,5 @@ def build_job(request: BuildRequest) -> Job:
         command={"command": "build", "request": absolute.as_json()},
         log=request.log,
         timeout_s=request.timeout_s,
+        output=request.output,
     )
-
-
-def _remove_partial(request: BuildRequest) -> None:
-    """Remove what a killed worker left of the engine."""
-    pattern = f".{request.output.name}.*.partial"
-    for path in request.output.parent.glob(pattern):
-        with contextlib.suppress(OSError):
-            path.unlink()

@@ -25,7 +25,7 @@ from typing import IO, Any, Self
 import trtforge
 from trtforge.engine import messages
 from trtforge.engine.backend import OnProgress
-from trtforge.engine.engine_file import write_error
+from trtforge.engine.engine_file import partial_path, write_error
 from trtforge.engine.worker import PARENT_VARIABLE
 from trtforge.errors import BuildError, ForgeError
 
@@ -51,6 +51,7 @@ class Job:
         timeout_s: how long one answer may take, in seconds.
         program: what is started; the job's file is appended to it.
         environment: variables set for the worker, beside the parent's own.
+        output: the file that it writes by an EngineFile, if any; leftovers of it are removed.
     """
 
     subject: str
@@ -59,6 +60,7 @@ class Job:
     timeout_s: float
     program: tuple[str, ...] = WORKER_PROGRAM
     environment: Mapping[str, str] = field(default_factory=dict)
+    output: Path | None = None
 
     @property
     def file(self) -> Path:
@@ -136,6 +138,7 @@ class Worker:
             self._kill()
             self._reader.join(1.0)
             self._log.close()
+            self._remove_leftovers()
 
     def ask(self, request: Mapping[str, Any], on_progress: OnProgress | None = None) -> Any:
         """Send one request and return its answer; raises what `answer` raises."""
@@ -226,6 +229,11 @@ class Worker:
     def _with_log(self, error: BuildError) -> BuildError:
         error.details = _tail(self._job.log)
         return error
+
+    def _remove_leftovers(self) -> None:
+        if self._job.output is not None:
+            with contextlib.suppress(OSError):
+                partial_path(self._job.output, self.process_id).unlink(missing_ok=True)
 
     def _close_stdin(self) -> None:
         with contextlib.suppress(OSError):

@@ -31,6 +31,13 @@ OWN_TYPE = _operators(
 )
 """They create float values of a type named in an attribute; rare, and left as they are."""
 
+REFUSED_BY_TARGET: dict[str, frozenset[str]] = {
+    "fp16": frozenset(),
+    "bf16": _operators("ConvTranspose GRU HardSwish LpNormalization LpPool Mish"),
+}
+"""Forms that ONNX has and TensorRT-RTX 1.7 refuses, in its parser or its builder (found by
+building one node of each; the other operators of these groups build)."""
+
 CONTROL_FLOW = frozenset(["If", "Loop", "Scan", "SequenceMap"])
 """Their bodies stay FP32 as a whole: a body's types are bound to its node's and its callers'."""
 

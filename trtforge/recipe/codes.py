@@ -15,14 +15,13 @@ WRONG_VALUE = "TF0212"
 CONTRADICTION = "TF0213"
 NO_FILE = "TF0214"
 BAD_OVERRIDE = "TF0215"
-NOT_IN_MODEL = "TF0216"
 
 CODES: dict[str, str] = {
     UNREADABLE: "the recipe file is missing, a folder, not readable, or larger than 1 MB",
     NOT_TEXT: "the recipe file is not UTF-8 text",
     SHAPES: "the shapes of an optimization profile are impossible",
     SYNTAX: "the file is not well-formed YAML",
-    FEATURE: "a YAML feature that recipes do not use: tags, merge keys, several documents, ...",
+    FEATURE: "a YAML feature that recipes do not use: tags, merge keys, several documents",
     TOO_BIG: "too many or too deeply nested values, counted with aliases expanded",
     DUPLICATE: "a key, a target name or another name that must be unique is given twice",
     NOT_A_RECIPE: "the file is empty, or not a mapping",
@@ -33,5 +32,7 @@ CODES: dict[str, str] = {
     CONTRADICTION: "two parts of the recipe contradict each other",
     NO_FILE: "a file that the recipe names does not exist or cannot be read",
     BAD_OVERRIDE: "a --set is malformed, or its path does not exist",
-    NOT_IN_MODEL: "the recipe names something that the model does not have",
+    "TF0231": "a profile does not fit the model's inputs",
+    "TF0232": "the model has no output of this name",
+    "TF0233": "there is no pass of this name",
 }

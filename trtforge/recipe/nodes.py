@@ -27,19 +27,20 @@ class Source:
 
     @cached_property
     def lines(self) -> list[str]:
-        """The lines as the YAML parser counts them: NEL, LS and PS end a line too."""
-        text = self.text.replace("\r\n", "\n").replace("\r", "\n")
-        for separator in "\x85\u2028\u2029":
-            text = text.replace(separator, "\n")
-        return text.split("\n")
+        """The lines as YAML 1.2 counts them; `str.splitlines` would break at many others."""
+        return self.text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
     def place(self, line: int, column: int, length: int = 1) -> Place:
-        """Return the place of `length` characters at a 1-based line and column."""
+        """Return the place of `length` characters at a 1-based line and column.
+
+        The parser's marks can lie past the text's end (and count other line ends under a
+        `%YAML 1.1` directive); they are brought back into the text.
+        """
         if not self.has_lines:
             return Place(self.name)
-        lines = self.lines
-        text = lines[line - 1] if line <= len(lines) else ""
-        return Place(self.name, line, column, max(1, length), text)
+        line = min(line, len(self.lines))
+        text = self.lines[line - 1]
+        return Place(self.name, line, min(column, len(text) + 1), max(1, length), text)
 
     def whole(self) -> Place:
         """Return the place of the text as a whole."""
@@ -64,6 +65,11 @@ class Span:
         first = lines[self.line - 1] if self.line <= len(lines) else ""
         shown = first.split(" #")[0].rstrip()
         return self.source.place(self.line, self.column, len(shown) - self.column + 1)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is written here: the value of `key:` alone."""
+        return (self.line, self.column) == (self.end_line, self.end_column)
 
     def to(self, other: "Span") -> "Span":
         """Return the span from here to the end of another one of the same source."""

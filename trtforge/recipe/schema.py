@@ -2,7 +2,7 @@
 
 Field descriptions are user documentation: `trtforge schema` prints them as JSON Schema.
 Paths are strings as the user wrote them, relative to the recipe's folder
-(`LoadedRecipe.resolve` in `load.py` makes them absolute).
+(`LoadedRecipe.resolve` in `load.py` finds the file).
 """
 
 import re

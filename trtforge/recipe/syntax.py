@@ -50,6 +50,11 @@ _SAYINGS = (
         "write `key: value`",
     ),
     _Saying(
+        r"expected <block end>, but found '<scalar>'",
+        "this text does not belong here",
+        "is a quote further up not closed, or one too many?",
+    ),
+    _Saying(
         r"expected <block end>",
         "this line does not fit in with the lines above",
         "keys of one mapping start in the same column; items of one list each start with '- '",
@@ -114,8 +119,6 @@ def syntax_problem(source: Source, error: Exception) -> Problem:
     if _starts_with_tab(source, mark.line):
         message, hint = _SAYINGS[0].message, _SAYINGS[0].hint
     place = _place(source, mark, opened)
-    if opened is not None and place.line is not None and place.line > opened.line + 1:
-        hint += f" (it starts on line {opened.line + 1})"
     return Problem(codes.SYNTAX, message, hint, place)
 
 
@@ -139,14 +142,11 @@ def _starts_with_tab(source: Source, line: int) -> bool:
 
 
 def _place(source: Source, mark: Any, opened: Any) -> Place:
-    """Return the parser's own mark, or the opening one where the text simply ends."""
+    """Return the parser's own mark, or the opening one where a bracket or quote is left open."""
     lines = source.lines
-    at_the_end = mark.line >= len(lines) or not "".join(lines[mark.line :])[mark.column :].strip()
-    if at_the_end and opened is not None:
+    here = lines[mark.line][mark.column :] if mark.line < len(lines) else ""
+    ends = not (here + "".join(lines[mark.line + 1 :])).strip()
+    if opened is not None and (ends or here.startswith(("]", "}"))):
         mark = opened
-    line = lines[mark.line] if mark.line < len(lines) else ""
-    if not source.has_lines:
-        return source.whole()
-    tab = line.find("\t")
-    column = tab if _starts_with_tab(source, mark.line) else mark.column
-    return Place(source.name, mark.line + 1, column + 1, 1, line)
+    tab = lines[mark.line].find("\t") if _starts_with_tab(source, mark.line) else mark.column
+    return source.place(mark.line + 1, tab + 1)

@@ -28,8 +28,8 @@ def place_at(root: Node, loc: Loc, code: str = "") -> Place:
         return node.span.place()
     if code in _ENTRY_CODES and not isinstance(node, Mapping):
         return key.span.to(node.span).place()
-    empty = isinstance(node, Scalar) and not node.text
-    return key.span.place() if isinstance(node, Mapping) or empty else node.span.place()
+    unmarked = isinstance(node, Mapping) or node.span.is_empty
+    return key.span.place() if unmarked else node.span.place()
 
 
 def law_problems(root: Node, broken: Iterable[Broken]) -> list[Problem]:

@@ -26,6 +26,9 @@ Progress = Callable[[float, str], None]
 _HISTOGRAM_BATCH_BYTES = 256 << 20
 """The second pass fetches whole tensors; its batches shrink so that they stay below this."""
 
+_FEW_VALUES = 4 * entropy.BINS
+"""Below this, bins hold so few values that a narrow threshold wins by chance."""
+
 
 class CalibrationData(Protocol):
     """Where samples come from; `graph.data.ArrayData` is one."""
@@ -238,6 +241,12 @@ def _entropy_pass(
         for name, observer in observers.items():
             # Each tensor is let go as soon as it is counted.
             observer.update(values.pop(name) if name in values else feeds[name])
+    sparse = [name for name, seen in observers.items() if seen.counts.sum() < _FEW_VALUES]
+    if sparse:
+        run.warnings.append(
+            f"{len(sparse)} tensors have fewer than {_FEW_VALUES} values, such as '{sparse[0]}': "
+            "their histograms are mostly noise; use more samples, or method minmax"
+        )
     return {name: observer.amax() for name, observer in observers.items()}
 
 

@@ -93,7 +93,7 @@ def find_sites(
             if isinstance(found, Site):
                 sites[id(node)] = order
             findings.append(found)
-        elif node.op == "Add":
+        elif node.op in ("Add", "Sum") and len(node.inputs) == 2:
             skip = _residual(node, types, sites, outputs)
             if skip is not None:
                 rule = kept_by(node.op, node.name, precision.keep)
@@ -145,16 +145,20 @@ def _residual(
     if max(orders) < 0:
         return None
     fused = 0 if orders[0] > orders[1] else 1
-    conv = node.inputs[fused].inputs[0].name
+    fused_tensor = node.inputs[fused].name
     both = " (the later of two convolutions)" if min(orders) >= 0 else ""
-    return Skip(node, 1 - fused, f"skip branch; the Add fuses into '{conv}'{both}")
+    reason = f"skip branch; the Add fuses into the convolution of '{fused_tensor}'{both}"
+    return Skip(node, 1 - fused, reason)
 
 
 def _fusible_conv(tensor: gs.Tensor, sites: Mapping[int, int], outputs: set[str]) -> int:
-    """The position of the quantized Conv whose only reader is the Add, or -1."""
+    """The position of the quantized Conv whose only reader is the Add, or -1.
+
+    A BatchNormalization that nobody folded may stand between; TensorRT folds it.
+    """
     producer = tensor.inputs[0] if tensor.inputs else None
-    if producer is None or producer.op not in ("Conv", "ConvTranspose"):
+    if producer is None or len(tensor.outputs) != 1 or tensor.name in outputs:
         return -1
-    if len(tensor.outputs) != 1 or tensor.name in outputs:
-        return -1
-    return sites.get(id(producer), -1)
+    if producer.op == "BatchNormalization":
+        return _fusible_conv(producer.inputs[0], sites, outputs)
+    return sites.get(id(producer), -1) if producer.op in ("Conv", "ConvTranspose") else -1

@@ -133,7 +133,8 @@ def _random_cases(plan: _Plan) -> Iterator[Case]:
 
 def _from_rows(data: ArrayData, shapes: Mapping[str, tuple[int, ...]]) -> Feeds | None:
     wanted = max((shape[0] for shape in shapes.values() if shape), default=1)
-    rows = next(iter(data.batches(max(1, min(wanted, data.count)))))
+    wanted = max(1, min(wanted, data.count))
+    rows = next(iter(data.batches(wanted, limit=wanted)))
     if set(rows) != set(shapes):
         return None
     if not all(_resizable(rows[name].shape, shape) for name, shape in shapes.items()):

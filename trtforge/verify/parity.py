@@ -61,6 +61,7 @@ class _Seen:
             if name in candidate:
                 record.add(case, expected, candidate[name])
             else:
+                record.fail("the candidate has no such output")
                 self._fail(f"the candidate has no output '{name}'")
         for name in candidate:
             if name not in reference:

@@ -74,12 +74,12 @@ class OutputRecord:
     def add(self, case: Case, reference: Array, candidate: Array) -> None:
         """Add one case; a different type or shape is a failure and is not compared."""
         if problem := _form_problem(reference, candidate):
-            self._fail(f"{problem} in case '{case.name}'")
+            self.fail(f"{problem} in case '{case.name}'")
             return
         reference, candidate = case.counted(reference), case.counted(candidate)
         stats = OutputStats().update(reference, candidate)
         if stats.nonfinite:
-            self._fail(f"{_nonfinite(stats)} in case '{case.name}'")
+            self.fail(f"{_nonfinite(stats)} in case '{case.name}'")
         self.groups.setdefault(case.group, OutputStats()).merge(stats)
         metrics = stats.metrics()
         if metrics is not None and case.group != "data":
@@ -99,7 +99,8 @@ class OutputRecord:
         has_classes = any(stats.rows > 0 for stats in self.groups.values())
         return OutputForm(self.name, self.dtype, self.kind, has_classes, has_accuracy)
 
-    def _fail(self, failure: str) -> None:
+    def fail(self, failure: str) -> None:
+        """Note what no tolerance forgives; the first time only."""
         # One case shows what is wrong; thousands of batches would repeat it.
         if not self.failures:
             self.failures.append(failure)

@@ -169,7 +169,7 @@ def _export_graph(graph: gs.Graph, target: GraphProto, outer: frozenset[str]) ->
     _export_value_info(graph, infos, target)
     inner = outer | frozenset(constants)
     for node in graph.nodes:
-        _export_node(node, target.node.add(), inner)
+        export_node(node, target.node.add(), inner)
     if origin is not None:
         _put_back_graph(origin.proto, target)
 
@@ -260,7 +260,14 @@ def _export_value_info(
             target.value_info.append(_value_info(tensor, infos))
 
 
-def _export_node(node: gs.Node, target: NodeProto, outer: frozenset[str]) -> None:
+def export_node(node: gs.Node, target: NodeProto, outer: frozenset[str] = frozenset()) -> None:
+    """Write a node as ONNX, with all that it had when it was imported.
+
+    Args:
+        node: the node.
+        target: an empty message.
+        outer: names of constants that its subgraphs need not define.
+    """
     source: NodeProto | None = getattr(node, "source", None)
     target.op_type = node.op
     target.input.extend(tensor.name for tensor in node.inputs)

@@ -1,0 +1,163 @@
+"""The proof that a rewritten model computes what the original computes.
+
+Both run in ONNX Runtime without optimizations, on seeded inputs, at every shape asked for.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import TensorProto
+
+from trtforge.errors import GraphError
+from trtforge.graph.execute import Feeds, Session
+from trtforge.graph.inputs import Shapes, random_feeds
+from trtforge.graph.model import Model
+from trtforge.graph.report import Proof
+from trtforge.graph.weights import model_nodes
+
+_MIN_SQNR_DB = {"float32": 80.0, "float16": 40.0, "bfloat16": 25.0}
+"""How alike outputs must be, by the narrowest float type that the model computes in.
+
+Reordering sums in FP32 leaves 110 dB and more (unit round-off 2^-24 is 144 dB below the
+signal); a forgotten epsilon or bias falls below 70. FP16 and BF16 round at 2^-11 (66 dB) and
+2^-8 (48 dB), and errors of a deep network add up.
+"""
+
+_NEGLIGIBLE = 1e-6
+"""Where the original is (nearly) zero everywhere, a ratio says nothing: absolute, then."""
+
+
+class Reference:
+    """The original's inputs and outputs at each shape."""
+
+    def __init__(self, model: Model, feeds: Sequence[Feeds]) -> None:
+        self._model = model
+        self._feeds = tuple(feeds)
+        self._session = Session(model)
+        self._outputs = [self._session.run(case) for case in self._feeds]
+        self._min_sqnr_db = _MIN_SQNR_DB[_narrowest_type(model)]
+
+    @property
+    def cases(self) -> int:
+        """How many sets of inputs there are."""
+        return len(self._feeds)
+
+    def is_repeatable(self) -> bool:
+        """Run the original once more: does it agree with itself?"""
+        return all(
+            self._judged(expected, self._session.run(feeds)).verdict == "pass"
+            for feeds, expected in zip(self._feeds, self._outputs, strict=True)
+        )
+
+    def compare(self, candidate: Model) -> Proof:
+        """Compare a model with the original.
+
+        Returns:
+            pass, or fail with the worst output; a model that ONNX Runtime refuses, or one with
+            other inputs or outputs, fails too.
+        """
+        if candidate.contract != self._model.contract:
+            return Proof("fail", "its inputs or outputs are no longer the same")
+        try:
+            session = Session(candidate)
+            results = [session.run(feeds) for feeds in self._feeds]
+        except GraphError as error:
+            return Proof("fail", error.message)
+        proofs = [self._judged(a, b) for a, b in zip(self._outputs, results, strict=True)]
+        failed = next((proof for proof in proofs if proof.verdict == "fail"), None)
+        return Proof(
+            "fail" if failed else "pass",
+            failed.reason if failed else None,
+            cases=len(proofs),
+            max_abs=max(proof.max_abs for proof in proofs),
+            min_sqnr_db=min(proof.min_sqnr_db for proof in proofs),
+        )
+
+    def _judged(self, expected: Feeds, found: Feeds) -> Proof:
+        proofs = [self._output(name, expected[name], found[name]) for name in expected]
+        failed = next((proof for proof in proofs if proof.verdict == "fail"), None)
+        return Proof(
+            "fail" if failed else "pass",
+            failed.reason if failed else None,
+            max_abs=max(proof.max_abs for proof in proofs),
+            min_sqnr_db=min(proof.min_sqnr_db for proof in proofs),
+        )
+
+    def _output(self, name: str, expected: np.ndarray, found: np.ndarray) -> Proof:
+        if expected.shape != found.shape or expected.dtype != found.dtype:
+            return Proof(
+                "fail",
+                f"output '{name}' is {found.dtype.name} {list(found.shape)}, "
+                f"not {expected.dtype.name} {list(expected.shape)}",
+                max_abs=math.inf,
+                min_sqnr_db=-math.inf,
+            )
+        if expected.dtype.kind not in "fV":
+            wrong = int(np.count_nonzero(expected != found))
+            reason = f"output '{name}' differs in {wrong} of {expected.size} values"
+            return Proof("fail", reason) if wrong else Proof("pass")
+        max_abs, sqnr_db = difference(expected, found)
+        if sqnr_db >= self._min_sqnr_db or max_abs <= _NEGLIGIBLE:
+            return Proof("pass", max_abs=max_abs, min_sqnr_db=sqnr_db)
+        reason = (
+            f"output '{name}' differs by up to {max_abs:.3g} "
+            f"({sqnr_db:.1f} dB, at least {self._min_sqnr_db:.0f} dB expected)"
+        )
+        return Proof("fail", reason, max_abs=max_abs, min_sqnr_db=sqnr_db)
+
+
+def difference(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:
+    """Measure how far two arrays of one shape are apart.
+
+    Returns:
+        Largest absolute difference, and 10*log10(sum(e^2) / sum((e-f)^2)) in dB. Values that
+        are not finite must be the same in both; otherwise (inf, -inf).
+    """
+    reference, candidate = expected.astype(np.float64), found.astype(np.float64)
+    finite = np.isfinite(reference)
+    if not np.array_equal(reference[~finite], candidate[~finite], equal_nan=True):
+        return math.inf, -math.inf
+    signal = reference[finite]
+    noise = signal - candidate[finite]
+    if not np.isfinite(noise).all():
+        return math.inf, -math.inf
+    noise_power = float(np.dot(noise, noise))
+    if noise_power == 0.0:
+        return 0.0, math.inf
+    signal_power = float(np.dot(signal, signal))
+    ratio = 10.0 * math.log10(signal_power / noise_power) if signal_power else -math.inf
+    return float(np.abs(noise).max()), ratio
+
+
+def reference_for(model: Model, shapes: Sequence[Shapes], seed: int) -> Reference | Proof:
+    """Run the original.
+
+    Args:
+        model: the original.
+        shapes: where to run it; empty means its static shapes.
+        seed: of the inputs.
+
+    Returns:
+        The reference, or a proof that did not run, with the reason.
+    """
+    if not shapes and any(spec.is_dynamic for spec in model.contract.inputs):
+        return Proof("not_run", "the model has dynamic dimensions and no shapes are given")
+    distinct = {tuple(sorted(case.items())): case for case in (shapes or ({},))}
+    try:
+        feeds = [random_feeds(model, case, seed) for case in distinct.values()]
+        return Reference(model, feeds)
+    except GraphError as error:
+        return Proof("not_run", f"the original does not run here: {error.message}")
+
+
+def _narrowest_type(model: Model) -> str:
+    """The narrowest float type among weights, inputs, outputs and casts."""
+    used = {tensor.data_type for tensor in model.proto.graph.initializer}
+    for info in (*model.proto.graph.input, *model.proto.graph.output):
+        used.add(info.type.tensor_type.elem_type)
+    for node in model_nodes(model.proto):
+        used.update(a.i for a in node.attribute if node.op_type == "Cast" and a.name == "to")
+    if TensorProto.BFLOAT16 in used:
+        return "bfloat16"
+    return "float16" if TensorProto.FLOAT16 in used else "float32"

@@ -1,0 +1,138 @@
+"""What passes did and what was proved about it, as plain values."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Note:
+    """Why a place in the graph was rewritten, or why it was left alone.
+
+    Attributes:
+        kind: matched or refused.
+        node: the name of the node concerned (of its first output when it has none).
+        reason: one sentence.
+    """
+
+    kind: Literal["matched", "refused"]
+    node: str
+    reason: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return plain JSON data."""
+        return {"kind": self.kind, "node": self.node, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What one application of a pass did.
+
+    Attributes:
+        rewrites: how many places were rewritten; 0 means that the graph is unchanged.
+        notes: what matched and what was refused.
+    """
+
+    rewrites: int
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class PassOutcome:
+    """What one pass did over all rounds.
+
+    Attributes:
+        name: as in the table of passes.
+        rewrites: places rewritten in the result; 0 after a roll-back.
+        rolled_back: whether the pass was taken back.
+        reason: why it was taken back.
+        notes: each note once, in order.
+    """
+
+    name: str
+    rewrites: int = 0
+    rolled_back: bool = False
+    reason: str | None = None
+    notes: tuple[Note, ...] = ()
+
+    def adding(self, result: PassResult) -> "PassOutcome":
+        """Return the outcome after one more application."""
+        notes = tuple(dict.fromkeys((*self.notes, *result.notes)))
+        return replace(self, rewrites=self.rewrites + result.rewrites, notes=notes)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {
+            "name": self.name,
+            "rewrites": self.rewrites,
+            "rolled_back": self.rolled_back,
+            "reason": self.reason,
+            "notes": [note.as_json() for note in self.notes],
+        }
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The numerical comparison of the original with the result.
+
+    Attributes:
+        verdict: pass, fail or not_run.
+        reason: why it failed or did not run.
+        cases: how many sets of inputs were compared.
+        max_abs: largest absolute difference over all outputs and cases.
+        min_sqnr_db: smallest signal-to-noise ratio, dB; +inf when identical.
+    """
+
+    verdict: Literal["pass", "fail", "not_run"]
+    reason: str | None = None
+    cases: int = 0
+    max_abs: float = 0.0
+    min_sqnr_db: float = math.inf
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON data; JSON has no infinities, so they are text."""
+        return {
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "cases": self.cases,
+            "max_abs": json_number(self.max_abs),
+            "min_sqnr_db": json_number(self.min_sqnr_db),
+        }
+
+
+def json_number(value: float) -> float | str:
+    """Return a number as JSON can hold it: inf, -inf and nan become text."""
+    return value if math.isfinite(value) else str(value)
+
+
+@dataclass(frozen=True)
+class OptimizeReport:
+    """What happened to a model.
+
+    Attributes:
+        nodes_before: nodes of the outermost graph; likewise after.
+        initializer_bytes_before: bytes of its initializers; likewise after.
+        rounds: how often the sequence of passes ran until nothing changed.
+        passes: one outcome per pass, in order.
+        proof: the comparison of the original with the result.
+    """
+
+    nodes_before: int
+    nodes_after: int
+    initializer_bytes_before: int
+    initializer_bytes_after: int
+    rounds: int
+    passes: tuple[PassOutcome, ...]
+    proof: Proof
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {
+            "nodes_before": self.nodes_before,
+            "nodes_after": self.nodes_after,
+            "initializer_bytes_before": self.initializer_bytes_before,
+            "initializer_bytes_after": self.initializer_bytes_after,
+            "rounds": self.rounds,
+            "passes": [outcome.as_json() for outcome in self.passes],
+            "proof": self.proof.as_json(),
+        }

@@ -8,7 +8,15 @@ import pytest
 
 from trtforge.cli.main import COMMANDS
 
-HEAVY = ("onnx", "onnxruntime", "polygraphy", "numpy", "tensorrt_rtx", "tensorrt", "onnx_graphsurgeon")
+HEAVY = (
+    "onnx",
+    "onnxruntime",
+    "polygraphy",
+    "numpy",
+    "tensorrt_rtx",
+    "tensorrt",
+    "onnx_graphsurgeon",
+)
 PROBE = """
 import json, sys
 from trtforge.cli.main import _run

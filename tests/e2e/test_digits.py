@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from running import trtforge
+
 from trtforge import open_bundle
 
 
@@ -90,7 +90,12 @@ def test_parity_out_of_tolerance_ships_nothing_and_keeps_the_report(
     digits: Path, store: Path, tmp_path: Path
 ) -> None:
     run = trtforge(
-        "build", digits / "int8.yaml", "--out", tmp_path, "--set", "verify.tolerance.sqnr_db=90",
+        "build",
+        digits / "int8.yaml",
+        "--out",
+        tmp_path,
+        "--set",
+        "verify.tolerance.sqnr_db=90",
         store=store,
     )
     run.assert_clean_failure(5)
@@ -103,7 +108,12 @@ def test_attestation_below_the_recipes_share_is_exit_5(
     digits: Path, store: Path, tmp_path: Path
 ) -> None:
     run = trtforge(
-        "build", digits / "int8.yaml", "--out", tmp_path, "--set", "precision.keep=[{op: Conv}]",
+        "build",
+        digits / "int8.yaml",
+        "--out",
+        tmp_path,
+        "--set",
+        "precision.keep=[{op: Conv}]",
         store=store,
     )
     run.assert_clean_failure(5)
@@ -114,7 +124,14 @@ def test_verify_compares_a_bundle_with_the_original(
     digits: Path, store: Path, tmp_path: Path
 ) -> None:
     bundle = build(digits, "int8", store, tmp_path)["bundle"]
-    arguments = ("verify", bundle, "--against", digits / "model.onnx", "--data", digits / "test.npz")
+    arguments = (
+        "verify",
+        bundle,
+        "--against",
+        digits / "model.onnx",
+        "--data",
+        digits / "test.npz",
+    )
     run = trtforge(*arguments, "--tolerance", "sqnr_db=20", "--json", store=store)
     assert run.status == 0, run.stderr
     document = json.loads(run.stdout)

@@ -1,4 +1,4 @@
-"""kill -9 at random moments: the store stays sound, and the next build is as if nothing had been."""
+"""kill -9 at random moments: the store stays sound, the next build is as if nothing had been."""
 
 import os
 import random
@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from running import environment, trtforge
+
 from trtforge import open_bundle
 
 MOMENTS = 20

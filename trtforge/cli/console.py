@@ -75,6 +75,7 @@ class ProgressLines:
         self._verbose = verbose
         self._live = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and not quiet
         self._shown = ""
+        self._step: tuple[str, object] = ("", None)
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
@@ -106,7 +107,11 @@ class ProgressLines:
         if self._live:
             self._replace(f"{event.stage}: {share}{event.text}")
         elif self._verbose:
-            self._line(f"{event.stage}: {share}{event.text}")
+            # A builder reports hundreds of small steps: one line for each tenth, or new stage.
+            step = (event.stage, event.text if event.fraction is None else int(event.fraction * 10))
+            if step != self._step:
+                self._line(f"{event.stage}: {share}{event.text}")
+            self._step = step
 
     def _replace(self, text: str) -> None:
         text = text[:100]

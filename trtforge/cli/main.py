@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("trtforge.cli.commands.plan:plan", "Say what build would do, and why."),
     "verify": (
         "trtforge.cli.commands.verify:verify",
-        "Compare a bundle, engine or ONNX file with another.",
+        "Compare a bundle, engine or ONNX file.",
     ),
     "inspect": (
         "trtforge.cli.commands.inspect:inspect",
@@ -99,6 +99,9 @@ def _run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         sys.stderr.write("interrupted\n")
         return EXIT_INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(f"{error.format_message()}\n")
+        return EXIT_USAGE
     except click.ClickException as error:
         return _show_usage_error(error, as_json)
     except ForgeError as error:

@@ -69,7 +69,17 @@ def ship(
         files[f"calibration/{name}"] = calibrated.file("cache.json")
         files["calibration/tensorrt.calib"] = calibrated.file("tensorrt.calib")
     files |= _reports(entries)
-    return _written(write_bundle(out, _draft(job, entries, recipe_text, timings), files))
+    before = _inodes(out)
+    path = write_bundle(out, _draft(job, entries, recipe_text, timings), files)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return Shipped(path, size, kept=before.get(path.name) == path.stat().st_ino)
+
+
+def _inodes(folder: Path) -> dict[str, int]:
+    """Return folder names and their inodes: a bundle that was kept still has its own."""
+    if not folder.is_dir():
+        return {}
+    return {path.name: path.stat().st_ino for path in folder.iterdir() if path.is_dir()}
 
 
 def keep_failure_report(job: Job, entries: Mapping[str, Entry], out: Path) -> Path:

@@ -1,5 +1,6 @@
 """What a stage is: files into files, cached under a key of everything that can change them."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -39,6 +40,13 @@ class Job:
     def model_path(self) -> Path:
         """The original ONNX file."""
         return self.loaded.resolve(self.recipe.model.onnx)
+
+    def shapes_json(self) -> list[dict[str, Any]]:
+        """The optimization profiles as JSON data."""
+        return [
+            {name: shape.model_dump(mode="json") for name, shape in profile.items()}
+            for profile in self.recipe.shapes
+        ]
 
     def file_digest(self, path: Path) -> str:
         """Return the sha256 (hex) of a data file, read once per job."""
@@ -111,3 +119,9 @@ def package_versions(*names: str) -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one of a stage's JSON files: readable, keys sorted, no NaN."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    path.write_text(text, encoding="utf-8")

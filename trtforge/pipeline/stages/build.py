@@ -1,6 +1,5 @@
 """Stage `build:<target>`: the typed ONNX becomes an engine, in a worker process."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 from trtforge.disk import writing
 from trtforge.engine.backend import MEASURED_FIELDS, BuildRequest, get_backend
 from trtforge.engine.profiles import profile_shapes
-from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions
+from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
 from trtforge.pipeline.store import digest_of
 from trtforge.recipe.schema import Target
 
@@ -49,16 +48,13 @@ class BuildStage:
         return {
             "recipe": {
                 "target": self.target.model_dump(mode="json", exclude={"name", "timeout_s"}),
-                "shapes": [
-                    {name: shape.model_dump(mode="json") for name, shape in profile.items()}
-                    for profile in job.recipe.shapes
-                ],
+                "shapes": job.shapes_json(),
             },
             "versions": environment,
         }
 
     def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
-        """Build the engine; after a failure job and log stay in the store's `builds` folder.
+        """Build the engine; when that fails, job and log stay in the store's `builds`.
 
         Raises:
             MissingError: the backend's library is not installed.
@@ -85,8 +81,7 @@ class BuildStage:
         shutil.move(request.log, out / "build.log")
         shutil.rmtree(folder, ignore_errors=True)
         for name, value in (("layers", layers), ("build", facts), ("measured", measured)):
-            text = json.dumps(value, indent=1, sort_keys=True)
-            (out / f"{name}.json").write_text(text, encoding="utf-8")
+            write_json(out / f"{name}.json", value)
         size = report.engine_bytes / 1e6
         return (
             f"{size:.1f} MB; parse {report.parse_seconds:.2f} s, build {report.build_seconds:.2f} s,"

@@ -1,14 +1,13 @@
 """Stage `import`: the original model is sound, and the recipe fits it."""
 
 import difflib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtforge.errors import Problem, RecipeError
-from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions
+from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
 
 if TYPE_CHECKING:
     from trtforge.graph.model import IoContract
@@ -33,10 +32,7 @@ class ImportStage:
         return {
             "sources": {"model": job.model_digest()},
             "recipe": {
-                "shapes": [
-                    {name: shape.model_dump(mode="json") for name, shape in profile.items()}
-                    for profile in recipe.shapes
-                ],
+                "shapes": job.shapes_json(),
                 "passes": recipe.passes.model_dump(mode="json"),
                 "outputs": sorted(recipe.verify.outputs),
             },
@@ -57,8 +53,7 @@ class ImportStage:
         problems = [*_profile_problems(job, model.contract), *_name_problems(job, model.contract)]
         if problems:
             raise RecipeError.of(problems)
-        text = json.dumps(model.contract.as_json(), indent=1, sort_keys=True)
-        (out / "contract.json").write_text(text, encoding="utf-8")
+        write_json(out / "contract.json", model.contract.as_json())
         return f"{len(model.proto.graph.node)} nodes, opset {model.opset}"
 
 

@@ -1,13 +1,12 @@
 """Stage `optimize`: clean-up and fusion passes, proven against the original."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trtforge.pipeline.corners import corner_shapes
-from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions
+from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,7 @@ class OptimizeStage:
             "sources": {"model": job.model_digest()},
             "recipe": {
                 "passes": job.recipe.passes.model_dump(mode="json"),
-                "shapes": [
-                    {name: shape.model_dump(mode="json") for name, shape in profile.items()}
-                    for profile in job.recipe.shapes
-                ],
+                "shapes": job.shapes_json(),
             },
             "versions": package_versions("onnx", "onnx-graphsurgeon", "onnxruntime", "trtforge"),
         }
@@ -54,8 +50,6 @@ class OptimizeStage:
         optimized = run_passes(model, request, lambda text: progress(None, text))
         optimized.model.save(out / "model.onnx")
         report = optimized.report.as_json()
-        (out / "optimize.json").write_text(
-            json.dumps(report, indent=1, sort_keys=True), encoding="utf-8"
-        )
+        write_json(out / "optimize.json", report)
         before, after = report["nodes_before"], report["nodes_after"]
         return f"{before} -> {after} nodes, proof {report['proof']['verdict']}"

@@ -1,13 +1,12 @@
 """Stage `precision`: Q/DQ and casts make the one strongly typed ONNX, and it is attested."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trtforge.pipeline.corners import corner_shapes
-from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions
+from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class PrecisionStage:
         from trtforge.graph.model import Model
         from trtforge.precision.attest import attest
         from trtforge.precision.cache import CalibrationCache
-        from trtforge.precision.typed import type_model
+        from trtforge.precision.cast import typed
 
         model = Model.load(inputs["optimize"].file("model.onnx"))
         cache = (
@@ -54,11 +53,12 @@ class PrecisionStage:
             else None
         )
         progress(None, "placing Q/DQ and casts")
-        typed = type_model(model, cache, job.recipe.precision)
-        typed.model.save(out / "model.onnx")
-        shapes = corner_shapes(typed.model.contract, job.recipe.shapes[:1])
-        attestation = attest(typed.model, shapes["opt"])
-        for name, value in (("precision", typed), ("attest", attestation)):
-            text = json.dumps(value.as_json(), indent=1, sort_keys=True)
-            (out / f"{name}.json").write_text(text, encoding="utf-8")
+        result = typed(model, cache, job.recipe.precision)
+        result.model.save(out / "model.onnx")
+        shapes = corner_shapes(result.model.contract, job.recipe.shapes[:1])
+        attestation = attest(result.model, shapes["opt"])
+        facts = {"digest": result.model.digest(), "opset": result.model.opset}
+        decided = {"model": facts, **result.as_json()}
+        for name, value in (("precision", decided), ("attest", attestation.as_json())):
+            write_json(out / f"{name}.json", value)
         return f"{attestation.quantized_macs_share:.1%} of the MACs quantized"

@@ -1,6 +1,5 @@
 """Stage `verify`: the verdicts on the typed graph, on every engine, and on the precision."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from trtforge.graph.data import ArrayData
 from trtforge.graph.model import Model
 from trtforge.pipeline.corners import corner_shapes
 from trtforge.pipeline.judge import Question, judge_engine, judge_graph, tolerances_of
-from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions
+from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
 from trtforge.recipe.schema import Attest
 
 VERDICTS_SCHEMA = "trtforge.verdicts/1"
@@ -48,10 +47,7 @@ class VerifyStage:
                 "verify": recipe.verify.model_dump(mode="json", exclude={"data"}),
                 "type": recipe.precision.type,
                 "quantize": recipe.precision.quantize,
-                "shapes": [
-                    {name: shape.model_dump(mode="json") for name, shape in profile.items()}
-                    for profile in recipe.shapes
-                ],
+                "shapes": job.shapes_json(),
             },
             "environment": {"gpu": driver().as_json() if self.engines else None},
             "versions": package_versions("onnxruntime", "polygraphy", "trtforge"),
@@ -76,9 +72,7 @@ class VerifyStage:
             "engine_parity": {name: report.as_json() for name, report in engines.items()},
             "attest": attested,
         }
-        (out / "parity.json").write_text(
-            json.dumps(verdicts, indent=1, sort_keys=True), encoding="utf-8"
-        )
+        write_json(out / "parity.json", verdicts)
         return f"graph parity {graph.verdict}, attest {attested['verdict']}"
 
 

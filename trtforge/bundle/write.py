@@ -34,6 +34,9 @@ CHUNK_BYTES = 4 * 1024 * 1024
 MAX_ATTEMPTS = 100
 ABANDONED_AFTER_S = 24 * 3600.0
 
+_NUMBERS = count()
+"""Never the same number twice in a process: a thread must not clean up another one's folder."""
+
 _LEFTOVER = re.compile(r"\.(?:writing|replaced)-([0-9a-f]{8})-(\d+)-\d+\.bundle")
 
 Sources = Mapping[str, Path | bytes]
@@ -62,7 +65,7 @@ def write_bundle(dest_parent: Path, draft: ManifestDraft, files: Sources) -> Pat
     with writing(dest_parent, "the bundle"):
         dest_parent.mkdir(parents=True, exist_ok=True)
         sweep_leftovers(dest_parent)
-    with _scratch_folder(dest_parent, "writing") as scratch:
+    with _scratch_folder(dest_parent) as scratch:
         facts = _copy_all(scratch, files)
         manifest = Manifest(
             **dict(draft),
@@ -106,28 +109,20 @@ def _check_names(files: Sources) -> None:
 
 
 @contextmanager
-def _scratch_folder(parent: Path, purpose: str) -> Iterator[Path]:
+def _scratch_folder(parent: Path) -> Iterator[Path]:
     with writing(parent, "the bundle"):
-        scratch = _make_scratch(parent, purpose)
+        scratch = _fresh_name(parent, "writing")
+        scratch.mkdir()
     try:
         yield scratch
     finally:
         _remove(scratch)
 
 
-def _make_scratch(parent: Path, purpose: str) -> Path:
-    while True:
-        scratch = _free_name(parent, purpose)
-        try:
-            scratch.mkdir()
-        except FileExistsError:
-            continue
-        return scratch
-
-
-def _free_name(parent: Path, purpose: str) -> Path:
+def _fresh_name(parent: Path, purpose: str) -> Path:
+    """Return a name that this process has not used yet and that nothing has."""
     stem = f".{purpose}-{_host()}-{os.getpid()}"
-    names = (parent / f"{stem}-{number}.bundle" for number in count())
+    names = (parent / f"{stem}-{number}.bundle" for number in _NUMBERS)
     return next(path for path in names if not os.path.lexists(path))
 
 
@@ -213,7 +208,7 @@ def _put_in_place(scratch: Path, destination: Path) -> None:
 
 
 def _set_aside(destination: Path) -> Path | None:
-    aside = _free_name(destination.parent, "replaced")
+    aside = _fresh_name(destination.parent, "replaced")
     try:
         destination.rename(aside)
     except FileNotFoundError:

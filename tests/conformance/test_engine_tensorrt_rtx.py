@@ -1,9 +1,11 @@
-"""The TensorRT-RTX backend against the real library: what it builds, refuses, reports and repeats."""
+"""The TensorRT-RTX backend with the real library: what it builds, refuses, reports, repeats."""
 
 import hashlib
 import itertools
 import json
+import os
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from engine_models import (
 from trtforge.engine import targets
 from trtforge.engine.backend import BuildReport, BuildRequest, get_backend
 from trtforge.engine.builder import build_job
-from trtforge.engine.supervisor import Job, run_worker
+from trtforge.engine.supervisor import Job, Worker, run_worker
 from trtforge.errors import BuildError, MissingError
 
 
@@ -201,6 +203,27 @@ def test_the_builder_refuses_the_same_without_our_table(tmp_path, make, capabili
     assert "compute_capabilities" in caught.value.hint
 
 
+def test_a_setting_that_the_library_drops_with_an_error_fails_the_build(tmp_path):
+    """TensorRT-RTX logs an ERROR, ignores the setting and builds all the same."""
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import trtforge.engine.tensorrt as t\n"
+        "original = t._configure\n"
+        "def configure(*arguments):\n"
+        "    config = original(*arguments)\n"
+        "    config.builder_optimization_level = -1\n"
+        "    return config\n"
+        "t._configure = configure\n"
+        "import runpy; runpy.run_module('trtforge.engine.worker', run_name='__main__')"
+    )
+    job = build_job(request_for(save(matmul(), tmp_path), tmp_path))
+    with pytest.raises(BuildError, match="builder optimization level") as caught:
+        run_worker(Job(job.subject, job.command, job.log, 60, (job.program[0], str(script))))
+    assert caught.value.code == "TF0608"
+    assert "cudaError" not in caught.value.details
+    assert not (tmp_path / "model.engine").exists()
+
+
 def test_each_other_target_builds_what_the_table_allows(tmp_path):
     allowed = [capability for capability in targets.target_names(trt) if capability != "7.5"]
     assert build(bf16_conv(), tmp_path, compute_capabilities=tuple(allowed)).engine_bytes > 0
@@ -353,19 +376,15 @@ def test_probe_tells_versions_targets_and_files_that_are_no_engines(tmp_path):
 
 
 def test_sigterm_cancels_at_the_next_step(tmp_path):
-    import os
-    import signal
-
-    from trtforge.engine.supervisor import Worker
-
     job = build_job(request_for(light_densenet(), tmp_path))
-    with pytest.raises(BuildError, match="cancelled") as caught, Worker(job) as worker:
-        sent = []
+    sent = []
+    with Worker(job) as worker:
 
         def on_progress(share: float, phase: str) -> None:
             if share > 0.1 and not sent:
                 sent.append(os.kill(worker.process_id, signal.SIGTERM))
 
-        worker.answer(on_progress)
+        with pytest.raises(BuildError, match="cancelled") as caught:
+            worker.answer(on_progress)
     assert caught.value.code == "TF0611"
     assert not list(tmp_path.glob("*.engine")) + list(tmp_path.glob(".*partial"))

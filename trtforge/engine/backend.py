@@ -9,15 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from trtforge.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    Feeds = Mapping[str, "np.ndarray[Any, np.dtype[Any]]"]
-    Outputs = dict[str, "np.ndarray[Any, np.dtype[Any]]"]
+Feeds: TypeAlias = "Mapping[str, np.ndarray[Any, np.dtype[Any]]]"
+"""Input name -> array, one batch."""
+
+Outputs: TypeAlias = "dict[str, np.ndarray[Any, np.dtype[Any]]]"
+"""Output name -> array, in the model's order."""
 
 Dims = tuple[int, ...]
 """One concrete shape, e.g. (N, C, H, W)."""
@@ -113,9 +116,10 @@ class BuildReport:
         engine_bytes: size of the engine file; 0 where the backend builds none.
         engine_sha256: "sha256:..." of the engine file; "" where the backend builds none.
         profiles: the optimization profiles built in.
-        compute_capabilities: the GPUs asked for; empty means the library's default.
+        compute_capabilities: the GPUs asked for, or for `tensorrt` the one at hand; empty means
+            the library's default.
         parse_seconds: time the library's ONNX parser took.
-        build_seconds: time the library's builder took.
+        build_seconds: time the library's builder took, writing the engine included.
         peak_rss_bytes: the building process's largest resident set.
         activation_memory_bytes: device memory for activations as the builder logged it, the largest
             over the profiles; None when it logged none.
@@ -255,7 +259,7 @@ class Runner(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def infer(self, feeds: "Feeds") -> "Outputs":
+    def infer(self, feeds: Feeds) -> Outputs:
         """Compute all outputs of one batch of inputs."""
         ...
 

@@ -18,7 +18,7 @@ _DTYPES = {
     "UINT8": "uint8",
     "BOOL": "bool",
 }
-_ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=\s*\[ONNX Layer: |\W*$)")
+_ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=[\s\x1e]*(?:\[ONNX Layer: |$))")
 
 
 def describe(network: Any) -> tuple[dict[str, Any], ...]:

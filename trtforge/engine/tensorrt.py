@@ -204,7 +204,7 @@ def _report(
         engine_bytes=written.size,
         engine_sha256=written.sha256,
         profiles=request.profiles,
-        compute_capabilities=request.compute_capabilities,
+        compute_capabilities=_targets_built_for(build),
         parse_seconds=seconds[0],
         build_seconds=seconds[1],
         peak_rss_bytes=peak_rss_bytes(),
@@ -212,3 +212,9 @@ def _report(
         warnings=tuple(warnings),
         layers=described,
     )
+
+
+def _targets_built_for(build: _Build) -> tuple[str, ...]:
+    if build.flavour.takes_targets:
+        return build.request.compute_capabilities
+    return tuple(gpu.compute_capability for gpu in driver().gpus[:1])

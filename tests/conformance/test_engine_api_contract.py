@@ -1,0 +1,250 @@
+"""Every member of NVIDIA's API that the engine room uses exists in 10.16, in 11.4 and in RTX.
+
+The bindings of TensorRT 10 and 11 (1.3 MB each) import without the engine library when three empty
+shared libraries take its place; they are downloaded once into .cache/.
+"""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import tensorrt_rtx
+
+from trtforge.engine.layers import _DTYPES
+
+REPOSITORY = Path(__file__).parents[2]
+ENGINE = REPOSITORY / "trtforge" / "engine"
+CACHE = REPOSITORY / ".cache" / "tensorrt-bindings"
+ALL, RTX, TRT = ("10", "11", "rtx"), ("rtx",), ("10", "11")
+
+# Class (or "" for the module) -> member -> flavours that must have it.
+USED_API: dict[str, dict[str, tuple[str, ...]]] = {
+    "": dict.fromkeys(
+        [
+            "Builder",
+            "BuilderFlag",
+            "DataType",
+            "IAttentionInputLayer",
+            "ILogger",
+            "IProgressMonitor",
+            "IStreamWriter",
+            "LayerType",
+            "MemoryPoolType",
+            "NetworkDefinitionCreationFlag",
+            "OnnxParser",
+            "Runtime",
+            "__version__",
+            "init_libnvinfer_plugins",
+        ],
+        ALL,
+    )
+    | dict.fromkeys(["ComputeCapability", "EngineInvalidityDiagnostics"], RTX),
+    "Builder": dict.fromkeys(
+        [
+            "build_serialized_network_to_stream",
+            "create_builder_config",
+            "create_network",
+            "create_optimization_profile",
+        ],
+        ALL,
+    ),
+    "BuilderFlag": {"TF32": ALL},
+    "DataType": dict.fromkeys(["FLOAT", *_DTYPES], ALL),
+    "EngineInvalidityDiagnostics": {"__members__": RTX, "MALFORMED_ENGINE": RTX},
+    "IAttention": {"decomposable": ALL},
+    "IAttentionInputLayer": {"attention": ALL},
+    "IBuilderConfig": dict.fromkeys(
+        ["add_optimization_profile", "clear_flag", "progress_monitor", "set_memory_pool_limit"], ALL
+    )
+    | dict.fromkeys(["num_compute_capabilities", "set_compute_capability"], RTX),
+    "ICudaEngine": dict.fromkeys(
+        [
+            "get_tensor_mode",
+            "get_tensor_name",
+            "get_tensor_profile_shape",
+            "num_io_tensors",
+            "num_optimization_profiles",
+        ],
+        ALL,
+    ),
+    "ILayer": dict.fromkeys(
+        ["get_input", "get_output", "metadata", "name", "num_inputs", "num_outputs", "type"], ALL
+    ),
+    "ILogger": dict.fromkeys(["log", "Severity"], ALL),
+    "INetworkDefinition": dict.fromkeys(
+        ["get_input", "get_layer", "num_inputs", "num_layers", "num_outputs"], ALL
+    ),
+    "IOptimizationProfile": {"set_shape": ALL},
+    "IProgressMonitor": dict.fromkeys(["phase_start", "step_complete", "phase_finish"], ALL),
+    "IStreamWriter": {"write": ALL},
+    "ITensor": dict.fromkeys(["dtype", "is_shape_tensor", "name", "shape"], ALL),
+    "LayerType": dict.fromkeys(["ATTENTION_INPUT", "MATRIX_MULTIPLY"], ALL),
+    "MemoryPoolType": {"WORKSPACE": ALL},
+    "NetworkDefinitionCreationFlag": {"STRONGLY_TYPED": ALL},
+    "OnnxParser": dict.fromkeys(["get_error", "num_errors", "parse_from_file"], ALL),
+    "ParserError": dict.fromkeys(
+        ["code", "desc", "local_function_stack", "node", "node_name", "node_operator"], ALL
+    ),
+    "Runtime": dict.fromkeys(["deserialize_cuda_engine", "engine_host_code_allowed"], ALL)
+    | {"get_engine_validity": RTX},
+    "TensorIOMode": {"INPUT": ALL},
+}
+
+# How variables of these classes are called in the engine room.
+VARIABLES = {
+    "trt": "",
+    "builder": "Builder",
+    "config": "IBuilderConfig",
+    "definition": "INetworkDefinition",
+    "network": "INetworkDefinition",
+    "parser": "OnnxParser",
+    "error": "ParserError",
+    "first": "ParserError",
+    "layer": "ILayer",
+    "attention": "IAttention",
+    "tensor": "ITensor",
+    "profile": "IOptimizationProfile",
+    "runtime": "Runtime",
+    "engine": "ICudaEngine",
+    **{name: name for name in USED_API if name},
+}
+MODULES = ["tensorrt", "network", "layers", "targets", "progress", "native_log", "infer", "probe"]
+# Not NVIDIA's: our module called network, a mapping called profile, exceptions and a class's name.
+OURS = {
+    ("INetworkDefinition", name)
+    for name in [
+        "network_flags",
+        "parse",
+        "check_profiles",
+        "make_attention_decomposable",
+        "add_profiles",
+    ]
+} | {("", "__name__"), ("ILayer", "__class__"), ("ILayer", "attention")}
+
+STUBS = """
+#define STUB(name) void *name(void) { return 0; }
+STUB(createInferBuilder_INTERNAL) STUB(createInferRefitter_INTERNAL)
+STUB(createInferRuntime_INTERNAL) STUB(createNvOnnxParser_INTERNAL)
+STUB(createNvOnnxParserRefitter_INTERNAL) STUB(getBuilderPluginRegistry)
+STUB(getPluginRegistry) STUB(getNvOnnxParserVersion) STUB(initLibNvInferPlugins)
+"""
+
+ASK = """
+import json, sys
+import tensorrt_bindings as trt
+trt.__name__ = "tensorrt"
+from trtforge.engine.network import network_flags
+members = {name: dir(getattr(trt, name, None)) for name in json.loads(sys.argv[1]) if name}
+print(json.dumps({"": dir(trt), **members, "flags": network_flags(trt), "v": trt.__version__}))
+"""
+
+
+def used_in_source() -> set[tuple[str, str]]:
+    """Attributes read from variables that hold objects of the API."""
+    found = set()
+    for module in MODULES:
+        tree = ast.parse((ENGINE / f"{module}.py").read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                base = node.value
+                name = getattr(base, "id", None) or getattr(base, "attr", None)
+                if name in VARIABLES:
+                    found.add((VARIABLES[name], node.attr))
+    return {(kind, member) for kind, member in found - OURS if member != "__init__"}
+
+
+def test_the_table_names_all_that_the_source_uses():
+    table = {(kind, member) for kind, members in USED_API.items() for member in members}
+    assert used_in_source() - table == set()
+
+
+def test_every_member_exists_in_tensorrt_rtx():
+    missing = [
+        f"{kind}.{member}"
+        for kind, members in USED_API.items()
+        for member, flavours in members.items()
+        if "rtx" in flavours
+        and not hasattr(getattr(tensorrt_rtx, kind) if kind else tensorrt_rtx, member)
+    ]
+    assert missing == []
+
+
+def test_polygraphys_runner_for_rtx_has_what_is_used():
+    program = (
+        "from polygraphy.backend.trt import TrtRunner; import inspect\n"
+        "assert 'check_inputs' in inspect.signature(TrtRunner.infer).parameters\n"
+        "print(all(hasattr(TrtRunner, name) for name in ('set_profile', '__enter__', '__exit__')))"
+    )
+    asked = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "POLYGRAPHY_USE_TENSORRT_RTX": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert asked.stdout.strip() == "True"
+
+
+def bindings(version: str) -> Path:
+    """The folder with NVIDIA's bindings of this version, from .cache/ or from the package index."""
+    folder = CACHE / f"{version}-py{sys.version_info.major}{sys.version_info.minor}"
+    if not (folder / "tensorrt_bindings").is_dir():
+        download = folder.with_suffix(".download")
+        command = [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
+            *("--only-binary", ":all:", "--dest", str(download)),
+            f"tensorrt-cu13-bindings=={version}",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"not run: cannot get tensorrt-cu13-bindings {version}")
+        with zipfile.ZipFile(next(download.glob("*.whl"))) as wheel:
+            wheel.extractall(folder)
+        shutil.rmtree(download)
+    return folder
+
+
+def stub_libraries(major: str, folder: Path) -> None:
+    (folder / "stub.c").write_text(STUBS)
+    for library in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
+        name = f"lib{library}.so.{major}"
+        subprocess.run(
+            ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", name, "stub.c"],
+            cwd=folder,
+            check=True,
+        )
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="not run: no gcc")
+@pytest.mark.parametrize(("version", "flags"), [("10.16.1.11", 1 << 1), ("11.4.0.106", 0)])
+def test_every_member_exists_in_tensorrt(tmp_path, version, flags):
+    major = version.split(".")[0]
+    path = bindings(version)
+    stub_libraries(major, tmp_path)
+    asked = subprocess.run(
+        [sys.executable, "-c", ASK, json.dumps(list(USED_API))],
+        env={
+            **os.environ,
+            "LD_LIBRARY_PATH": str(tmp_path),
+            "PYTHONPATH": f"{path}{os.pathsep}{REPOSITORY}",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(asked.stdout)
+    missing = [
+        f"{kind}.{member}"
+        for kind, members in USED_API.items()
+        for member, flavours in members.items()
+        if major in flavours and member not in found[kind]
+    ]
+    assert missing == []
+    assert found["v"] == version
+    assert found["flags"] == flags, "networks are strongly typed on every flavour"

@@ -1,0 +1,75 @@
+"""Engines on a real GPU: built, loaded, run, and held against ONNX Runtime."""
+
+import numpy as np
+import pytest
+from engine_models import CONV_PROFILE, conv_net, save
+
+from trtforge.engine.backend import BuildRequest, get_backend
+from trtforge.engine.builder import build_job
+from trtforge.engine.environment import driver
+from trtforge.engine.onnxruntime import OnnxRuntimeRunner
+from trtforge.engine.runner import EngineRunner
+from trtforge.engine.supervisor import Job, run_worker
+from trtforge.errors import BuildError, MissingError
+
+pytestmark = pytest.mark.gpu
+
+WIDE = {"image": ((1, 3, 16, 16), (16, 3, 16, 16), (32, 3, 16, 16))}
+
+
+@pytest.fixture(scope="module", params=["tensorrt_rtx", "tensorrt"])
+def built(request, tmp_path_factory):
+    """An engine with two profiles; (backend, model, engine)."""
+    folder = tmp_path_factory.mktemp(request.param)
+    path = save(conv_net(), folder)
+    try:
+        backend = get_backend(request.param)
+    except MissingError as error:
+        pytest.skip(f"not run: {error.message}")
+    build = BuildRequest(
+        path, folder / "m.engine", folder / "build.log", request.param, (CONV_PROFILE, WIDE)
+    )
+    assert backend.build(build).engine_bytes > 0
+    return request.param, path, folder / "m.engine"
+
+
+@pytest.mark.parametrize("batch", [1, 8, 32])
+def test_an_engine_computes_what_onnxruntime_computes(built, batch):
+    backend, path, engine = built
+    image = np.random.default_rng(batch).standard_normal((batch, 3, 16, 16)).astype(np.float32)
+    with OnnxRuntimeRunner(path) as reference, EngineRunner(engine, backend) as candidate:
+        expected = reference.infer({"image": image})
+        found = candidate.infer({"image": image})
+    assert list(found) == list(expected)
+    np.testing.assert_allclose(found["scores"], expected["scores"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_beyond_every_profile_is_refused_and_the_next_runs(built):
+    backend, _, engine = built
+    with EngineRunner(engine, backend) as candidate:
+        with pytest.raises(BuildError, match="no optimization profile"):
+            candidate.infer({"image": np.zeros((33, 3, 16, 16), np.float32)})
+        assert candidate.infer({"image": np.zeros((2, 3, 16, 16), np.float32)})
+
+
+def test_a_damaged_engine_is_one_clear_error(built, tmp_path):
+    backend, _, engine = built
+    broken = tmp_path / "broken.engine"
+    broken.write_bytes(engine.read_bytes()[:1000])
+    with pytest.raises(BuildError):
+        EngineRunner(broken, backend).__enter__()
+
+
+def test_probe_knows_whether_an_engine_can_run_here(built, tmp_path):
+    backend, _, engine = built
+    command = {"command": "probe", "backend": backend, "engine": str(engine)}
+    facts = run_worker(Job("probing", command, tmp_path / "probe.log", 120))
+    assert facts["driver"]["gpus"][0]["name"] == driver().gpus[0].name
+    expected = {"tensorrt_rtx": {"valid", "suboptimal"}, "tensorrt": {"not_known"}}
+    assert facts["engine"]["validity"] in expected[backend]
+
+
+def test_the_build_job_of_a_gpu_machine_is_the_same(built, tmp_path):
+    backend, path, _ = built
+    request = BuildRequest(path, tmp_path / "m.engine", tmp_path / "log", backend)
+    assert build_job(request).command["request"]["backend"] == backend

@@ -1,0 +1,69 @@
+"""Profiles: from a recipe, what they cover, and every way in which they do not fit a network."""
+
+import pytest
+
+from trtforge.engine.profiles import covering_profile, covers, profile_problems, profile_shapes
+from trtforge.recipe.schema import ShapeRange
+
+TRIPLE = ((1, 3), (4, 3), (8, 3))
+
+
+def test_a_recipes_profiles_become_triples_in_order():
+    shape = ShapeRange(min=(1, 3), opt=(4, 3), max=(8, 3))
+    assert profile_shapes([{"b": shape, "a": shape}]) == ({"b": TRIPLE, "a": TRIPLE},)
+    assert list(profile_shapes([{"b": shape, "a": shape}])[0]) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("dims", "inside"),
+    [
+        ((1, 3), True),
+        ((8, 3), True),
+        ((9, 3), False),
+        ((0, 3), False),
+        ((4, 2), False),
+        ((4,), False),
+    ],
+)
+def test_covers_is_between_min_and_max_in_every_dimension(dims, inside):
+    assert covers(TRIPLE, dims) is inside
+
+
+def test_the_first_profile_that_covers_all_inputs_is_chosen():
+    profiles = ({"x": TRIPLE}, {"x": ((8, 3), (16, 3), (32, 3))})
+    assert covering_profile(profiles, {"x": (8, 3)}) == 0
+    assert covering_profile(profiles, {"x": (9, 3), "static": (5, 5)}) == 1
+    assert covering_profile(profiles, {"x": (33, 3)}) is None
+
+
+INPUTS = {"x": (-1, 3), "y": (2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("profiles", "expected"),
+    [
+        (({"x": TRIPLE},), ()),
+        (({"x": TRIPLE, "y": ((2, 2),) * 3},), ()),
+        ((), ("input 'x' is dynamic, but there is no optimization profile",)),
+        (({},), ("profile 0 lacks the dynamic input 'x'",)),
+        (
+            ({"x": TRIPLE, "z": TRIPLE},),
+            ("profile 0 names 'z', but the inputs are 'x', 'y'",),
+        ),
+        (({"x": ((1,),) * 3},), ("profile 0, input 'x': the input has 2 dimensions: [-1, 3]",)),
+        (
+            ({"x": ((1, 3), (9, 3), (8, 3))},),
+            ("profile 0, input 'x': not min <= opt <= max in dimension 0: 1, 9, 8",),
+        ),
+        (
+            ({"x": TRIPLE}, {"x": ((1, 3), (1, 3), (1, 4))}),
+            ("profile 1, input 'x': dimension 1 is 3 in the model, 3..4 in the profile",),
+        ),
+    ],
+)
+def test_problems_are_named_with_profile_input_and_numbers(profiles, expected):
+    assert profile_problems(INPUTS, profiles) == expected
+
+
+def test_static_networks_need_no_profile():
+    assert profile_problems({"y": (2, 2)}, ()) == ()

@@ -169,6 +169,8 @@ def test_a_program_that_cannot_be_started_or_logged_is_missing(tmp_path):
     with pytest.raises(MissingError) as caught:
         run_worker(lost)
     assert (caught.value.code, caught.value.exit_status) == ("TF0302", 3)
+    with pytest.raises(MissingError, match="cannot start a worker"):
+        run_worker(Job("building", {}, tmp_path / "build.log", 5, (str(tmp_path / "none"),)))
 
 
 PARENT = """

@@ -5,7 +5,6 @@ import pytest
 from engine_models import CONV_PROFILE, conv_net, save
 
 from trtforge.engine.backend import BuildRequest, get_backend
-from trtforge.engine.builder import build_job
 from trtforge.engine.environment import driver
 from trtforge.engine.onnxruntime import OnnxRuntimeRunner
 from trtforge.engine.runner import EngineRunner
@@ -67,9 +66,3 @@ def test_probe_knows_whether_an_engine_can_run_here(built, tmp_path):
     assert facts["driver"]["gpus"][0]["name"] == driver().gpus[0].name
     expected = {"tensorrt_rtx": {"valid", "suboptimal"}, "tensorrt": {"not_known"}}
     assert facts["engine"]["validity"] in expected[backend]
-
-
-def test_the_build_job_of_a_gpu_machine_is_the_same(built, tmp_path):
-    backend, path, _ = built
-    request = BuildRequest(path, tmp_path / "m.engine", tmp_path / "log", backend)
-    assert build_job(request).command["request"]["backend"] == backend

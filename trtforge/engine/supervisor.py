@@ -22,12 +22,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-import trtforge
 from trtforge.engine import messages
 from trtforge.engine.backend import OnProgress
 from trtforge.engine.engine_file import partial_path, write_error
 from trtforge.engine.worker import PARENT_VARIABLE
-from trtforge.errors import BuildError, ForgeError
+from trtforge.errors import BuildError, ForgeError, MissingError
 
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "trtforge.engine.worker")
 """What is started; `-P` keeps modules in the current folder from standing in for the real ones."""
@@ -104,14 +103,20 @@ class Worker:
             self._log = job.log.open("wb")
         except OSError as error:
             raise write_error(error, job.log) from error
-        self._process = subprocess.Popen(
-            [*job.program, str(job.file)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=_environment(job),
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [*job.program, str(job.file)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=_environment(job),
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._log.close()
+            raise MissingError(
+                "TF0603", f"cannot start a worker for {job.subject}: {error}"
+            ) from error
         self._reader = threading.Thread(
             target=_read, args=(self._process.stdout, self._messages), daemon=True
         )
@@ -274,7 +279,7 @@ def _environment(job: Job) -> dict[str, str]:
         PARENT_VARIABLE: str(os.getpid()),
         **job.environment,
     }
-    root = str(Path(trtforge.__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     if root not in (*site.getsitepackages(), site.getusersitepackages()):
         known = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else root

@@ -80,20 +80,13 @@ class _Run:
         done = 0
         for feeds in self.data.batches(batch, self.samples):
             size = len(next(iter(feeds.values())))
-            if self.static_batch and size < batch:
-                self._leave_out(size)
-                continue
             yield feeds
+            del feeds  # or the next batch would be read while this one is still held
             done += size
             if self.on_progress is not None:
                 start, end = part
                 fraction = start + (end - start) * min(done / self.samples, 1.0)
                 self.on_progress(fraction, f"{what}: {done} of {self.samples} samples")
-
-    def _leave_out(self, size: int) -> None:
-        text = f"the last {size} samples do not fill the model's batch of {self.batch}; left out"
-        if text not in self.warnings:
-            self.warnings.append(text)
 
 
 def calibrate(
@@ -154,12 +147,6 @@ def _prepare(
             f"set calibration.samples to {data.count} or less, or give more data",
         )
     static = _static_batch(model)
-    if static is not None and samples < static:
-        raise DataError(
-            "TF0523",
-            f"the model's batch is {static}, but calibration has only {samples} samples",
-            "give at least one full batch of samples",
-        )
     batch = static or min(request.batch, samples)
     return _Run(model, data, request, samples, batch, static is not None, on_progress)
 
@@ -189,6 +176,7 @@ def _minmax_pass(
             elements += int(values[count])
             observers[name].update(*_finite(name, float(values[low]), float(values[high])))
         largest = max(largest, 4.0 * elements / size)
+        del feeds
     for name, observer in observers.items():
         if observer.low > observer.high:
             raise _never_computed(name)
@@ -241,6 +229,7 @@ def _entropy_pass(
         for name, observer in observers.items():
             # Each tensor is let go as soon as it is counted.
             observer.update(values.pop(name) if name in values else feeds[name])
+        del feeds
     sparse = [name for name, seen in observers.items() if seen.counts.sum() < _FEW_VALUES]
     if sparse:
         run.warnings.append(

@@ -26,8 +26,8 @@ TYPE_BLIND = frozenset(["Shape", "Size"])
 """They read a tensor's shape and never its values: any type will do."""
 
 OWN_TYPE = _operators(
-    "Constant RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial EyeLike "
-    "HannWindow HammingWindow BlackmanWindow MelWeightMatrix DFT STFT"
+    "Constant RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli "
+    "Multinomial EyeLike HannWindow HammingWindow BlackmanWindow MelWeightMatrix DFT STFT"
 )
 """They create float values of a type named in an attribute; rare, and left as they are."""
 

@@ -95,7 +95,9 @@ class _Chooser:
             reason = f"{node.op} has no {wanted.upper()} form at opset {self._opset}"
             return Placed("fp32", ports, reason)
         if node.op in ops.REFUSED_BY_TARGET.get(wanted, ()):
-            return Placed("fp32", ports, f"TensorRT-RTX does not build {node.op} in {wanted.upper()}")
+            return Placed(
+                "fp32", ports, f"TensorRT-RTX does not build {node.op} in {wanted.upper()}"
+            )
         if rule is not None:
             return Placed(wanted, ports, describe(rule), is_forced=True)
         wider = self._indices.get(id(node)) or hazard

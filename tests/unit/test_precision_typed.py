@@ -1,0 +1,78 @@
+"""Every type with every quantization: valid, close to FP32, and built by TensorRT-RTX."""
+
+import json
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+from precision_samples import SHAPES, check_typed, fidelity, net, ranges
+
+from trtforge.errors import DataError, GraphError
+from trtforge.graph.inputs import random_feeds
+from trtforge.precision.attest import attest
+from trtforge.precision.cast import TypedModel, typed
+from trtforge.recipe.schema import Precision
+
+TYPES, QUANTIZED = ("fp32", "fp16", "bf16"), ("none", "int8", "fp8")
+
+SQNR_DB = {"fp32": 120.0, "fp16": 60.0, "bf16": 42.0, "int8": 25.0, "fp8": 20.0}
+"""About 6 dB per bit of mantissa for one rounding, less what a chain of them adds up."""
+
+
+def make(name: str, kind: str, quantize: str) -> TypedModel:
+    cache = None if quantize == "none" else ranges(name)
+    precision = Precision.model_validate({"type": kind, "quantize": quantize})
+    return typed(net(name), cache, precision)
+
+
+@pytest.mark.parametrize(("kind", "quantize"), list(product(TYPES, QUANTIZED)))
+@pytest.mark.parametrize("name", SHAPES)
+def test_typed_graphs_are_valid_and_close(name: str, kind: str, quantize: str) -> None:
+    result = make(name, kind, quantize)
+    check_typed(net(name), result.model)
+    feeds = random_feeds(net(name), SHAPES[name], seed=0)
+    bound = SQNR_DB[kind if quantize == "none" else quantize]
+    assert fidelity(net(name), result.model, feeds) > bound
+    macs = attest(result.model, SHAPES[name]).macs
+    main = max(macs, key=lambda key: macs[key])
+    assert main == (kind if quantize == "none" else quantize)
+    json.dumps(result.as_json(), allow_nan=False)
+
+
+def test_tensorrt_rtx_parses_and_builds_all_of_them(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    files = []
+    for name, kind, quantize in product(SHAPES, TYPES, QUANTIZED):
+        path = tmp_path / f"{name}.{kind}.{quantize}.onnx"
+        make(name, kind, quantize).model.save(path)
+        files.append(str(path))
+    program = Path(__file__).parent.parent / "precision_build.py"
+    done = subprocess.run(
+        [sys.executable, str(program), *files], capture_output=True, text=True, timeout=300
+    )
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(reports) == len(files) == 27
+    assert [report for report in reports if report["errors"]] == []
+
+
+def test_fp32_without_quantization_changes_nothing() -> None:
+    result = make("cnn", "fp32", "none")
+    assert result.model is net("cnn")
+    assert result.cast.casts_added == 0
+
+
+def test_the_result_is_deterministic() -> None:
+    assert make("cnn", "fp16", "int8").model.digest() == make("cnn", "fp16", "int8").model.digest()
+
+
+def test_quantizing_without_ranges_or_with_those_of_another_graph_is_refused() -> None:
+    precision = Precision(quantize="int8")
+    with pytest.raises(GraphError) as caught:
+        typed(net("cnn"), None, precision)
+    assert caught.value.code == "TF0532"
+    with pytest.raises(DataError) as other:
+        typed(net("cnn"), ranges("control_flow"), precision)
+    assert other.value.code == "TF0521"

@@ -23,9 +23,6 @@ from trtforge.precision.scales import FLOAT_MAX
 _VANISHES_BELOW: dict[str, float] = {"fp16": 2.0**-25, "bf16": 0.0}
 """Below half of the smallest subnormal a number rounds to zero; BF16 has FP32's exponents."""
 
-_LARGEST_SMALL_OPERAND = 4096
-"""A constant MatMul operand up to this many elements may be frequencies; more are weights."""
-
 _INTEGERS = frozenset(
     TensorProto.DataType.Value(name)
     for name in ("BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
@@ -196,10 +193,17 @@ def _is_derived(node: gs.Node, types: Mapping[str, int], derived: set[str]) -> b
     if any(t.name not in derived for t in variables):
         return False
     if node.op == "MatMul":
-        constants = [t for t in floats if isinstance(t, gs.Constant)]
-        return all(math.prod(t.shape) <= _LARGEST_SMALL_OPERAND for t in constants)
+        return _is_outer_product(node)
     # Moving a constant (an embedding looked up by ids) is no arithmetic on integers.
     return bool(variables) or node.op in ("Range", "ConstantOfShape", "Where")
+
+
+def _is_outer_product(node: gs.Node) -> bool:
+    """Frequencies times positions, as rotary embeddings compute them; more is a layer's weight."""
+    left, right = node.inputs
+    if isinstance(left, gs.Constant):
+        return len(left.shape) > 1 and left.shape[-1] == 1
+    return isinstance(right, gs.Constant) and len(right.shape) > 1 and right.shape[-2] == 1
 
 
 def _mark_argument(node: gs.Node, elementwise: set[str], reasons: dict[int, str]) -> None:

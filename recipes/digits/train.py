@@ -14,7 +14,6 @@ import io
 import json
 import sys
 import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -214,17 +213,6 @@ def export(net: DigitsNet, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write a compressed .npz whose bytes do not depend on the clock, unlike `np.savez`."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, array, allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, buffer.getvalue())
-
-
 def main() -> None:
     """Train, export, and print the accuracies as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -237,8 +225,8 @@ def main() -> None:
     net = train(training, Schedule(), SEED)
     export(net, out / "model.onnx")
     chosen = np.random.default_rng(SEED).permutation(len(training.labels))[:CALIBRATION_SAMPLES]
-    save_arrays(out / "calib.npz", image=training.images[chosen])
-    save_arrays(out / "test.npz", image=test.images, labels=test.labels)
+    np.savez_compressed(out / "calib.npz", image=training.images[chosen])
+    np.savez_compressed(out / "test.npz", image=test.images, labels=test.labels)
     figures = {
         "parameters": sum(p.numel() for p in net.parameters()),
         "train_samples": len(training.labels),

@@ -16,7 +16,7 @@ from trtforge.errors import Place, Problem, RecipeError
 from trtforge.recipe import codes
 from trtforge.recipe.load import dump_recipe, load_recipe
 from trtforge.recipe.render import render_problem
-from trtforge.recipe.schema import Recipe, ShapeRange, Target, json_schema
+from trtforge.recipe.schema import ModelSource, Recipe, ShapeRange, Target, json_schema
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*/*.yaml"))
 INT8 = Path(__file__).parents[2] / "recipes" / "digits" / "int8.yaml"
@@ -214,9 +214,12 @@ def test_resolved_text_loads_to_the_same_recipe(tmp_path, path):
     assert again.as_yaml() == loaded.as_yaml()
 
 
-def test_resolved_text_quotes_what_would_become_a_number(tmp_path):
-    recipe = load_small(tmp_path).recipe.model_copy(update={"name": "010"})
-    assert 'name: "010"' in dump_recipe(recipe)
+@pytest.mark.parametrize("name", ["010", "true", "null", "1e3", "8.9", ":0", "a: b", "- x", "on #"])
+def test_resolved_text_quotes_what_would_not_be_read_back(tmp_path, name):
+    recipe = load_small(tmp_path).recipe
+    recipe = recipe.model_copy(update={"model": ModelSource(onnx=name)})
+    (tmp_path / name).write_bytes(b"here")
+    assert f'onnx: "{name}"' in dump_recipe(recipe)
     (tmp_path / "resolved.yaml").write_text(dump_recipe(recipe))
     assert load_recipe(tmp_path / "resolved.yaml").recipe == recipe
 

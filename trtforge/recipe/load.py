@@ -1,5 +1,6 @@
 """From a recipe file to a Recipe, or to every error in it at once, each with its place."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -23,6 +24,9 @@ from trtforge.recipe.wording import describe
 
 _MOST_PROBLEMS = 100
 """More are counted, not shown."""
+
+_PLAIN = re.compile(r"[A-Za-z/.][A-Za-z0-9/._-]*")
+"""Text written without quotes; the emitter's own rule lets `{onnx: :0}` through."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class _Representer(SafeRepresenter):
 
     def represent_text(self, text: str) -> Any:
         """Represent a string."""
-        safe = scalars.resolve(text) == text and not scalars.has_leading_zero(text)
+        safe = _PLAIN.fullmatch(text) is not None and scalars.resolve(text) == text
         style = None if safe else '"'
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

@@ -1,0 +1,93 @@
+"""Attestation: multiply-accumulates counted by hand, shares, shapes that only a run tells."""
+
+import json
+
+import numpy as np
+import pytest
+from models_precision import INT64, Net
+from precision_samples import SHAPES, net, ranges
+
+from trtforge.errors import GraphError
+from trtforge.precision.attest import attest
+from trtforge.precision.cast import cast, typed
+from trtforge.recipe.schema import Precision
+
+
+def test_macs_by_hand() -> None:
+    model = Net()
+    x = model.input("x", ["N", 4, 10, 10])
+    y = model.op("Conv", [x, model.weight("w1", 8, 2, 3, 3)], "y", group=2)  # 8 x 8 out
+    z = model.op("ConvTranspose", [y, model.weight("w2", 8, 6, 2, 2)], "z", strides=[2, 2])
+    p = model.op("Flatten", [model.op("GlobalMaxPool", [z], "pool")], "p")
+    g = model.op("Gemm", [p, model.weight("w3", 5, 6)], "g", transB=1)
+    model.op("MatMul", [g, model.weight("w4", 5, 7)], "m")
+    model.output("m", ["N", 7])
+    result = attest(model.model(), {"x": (3, 4, 10, 10)})
+    by_name = {node.name: node.macs for node in result.per_node}
+    assert by_name["n_y"] == 3 * 8 * 8 * 8 * (2 * 3 * 3)
+    assert by_name["n_z"] == 3 * 8 * 8 * 8 * (6 * 2 * 2)
+    assert by_name["n_g"] == 3 * 5 * 6
+    assert by_name["n_m"] == 3 * 7 * 5
+    assert result.macs == {"fp32": sum(by_name.values())}
+    assert result.quantized_macs_share == 0.0
+
+
+def test_shares_add_up_and_kept_nodes_show() -> None:
+    precision = Precision.model_validate(
+        {"type": "fp16", "quantize": "int8", "keep": [{"name": "n_a"}]}
+    )
+    result = attest(typed(net("cnn"), ranges("cnn"), precision).model, SHAPES["cnn"])
+    kept = next(node for node in result.per_node if node.name == "n_a")
+    assert kept.type == "fp32"
+    assert result.macs["fp32"] == kept.macs
+    total = sum(result.macs.values())
+    assert result.quantized_macs_share == pytest.approx(result.macs["int8"] / total)
+    assert result.weights_bytes["int8"] > result.weights_bytes["fp16"]
+    document = json.loads(json.dumps(result.as_json(), allow_nan=False))
+    assert document["quantized_macs_share"] == result.quantized_macs_share
+    assert document["shapes"] == {"image": [8, 3, 16, 16]}
+
+
+def test_one_quantized_operand_is_not_enough() -> None:
+    model = Net()
+    x = model.input("x", [4, 8])
+    model.const("scale", 0.1)
+    model.const("stored", np.ones((8, 8)), np.int8)
+    w = model.op("DequantizeLinear", ["stored", "scale"], "w")
+    model.op("MatMul", [x, w], "y")
+    model.output("y", [4, 8])
+    assert attest(model.model(), {}).macs == {"fp32": 4 * 8 * 8}
+
+
+def test_macs_of_a_batch_grow_with_the_batch() -> None:
+    small = attest(net("transformer"), {"ids": (1, 8), "mask": (1, 8)})
+    large = attest(net("transformer"), {"ids": (6, 8), "mask": (6, 8)})
+    assert sum(large.macs.values()) == 6 * sum(small.macs.values())
+
+
+def test_shapes_that_depend_on_values_are_measured() -> None:
+    model = Net()
+    x = model.input("x", ["N", 8])
+    chosen = model.op("NonZero", [model.op("Relu", [x], "r")], "chosen")
+    columns = model.op("Transpose", [chosen], "columns", perm=[1, 0])
+    floats = model.op("Cast", [columns], "floats", to=1)
+    model.op("MatMul", [floats, model.weight("w", 2, 3)], "y")
+    model.output("y", ["M", 3])
+    source, _ = cast(model.model(), Precision(type="fp16"))
+    macs = attest(source, {"x": (4, 8)}).macs
+    assert 0 < macs["fp16"] < 32 * 6
+
+
+def test_a_missing_shape_is_an_error() -> None:
+    with pytest.raises(GraphError):
+        attest(net("cnn"), {})
+
+
+def test_integer_nodes_are_counted_as_integers() -> None:
+    model = Net()
+    x = model.input("x", ["N", 8], INT64)
+    model.op("Add", [x, model.const("one", 1, np.int64)], "y")
+    model.output("y", ["N", 8], INT64)
+    result = attest(model.model(), {"x": (2, 8)})
+    assert result.nodes == {"int64": 1}
+    assert result.quantized_macs_share == 0.0

@@ -76,3 +76,10 @@ def test_quantizing_without_ranges_or_with_those_of_another_graph_is_refused() -
     with pytest.raises(DataError) as other:
         typed(net("cnn"), ranges("control_flow"), precision)
     assert other.value.code == "TF0521"
+
+
+def test_a_keep_rule_that_selects_nothing_is_warned_about() -> None:
+    keep = [{"op": "Softmax"}, {"name": "/haed/*"}]
+    precision = Precision.model_validate({"type": "fp16", "keep": keep})
+    warnings = typed(net("transformer"), None, precision).warnings
+    assert warnings == ("the keep rule {name: /haed/*, type: fp32} selects no node",)

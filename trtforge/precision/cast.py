@@ -17,6 +17,7 @@ from trtforge.precision.constants import fold_constant_nodes
 from trtforge.precision.placement import Placement, place
 from trtforge.precision.quantize import QuantizeReport, quantize
 from trtforge.precision.retype import Retyper
+from trtforge.precision.rules import describe, unmatched
 from trtforge.precision.typeinfo import element_types
 from trtforge.recipe.schema import Precision
 
@@ -66,15 +67,27 @@ class CastReport:
 
 @dataclass(frozen=True)
 class TypedModel:
-    """A strongly typed model with the reports of how it came to be."""
+    """A strongly typed model with the reports of how it came to be.
+
+    Attributes:
+        model: the result.
+        quantize: what was quantized.
+        cast: what was cast.
+        warnings: what a user should look at, such as keep rules that select nothing.
+    """
 
     model: Model
     quantize: QuantizeReport
     cast: CastReport
+    warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return both reports as plain JSON data."""
-        return {"quantize": self.quantize.as_json(), "cast": self.cast.as_json()}
+        """Return both reports and the warnings as plain JSON data."""
+        return {
+            "quantize": self.quantize.as_json(),
+            "cast": self.cast.as_json(),
+            "warnings": list(self.warnings),
+        }
 
 
 def typed(model: Model, cache: CalibrationCache | None, precision: Precision) -> TypedModel:
@@ -101,7 +114,15 @@ def typed(model: Model, cache: CalibrationCache | None, precision: Precision) ->
         quantized, quantize_report = quantize(model, cache, precision)
     observed = {name: r.observed_amax for name, r in cache.ranges.items()} if cache else {}
     result, cast_report = cast(quantized, precision, observed)
-    return TypedModel(result, quantize_report, cast_report)
+    return TypedModel(result, quantize_report, cast_report, _warnings(model, cache, precision))
+
+
+def _warnings(
+    model: Model, cache: CalibrationCache | None, precision: Precision
+) -> tuple[str, ...]:
+    nodes = [(node.op_type, node.name) for node in model.proto.graph.node]
+    idle = [f"the {describe(rule)} selects no node" for rule in unmatched(nodes, precision.keep)]
+    return (*idle, *(cache.warnings if cache is not None else ()))
 
 
 def cast(

@@ -1,6 +1,6 @@
 """Keep rules of a recipe, applied to nodes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from trtforge.recipe.schema import KeepRule
@@ -14,6 +14,17 @@ def kept_by(op: str, name: str, rules: Sequence[KeepRule]) -> KeepRule | None:
         if op_fits and name_fits:
             return rule
     return None
+
+
+def unmatched(nodes: Iterable[tuple[str, str]], rules: Sequence[KeepRule]) -> tuple[KeepRule, ...]:
+    """Rules that select no node, which is most often a slip of the pen.
+
+    Args:
+        nodes: (operator, name) of every node.
+        rules: the keep rules.
+    """
+    known = list(nodes)
+    return tuple(rule for rule in rules if not any(kept_by(*node, [rule]) for node in known))
 
 
 def describe(rule: KeepRule) -> str:

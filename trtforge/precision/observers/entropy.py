@@ -20,6 +20,10 @@ _ELEMENTS_AT_ONCE = 1 << 20
 """Histogram slice: bounds the temporary copies to a few MiB whatever the tensor's size."""
 
 
+_EQUAL_NATS = 1e-9
+"""Divergences closer than this differ by rounding alone."""
+
+
 @dataclass
 class EntropyObserver:
     """Histogram of |x| over [0, limit]; integer counts, so any grouping into batches is the same.
@@ -77,8 +81,8 @@ def best_threshold_bin(counts: Counts) -> int:
     if histogram.sum() <= 0:
         return BINS
     divergence = divergences(histogram)
-    last_first = divergence[::-1]
-    return BINS - int(np.argmin(last_first))
+    equal = np.flatnonzero(divergence <= divergence.min() + _EQUAL_NATS)
+    return LEVELS + int(equal[-1])
 
 
 def divergences(histogram: Floats) -> Floats:

@@ -88,6 +88,7 @@ OPTIMIZE = {
     "rounds": 2,
     "passes": [
         {"name": "constant-folding", "rewrites": 9, "rolled_back": False, "notes": []},
+        {"name": "dead-code", "rewrites": 0, "rolled_back": False, "notes": []},
         {
             "name": "conv-batchnorm",
             "rewrites": 6,

@@ -65,6 +65,8 @@ def test_everything_a_build_found_is_on_the_page():
         "identical",
         "94.12 % of the multiply-accumulates are quantized; the recipe asks for at least 80 %",
         "61 → 29",
+        "Nothing to do for: dead-code.",
+        "judged on data and corner cases (12 data, 3 corner, 1 random)",
         "its output is also a graph output",
         "rolled back: SQNR fell to 31.0 dB at max",
         "lowest SQNR 131.4 dB",
@@ -253,7 +255,7 @@ def test_every_table_has_as_many_cells_as_columns():
     made = [
         tables.checks_table(checks_of(SAMPLE)),
         tables.outputs_table(SAMPLE.graph_parity),
-        tables.cases_table(SAMPLE.graph_parity["outputs"]["logits"]),
+        tables.cases_table(SAMPLE.graph_parity["outputs"]["logits"], ["data"]),
         tables.passes_table(OPTIMIZE),
         tables.refusals_table(OPTIMIZE),
         tables.decisions_table(SAMPLE.decisions, action="kept"),
@@ -267,3 +269,20 @@ def test_every_table_has_as_many_cells_as_columns():
         assert table.rows
         assert {len(row) for row in table.rows} == {len(table.columns)}
         assert all(isinstance(cell, str) for row in table.rows for cell in row)
+
+
+def test_cases_that_are_not_judged_are_marked():
+    output = SAMPLE.graph_parity["outputs"]["logits"]
+    random = {"name": "random", "group": "random", "metrics": None}
+    table = tables.cases_table(output | {"cases": [*output["cases"], random]}, ["data", "corner"])
+    names = [row[0] for row in table.rows]
+    assert names == ["all data", "all corner", "corner min", "corner max", "random (not judged)"]
+
+
+def test_bounds_and_groups_have_one_order_however_the_json_was_sorted():
+    bounds = {"top1_agreement": 0.99, "accuracy_drop": 0.02, "sqnr_db": 20.0, "cosine": None}
+    text = "SQNR ≥ 20.0 dB, top-1 ≥ 99 %, accuracy drop ≤ 2 points"
+    assert tables.bounds_text(bounds) == text
+    assert tables.bounds_text({}) == "-"
+    cases = {"cases": {"random": 1, "data": 3}, "judged": ["data"]}
+    assert tables.cases_text(cases) == "judged on data cases (3 data, 1 random)"

@@ -386,3 +386,50 @@ def test_wider_types_are_asked_more_of():
 def test_an_unknown_precision_is_an_error():
     with pytest.raises(UsageError, match="fp12"):
         fallback_for("fp12")
+
+
+def test_the_keys_of_the_json_are_those_of_format_1():
+    """Programs read these; a change needs a new schema tag."""
+    labels = np.argmax(BATCH, axis=1)
+    data = judge(identity, [case(BATCH, labels=labels), case(BATCH, "corner")]).as_json()
+    assert list(data) == [
+        "schema",
+        "verdict",
+        "reason",
+        "reference",
+        "candidate",
+        "judged",
+        "cases",
+        "outputs",
+        "failures",
+        "accuracy",
+    ]
+    output = data["outputs"]["y"]
+    assert list(output) == [
+        "verdict",
+        "reason",
+        "dtype",
+        "metrics",
+        "tolerance",
+        "tolerance_source",
+        "failures",
+        "groups",
+        "cases",
+        "accuracy",
+    ]
+    assert list(output["metrics"]) == [
+        "elements",
+        "finite",
+        "sqnr_db",
+        "max_abs",
+        "max_rel",
+        "cosine",
+        "exact_agreement",
+        "top1_agreement",
+        "rows",
+        "reference_amax",
+        "nonfinite",
+        "candidate_nonfinite",
+    ]
+    assert list(output["cases"][0]) == ["name", "group", "metrics"]
+    assert list(data["accuracy"]) == ["output", "reference", "candidate", "samples"]

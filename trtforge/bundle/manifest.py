@@ -215,14 +215,11 @@ class Manifest(ManifestDraft):
         """Return the manifest as plain JSON data."""
         return self.model_dump(mode="json", by_alias=True)
 
-    def content(self, volatile: frozenset[str] = frozenset()) -> dict[str, Any]:
-        """Return what makes two bundles equal: everything but times and `volatile` files' bytes."""
+    def content(self) -> dict[str, Any]:
+        """Return what makes two bundles equal: everything but times."""
         data = self.as_json()
         for measured in ("created", "timings"):
             del data[measured]
-        data["files"] = {
-            path: None if path in volatile else facts for path, facts in data["files"].items()
-        }
         return data
 
 

@@ -69,6 +69,7 @@ class Parity:
     failures: tuple[str, ...]
     sources: tuple[tuple[str, str], ...]
     accuracy: str | None
+    cases: str | None
 
 
 def render_html(context: ReportData) -> str:
@@ -148,7 +149,11 @@ def _parity(anchor: str, title: str, report: Json) -> Parity:
         verdict=verdict_of(report),
         report=report,
         outputs=tables.outputs_table(report),
-        details=tuple((name, tables.cases_table(output)) for name, output in outputs.items()),
+        details=tuple(
+            (name, tables.cases_table(output, report.get("judged") or ()))
+            for name, output in outputs.items()
+        ),
+        cases=tables.cases_text(report),
         failures=tuple(failures),
         sources=tuple(
             (name, str(output.get("tolerance_source") or "-")) for name, output in outputs.items()
@@ -199,6 +204,7 @@ def _optimize(report: Json | None) -> dict[str, Any] | None:
     return {
         "passes": tables.passes_table(report),
         "refusals": tables.refusals_table(report),
+        "idle": ", ".join(tables.idle_passes(report)),
         "nodes": (count(report.get("nodes_before")), count(report.get("nodes_after"))),
         "bytes": (
             size(report.get("initializer_bytes_before")),

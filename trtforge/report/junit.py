@@ -71,7 +71,7 @@ def _output_check(name: str, output: Json) -> Check:
 
 def _figures(report: Json, name: str, output: Json) -> str:
     table = outputs_table({"outputs": {name: output}})
-    single = cases_table(output)
+    single = cases_table(output, report.get("judged") or ())
     lines = [
         f"reference: {report.get('reference')}",
         f"candidate: {report.get('candidate')}",

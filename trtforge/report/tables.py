@@ -17,6 +17,9 @@ from trtforge.report.figures import (
     size,
 )
 
+GROUPS = ("data", "corner", "random")
+"""Groups of cases, in the order in which they are shown."""
+
 VERDICT_TEXT = {"pass": "✓ pass", "fail": "✗ fail", "not_run": "○ not run"}
 """Verdicts are told apart by sign and word, never by colour alone."""
 
@@ -72,14 +75,23 @@ def outputs_table(parity: Json) -> Table:
     return Table(columns, rows, frozenset(range(2, 2 + len(_METRIC_COLUMNS))))
 
 
-def cases_table(output: Json) -> Table:
-    """Return the metrics of one output by group of cases and by single corner or random case."""
+def cases_table(output: Json, judged: Sequence[str]) -> Table:
+    """Return the metrics of one output by group of cases and by single corner or random case.
+
+    Args:
+        output: one output of a parity report.
+        judged: the groups that the verdict rests on; the others are marked.
+    """
     groups = tuple(
-        (f"all {group}" if group != "data" else "data", *_metric_cells(metrics))
-        for group, metrics in (output.get("groups") or {}).items()
+        (f"all {group}{_unjudged(group, judged)}", *_metric_cells(output["groups"][group]))
+        for group in GROUPS
+        if group in (output.get("groups") or {})
     )
     cases = tuple(
-        (str(case.get("name")), *_metric_cells(case.get("metrics")))
+        (
+            f"{case.get('name')}{_unjudged(case.get('group'), judged)}",
+            *_metric_cells(case.get("metrics")),
+        )
         for case in output.get("cases") or ()
     )
     return Table(
@@ -88,6 +100,10 @@ def cases_table(output: Json) -> Table:
 
 
 _METRIC_COLUMNS = ("SQNR", "cosine", "max abs", "max rel", "top-1", "equal")
+
+
+def _unjudged(group: Any, judged: Sequence[str]) -> str:
+    return "" if group in judged else " (not judged)"
 
 
 def _metric_cells(metrics: Any) -> tuple[str, ...]:
@@ -106,11 +122,20 @@ def _metric_cells(metrics: Any) -> tuple[str, ...]:
 def bounds_text(bounds: Json) -> str:
     """Return bounds as one line: "SQNR ≥ 20.0 dB, top-1 ≥ 99 %"."""
     parts = [
-        f"{_BOUND_TEXT[name][0]} {_BOUND_TEXT[name][1](bound)}"
-        for name, bound in bounds.items()
-        if bound is not None and name in _BOUND_TEXT
+        f"{said} {say(bounds[name])}"
+        for name, (said, say) in _BOUND_TEXT.items()
+        if bounds.get(name) is not None
     ]
     return ", ".join(parts) or "-"
+
+
+def cases_text(parity: Json) -> str | None:
+    """Return how many cases there were and which were judged; None when there were none."""
+    cases = parity.get("cases") or {}
+    if not cases:
+        return None
+    counted = ", ".join(f"{cases[group]} {group}" for group in GROUPS if group in cases)
+    return f"judged on {' and '.join(parity.get('judged') or ())} cases ({counted})"
 
 
 def accuracy_text(parity: Json) -> str | None:
@@ -129,17 +154,33 @@ def accuracy_text(parity: Json) -> str | None:
 
 
 def passes_table(optimize: Json) -> Table:
-    """Return what each graph pass did: rewrites, refusals, and whether it was rolled back."""
+    """Return what each graph pass did: rewrites, refusals, and whether it was rolled back.
+
+    Passes that found nothing are left out; see `idle_passes`.
+    """
     rows = []
     for entry in optimize.get("passes") or ():
+        if _is_idle(entry):
+            continue
         refused = [note for note in entry.get("notes") or () if note.get("kind") == "refused"]
-        state = "applied" if entry.get("rewrites") else "nothing to do"
+        state = "applied" if entry.get("rewrites") else "every match refused"
         if entry.get("rolled_back"):
             state = f"rolled back: {entry.get('reason') or 'it changed the numbers'}"
         rows.append(
             (str(entry.get("name")), count(entry.get("rewrites")), count(len(refused)), state)
         )
     return Table(("pass", "rewrites", "refused", "state"), tuple(rows), frozenset({1, 2}))
+
+
+def idle_passes(optimize: Json) -> tuple[str, ...]:
+    """Return the names of the passes that matched nothing."""
+    return tuple(
+        str(entry.get("name")) for entry in optimize.get("passes") or () if _is_idle(entry)
+    )
+
+
+def _is_idle(entry: Json) -> bool:
+    return not (entry.get("rewrites") or entry.get("rolled_back") or entry.get("notes"))
 
 
 def refusals_table(optimize: Json) -> Table:

@@ -46,7 +46,7 @@ class Page(HTMLParser):
 
     @property
     def text(self):
-        return " ".join(word for word in self.words if word)
+        return " ".join(word for word in self.words if word).replace("\u00a0", " ")
 
 
 def test_everything_a_build_found_is_on_the_page():

@@ -1,5 +1,6 @@
 """The report as one HTML file: no script, no external resource, equal bytes for equal data."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -104,9 +105,15 @@ def render_html(context: ReportData) -> str:
             verdict_text=tables.verdict_text,
             verdict_of=verdict_of,
             percent=percent,
+            unbroken=_unbroken,
         )
     )
     return page.replace("\r\n", "\n")
+
+
+def _unbroken(text: str) -> str:
+    """Keep a number and its unit on one line."""
+    return re.sub(r"(?<=\d) (?=%|dB|points?\b|[KMGT]iB)|(?<=[≥≤]) ", "\u00a0", text)
 
 
 @cache

@@ -108,7 +108,8 @@ class ArrayData:
             }
 
     def _converted(self, spec: TensorSpec, rows: np.ndarray, start: int) -> np.ndarray:
-        array = rows.astype(_spec_dtype(spec), copy=False)
+        with np.errstate(over="ignore"):  # what overflows is Inf, and found below
+            array = rows.astype(_spec_dtype(spec), copy=False)
         if array.dtype.kind not in "biu":
             finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
             if not finite.all():

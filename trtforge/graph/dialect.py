@@ -5,7 +5,7 @@ details and four kinds of attributes, and it copies constants of an outer graph 
 So the import remembers where each node came from, and the export is our own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,9 +80,7 @@ def import_graph(proto: ModelProto, files: ExternalFiles) -> gs.Graph:
         graph = gs.import_onnx(proto)
     except Exception as error:  # GraphSurgeon raises whatever the protobuf makes it raise
         raise GraphError("TF0410", f"GraphSurgeon cannot read the model: {error}") from error
-    graph.import_domains = [
-        OperatorSetIdProto(domain=i.domain or None, version=i.version) for i in proto.opset_import
-    ]
+    graph.import_domains = list(_copied(proto.opset_import))  # not the live list of the model
     _remember(graph, proto.graph, files)
     return graph
 
@@ -126,8 +124,7 @@ def export_model(proto: ModelProto, graph: gs.Graph) -> ModelProto:
     result = ModelProto()
     merge_fields(proto, result, skip={"graph", "opset_import"})
     result.ir_version = max(proto.ir_version, _FIRST_IR_WITH_FREE_INITIALIZERS)
-    for domain, version in _domains(graph).items():
-        result.opset_import.append(OperatorSetIdProto(domain=domain or None, version=version))
+    result.opset_import.extend(_domains(graph))
     try:
         _export_graph(graph, result.graph, frozenset())
     except GraphError:
@@ -137,13 +134,22 @@ def export_model(proto: ModelProto, graph: gs.Graph) -> ModelProto:
     return result
 
 
-def _domains(graph: gs.Graph) -> dict[str, int]:
-    domains = {imported.domain: imported.version for imported in graph.import_domains or ()}
-    domains["ai.onnx" if "ai.onnx" in domains else ""] = graph.opset
+def _domains(graph: gs.Graph) -> list[OperatorSetIdProto]:
+    """The imported operator sets, and version 1 of those that nodes use without an import."""
+    imports = {imported.domain: imported for imported in _copied(graph.import_domains or ())}
+    standard = "ai.onnx" if "ai.onnx" in imports else ""
+    imports.setdefault(standard, OperatorSetIdProto()).version = graph.opset
     for node in _all_nodes(graph):
-        if node.domain and node.domain != "ai.onnx":
-            domains.setdefault(node.domain, 1)
-    return domains
+        if node.domain and node.domain != "ai.onnx" and node.domain not in imports:
+            imports[node.domain] = OperatorSetIdProto(domain=node.domain, version=1)
+    return list(imports.values())
+
+
+def _copied(imports: Iterable[OperatorSetIdProto]) -> Iterator[OperatorSetIdProto]:
+    for imported in imports:
+        copy = OperatorSetIdProto()
+        copy.CopyFrom(imported)
+        yield copy
 
 
 def _all_nodes(graph: gs.Graph) -> Iterator[gs.Node]:
@@ -215,7 +221,8 @@ def _export_tensor(constant: gs.Constant, target: TensorProto) -> None:
         if wanted != dtype_to_onnx(constant.dtype):
             values = values.astype(helper.tensor_dtype_to_np_dtype(wanted))
         target.CopyFrom(numpy_helper.from_array(np.asarray(values)))
-    target.name = constant.name
+    if target.name != constant.name:  # an absent name stays absent
+        target.name = constant.name
 
 
 def _source_infos(origin: Origin | None) -> dict[str, ValueInfoProto]:

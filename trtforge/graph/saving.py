@@ -59,6 +59,9 @@ def write_model(proto: ModelProto, files: ExternalFiles, path: Path) -> tuple[Pa
     try:
         staged = _stage(proto, files, staging / path.name)
         return _publish(staged, path)
+    except GraphError as error:
+        error.where = Place(str(path), node=error.where.node if error.where else None)
+        raise
     except OSError as error:
         raise write_error(error, path) from error
     finally:

@@ -24,11 +24,12 @@ class RemoveIdentity:
         editor = Editor(graph)
         inputs = {id(tensor) for tensor in graph.inputs}
         for node in editor.nodes("Identity", "Dropout"):
+            given = node.inputs[0].name
             why = _dropout_objection(node, editor, graph.opset) if node.op == "Dropout" else None
             if why is None:
                 why = _bypass(node, editor, inputs)
             if why is None:
-                editor.match(node, f"{node.op} hands on '{node.inputs[0].name}'")
+                editor.match(node, f"{node.op} hands on '{given}'")
             else:
                 editor.refuse(node, why)
         return editor.finish()

@@ -315,6 +315,22 @@ def test_big_external_weights_stay_outside_and_tied(
     assert (out / "n.onnx.data").stat().st_size == 2 * 40 * 40 * 4
 
 
+def test_heavy_weights_leave_the_model_file(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "INLINE_LIMIT_BYTES", 400)
+    monkeypatch.setattr(saving, "EXTERNAL_THRESHOLD_BYTES", 100)
+    monkeypatch.setattr("trtforge.graph.skeleton.EXTERNAL_THRESHOLD_BYTES", 100)
+    model = Model.load(file)
+    written = model.save(tmp_path / "n.onnx")
+    assert [path.name for path in written] == ["n.onnx", "n.onnx.data"]
+    again = Model.load(written[0])
+    assert external_entries(again.proto, "W")["location"] == "n.onnx.data"
+    assert external_entries(again.proto, "b") == {}
+    assert again.digest() == model.digest()
+    assert mg.largest_difference(model, again, {"x": (1, 3, 6, 6)}) == 0
+
+
 def test_a_model_may_be_saved_over_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving, "KEEP_EXTERNAL_BYTES", 1000)
     first = Model.load(tied(tmp_path))

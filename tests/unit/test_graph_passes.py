@@ -1,5 +1,6 @@
 """Each pass: what it rewrites, what it refuses and why, and that the numbers stay."""
 
+import cProfile
 import sys
 from types import ModuleType
 
@@ -734,3 +735,53 @@ def test_integer_outputs_must_be_equal() -> None:
     report = run_passes(Model(proto), PassRequest(shapes=({"x": (2, 3, 6, 6)},))).report
     assert report.proof.verdict == "pass"
     assert proto.graph.output[1].type.tensor_type.elem_type == TensorProto.INT64
+
+
+def long_network(blocks: int) -> Model:
+    """Ten nodes a block; all blocks share one weight and one factor."""
+    nodes, initializers = (
+        [],
+        [
+            mg.tensor("one", np.float32(1.5)),
+            mg.tensor("W", mg.weights(2, 2, 1, 1) / 2),
+        ],
+    )
+    last = "x"
+    for i in range(blocks):
+        initializers.append(mg.tensor(f"W{i}", mg.weights(2, 2, 1, 1, seed=i) / 2))
+        initializers.extend(mg.batchnorm_parameters(f"bn{i}", 2, i))
+        nodes += [
+            mg.node("Conv", [last, f"W{i}"], [f"c{i}"]),
+            mg.batchnorm(f"c{i}", f"n{i}", f"bn{i}"),
+            mg.node("Mul", [f"n{i}", "one"], [f"m{i}"]),
+            mg.node("Identity", [f"m{i}"], [f"i{i}"]),
+            mg.node("Constant", [], [f"k{i}"], value_float=0.5),
+            mg.node("Tanh", [f"k{i}"], [f"f{i}"]),
+            mg.node("Add", [f"i{i}", f"f{i}"], [f"a{i}"]),
+            mg.node("Tanh", [f"a{i}"], [f"r{i}"]),
+            mg.node("Mul", [f"r{i}", "one"], [f"s{i}"]),
+            mg.node("Conv", [f"s{i}", "W"], [f"t{i}"]),
+        ]
+        last = f"t{i}"
+    dims = ["N", 2, 1, 1]
+    return Model(mg.model(nodes, [mg.info("x", dims)], [mg.info(last, dims)], initializers))
+
+
+def test_work_grows_with_the_graph_and_no_faster() -> None:
+    def calls(blocks: int) -> int:
+        model = long_network(blocks)
+        profile = cProfile.Profile()
+        profile.enable()
+        run_passes(model, PassRequest(prove=False))
+        profile.disable()
+        return sum(entry.callcount for entry in profile.getstats())
+
+    calls(1)  # imports
+    assert calls(200) / calls(50) < 4.4
+
+
+def test_ten_thousand_nodes() -> None:
+    model = long_network(1000)
+    result = run_passes(model, PassRequest(shapes=({"x": (1, 2, 1, 1)},)))
+    assert (result.report.nodes_before, result.report.nodes_after) == (10_000, 4_000)
+    assert result.report.proof.verdict == "pass"

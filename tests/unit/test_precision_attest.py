@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from models_precision import INT64, Net
+from onnx import helper
 from precision_samples import SHAPES, net, ranges
 
 from trtforge.errors import GraphError
@@ -91,3 +92,20 @@ def test_integer_nodes_are_counted_as_integers() -> None:
     result = attest(model.model(), {"x": (2, 8)})
     assert result.nodes == {"int64": 1}
     assert result.quantized_macs_share == 0.0
+
+
+def test_recurrent_layers_count_as_well() -> None:
+    model = Net()
+    x = model.input("x", [7, 3, 4])
+    model.nodes.append(
+        helper.make_node(
+            "LSTM",
+            [x, model.weight("w", 1, 32, 4), model.weight("r", 1, 32, 8)],
+            ["", "last"],
+            "n_lstm",
+            hidden_size=8,
+        )
+    )
+    model.output("last", [1, 3, 8])
+    source = model.model()
+    assert attest(source, {}).macs == {"fp32": 7 * 3 * 32 * (4 + 8)}

@@ -337,3 +337,22 @@ def test_a_loop_over_outer_tensors_stays_fp32_as_a_whole() -> None:
     assert {types["bias"], types["bias_fp16"]} == {TensorProto.FLOAT, TensorProto.FLOAT16}
     feeds = {"x": np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)}
     assert fidelity(model, result, feeds) > 55
+
+
+def test_states_of_zeros_need_no_cast() -> None:
+    net = Net()
+    x = net.input("x", [5, 2, 4])
+    zeros = net.op("ConstantOfShape", [net.const("size", [2, 2, 8], np.int64)], "zeros")
+    for name, start, end in (("h", 0, 1), ("c", 1, 2)):
+        net.const(f"{name}0", [start], np.int64)
+        net.const(f"{name}1", [end], np.int64)
+        net.op("Slice", [zeros, f"{name}0", f"{name}1"], name)
+    weights = [net.weight("w", 1, 32, 4), net.weight("r", 1, 32, 8)]
+    net.op("LSTM", [x, *weights, "", "", "h", "c"], "y", hidden_size=8)
+    net.output("y", [5, 1, 2, 8])
+    model = net.model()
+    result, report = fp16(model)
+    assert report.casts_added == 2
+    assert report.decisions == ()
+    feeds = {"x": np.random.default_rng(0).standard_normal((5, 2, 4)).astype(np.float32)}
+    assert fidelity(model, result, feeds) > 50

@@ -14,6 +14,7 @@ from trtforge.graph.execute import Session
 from trtforge.graph.inputs import random_feeds
 from trtforge.graph.model import Model
 from trtforge.precision.emulate import emulate
+from trtforge.precision.macs import MACS, OPERANDS
 from trtforge.precision.opgroups import CONVERTERS, MULTIPLY_ACCUMULATE
 from trtforge.precision.typeinfo import infer
 
@@ -47,7 +48,7 @@ class Attestation:
     """Shares of each type in a typed graph.
 
     Attributes:
-        macs: type -> multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul.
+        macs: type -> multiply-accumulates of the operators in `macs.MACS`.
         nodes: type -> nodes; Cast, Q and DQ are conversions and not counted.
         weights_bytes: type -> bytes of initializers.
         per_node: every counted node, in graph order.
@@ -104,7 +105,7 @@ def attest(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Attestation:
     nodes: Counter[str] = Counter()
     for node in per_node:
         nodes[node.type] += 1
-        if node.op in MULTIPLY_ACCUMULATE:
+        if node.macs:
             macs[node.type] += node.macs
     return Attestation(
         dict(sorted(macs.items())),
@@ -135,8 +136,7 @@ class _Counter:
             if node.op_type in CONVERTERS:
                 continue
             kind = self._type_of(node)
-            macs = self._macs(node) if node.op_type in MULTIPLY_ACCUMULATE else 0
-            yield NodeAttest(node.name, node.op_type, kind, macs)
+            yield NodeAttest(node.name, node.op_type, kind, self._macs(node))
 
     def _read_scope(self, graph: GraphProto) -> None:
         for tensor in graph.initializer:
@@ -163,19 +163,12 @@ class _Counter:
         return "unknown"
 
     def _macs(self, node: NodeProto) -> int:
-        first, second = self._shape(node.input[0]), self._shape(node.input[1])
-        result = self._shape(node.output[0])
+        count = MACS.get(node.op_type)
+        if count is None or node.domain not in ("", "ai.onnx"):
+            return 0
+        shapes = [self._shape(name) for name in node.input[: OPERANDS[node.op_type]]]
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        if node.op_type == "Conv":
-            # second: (Cout, Cin/group, kernel...)
-            return math.prod(result) * math.prod(second[1:])
-        if node.op_type == "ConvTranspose":
-            # Every input element meets every kernel element of its group's output channels.
-            return math.prod(first) * math.prod(second[1:])
-        if node.op_type == "Gemm":
-            depth = first[0] if attributes.get("transA", 0) else first[1]
-            return math.prod(result) * depth
-        return math.prod(result) * first[-1]
+        return count(shapes, self._shape(_first_output(node)), attributes)
 
     def _shape(self, name: str) -> tuple[int, ...]:
         if name not in self._shapes and not self._measured:
@@ -197,14 +190,19 @@ class _Counter:
         names = [
             name
             for node in self._model.proto.graph.node
-            if node.op_type in MULTIPLY_ACCUMULATE
-            for name in (*node.input[:2], node.output[0])
+            if node.op_type in MACS
+            for name in (*node.input[: OPERANDS[node.op_type]], _first_output(node))
         ]
         computed = {name for node in twin.proto.graph.node for name in node.output}
         wanted = [n for n in dict.fromkeys(names) if n not in self._shapes and n in computed]
         feeds = random_feeds(self._model, self._inputs, 0)
         values = Session(twin, outputs=wanted).run(feeds, wanted)
         self._shapes.update((name, value.shape) for name, value in values.items())
+
+
+def _first_output(node: NodeProto) -> str:
+    # LSTM and its kin may leave out the first.
+    return str(next(name for name in node.output if name))
 
 
 def _initializers(graph: GraphProto) -> Iterator[TensorProto]:

@@ -159,43 +159,69 @@ class RangeHazards:
 def index_arithmetic(graph: gs.Graph, types: Mapping[str, int]) -> dict[int, str]:
     """Nodes that compute positions, masks or sizes; they stay FP32.
 
-    These are the float nodes whose every float input comes from integers (through Cast, Range or
-    ConstantOfShape) and constants; further, Sin and Cos of such values or of graph inputs, with
-    all arithmetic between.
+    These are the float nodes whose every float input comes from integers (through Cast or Range)
+    and constants; further, Sin and Cos of such values or of graph inputs, with all arithmetic
+    between.
 
     Returns:
         id(node) -> reason.
     """
-    derived: set[str] = set()
+    sources = _Sources(types)
     elementwise = {tensor.name for tensor in graph.inputs}
     reasons: dict[int, str] = {}
     for node in graph.nodes:
         if node.op not in INDEX_ARITHMETIC:
             continue
-        if _is_derived(node, types, derived):
-            derived.update(tensor.name for tensor in node.outputs)
+        names = [tensor.name for tensor in node.outputs]
+        if sources.computes_from_integers(node):
+            sources.integers.update(names)
             reasons[id(node)] = "computed from integers alone: positions, sizes or a mask"
-        elif _is_derived(node, types, derived | elementwise):
-            elementwise.update(tensor.name for tensor in node.outputs)
+        elif sources.only_from(node, sources.fills):
+            sources.fills.update(names)
+        elif sources.only_from(node, sources.integers | sources.fills | elementwise):
+            elementwise.update(names)
             if node.op in TRIGONOMETRY:
                 _mark_argument(node, elementwise, reasons)
     return reasons
 
 
-def _is_derived(node: gs.Node, types: Mapping[str, int], derived: set[str]) -> bool:
-    if not any(is_float32(tensor, types) for tensor in node.outputs):
-        return False
-    if node.op == "Cast":
-        source = node.inputs[0]
-        return types.get(source.name) in _INTEGERS or source.name in derived
-    floats = [t for t in node.inputs if is_float32(t, types)]
-    variables = [t for t in floats if not isinstance(t, gs.Constant)]
-    if any(t.name not in derived for t in variables):
-        return False
-    if node.op == "MatMul":
-        return _is_outer_product(node)
-    # Moving a constant (an embedding looked up by ids) is no arithmetic on integers.
-    return bool(variables) or node.op in ("Range", "ConstantOfShape", "Where")
+class _Sources:
+    """Which float tensors hold what: numbers made of integers, or constants spread to a shape."""
+
+    def __init__(self, types: Mapping[str, int]) -> None:
+        self._types = types
+        self.integers: set[str] = set()
+        self.fills: set[str] = set()
+
+    def computes_from_integers(self, node: gs.Node) -> bool:
+        """Whether every float input comes from integers, fills and constants, one from integers."""
+        if not self._makes_floats(node):
+            return False
+        if node.op == "Cast":
+            source = node.inputs[0].name
+            return self._types.get(source) in _INTEGERS or source in self.integers
+        floats = self._float_inputs(node)
+        variables = [t.name for t in floats if not isinstance(t, gs.Constant)]
+        if not variables:
+            # Moving a constant (an embedding looked up by ids) is no arithmetic on integers.
+            return node.op in ("Range", "Where")
+        if node.op == "MatMul" and not _is_outer_product(node):
+            return False
+        known = self.integers | self.fills
+        return known.issuperset(variables) and not self.integers.isdisjoint(variables)
+
+    def only_from(self, node: gs.Node, known: set[str]) -> bool:
+        """Whether a node other than a MatMul has no float input but of `known` and constants."""
+        if node.op == "MatMul" or not self._makes_floats(node):
+            return False
+        variables = [t.name for t in self._float_inputs(node) if not isinstance(t, gs.Constant)]
+        return node.op == "ConstantOfShape" or (bool(variables) and known.issuperset(variables))
+
+    def _makes_floats(self, node: gs.Node) -> bool:
+        return any(is_float32(tensor, self._types) for tensor in node.outputs)
+
+    def _float_inputs(self, node: gs.Node) -> list[gs.Tensor]:
+        return [tensor for tensor in node.inputs if is_float32(tensor, self._types)]
 
 
 def _is_outer_product(node: gs.Node) -> bool:

@@ -29,7 +29,9 @@ def environment(store: Path, **more: str) -> dict[str, str]:
     return {**os.environ, "TRTFORGE_CACHE": str(store), "PYTHONUNBUFFERED": "1", **more}
 
 
-def trtforge(*args: object, store: Path, cwd: Path | None = None, timeout_s: float = 300) -> Finished:
+def trtforge(
+    *args: object, store: Path, cwd: Path | None = None, timeout_s: float = 300
+) -> Finished:
     """Run `trtforge ARGS...` to its end."""
     run = subprocess.run(
         [sys.executable, "-m", "trtforge.cli.main", *map(str, args)],

@@ -162,6 +162,11 @@ def external(location: str, length: int | None = None) -> Spoil:
     return with_model(change)
 
 
+def cut_external(work: Path) -> None:
+    external("weights.data")(work)
+    (work / "weights.data").write_bytes(b"x" * 100)
+
+
 def break_topology(model: onnx.ModelProto) -> None:
     nodes = list(model.graph.node)
     del model.graph.node[:]
@@ -186,7 +191,8 @@ MODELS: dict[str, tuple[Spoil, int, tuple[str, ...]]] = {
     "external data missing": (external("gone.data"), 4, ("gone.data",)),
     "external data above the folder": (external("../calib.npz"), 4, ("../calib.npz",)),
     "external data absolute": (external("/etc/hostname"), 4, ("/etc/hostname",)),
-    "external data too short": (external("test.npz", 10**9), 4, ("test.npz",)),
+    "external data too long": (external("test.npz", 10**9), 4, ("stem.conv.weight",)),
+    "external data too short": (cut_external, 4, ("weights.data",)),
     "nodes out of order": (with_model(break_topology), 4, ()),
     "no outputs": (with_model(lambda m: m.graph.ClearField("output")), 4, ("output",)),
     "no nodes": (with_model(lambda m: m.graph.ClearField("node")), 4, ()),

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,20 +38,19 @@ def test_a_build_killed_at_random_moments_completes_as_if_undisturbed(
     store, out = tmp_path / "store", tmp_path / "out"
     randomness = random.Random(20)
     killed = 0
-    for moment in range(MOMENTS):
-        if moment % 5 == 0:  # from the start again, so that every stage gets its share of kills
-            subprocess.run(["rm", "-rf", store, out], check=True)
+    while killed < MOMENTS:
         process = start(digits, store, out)
         try:
-            process.wait(randomness.uniform(0.05, 1.0) * span)
+            process.wait(randomness.uniform(0.02, 0.95) * span)
         except subprocess.TimeoutExpired:
             killed += 1
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
+        else:  # it got through before its moment came: from the start again
+            shutil.rmtree(store)
         for path in out.glob("*") if out.exists() else ():
             if not path.name.startswith("."):
                 open_bundle(path)  # whatever has a bundle's name is whole
-    assert killed >= MOMENTS // 2
     final = trtforge("build", digits / "int8.yaml", "--out", out, store=store)
     assert final.status == 0, final.stderr
     calm = open_bundle(Path(undisturbed.stdout.strip()))

@@ -271,13 +271,23 @@ def get_backend(name: str) -> Backend:
         UsageError: no backend has this name.
         MissingError: its library is not installed here; the hint says what to install.
     """
+    backend = load_backend(name)
+    require_installed(backend)
+    return backend
+
+
+def load_backend(name: str) -> Backend:
+    """Return the backend called `name`, whether or not its library is installed.
+
+    Raises:
+        UsageError: no backend has this name.
+    """
     if name not in BACKENDS:
         raise UsageError(
             "TF0601", f"unknown backend '{name}'", hint=f"backends are: {', '.join(BACKENDS)}"
         )
     module, _, attribute = BACKENDS[name].partition(":")
     backend: Backend = getattr(importlib.import_module(module), attribute)()
-    require_installed(backend)
     return backend
 
 

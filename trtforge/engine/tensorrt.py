@@ -81,7 +81,7 @@ def build_engine(request: BuildRequest, reporting: Reporting) -> BuildReport:
     """
     flavour = FLAVOURS[request.backend]
     trt = load_module(flavour)
-    scrub = f"{request.onnx.parent}/"
+    scrub = f"{request.onnx.parent}/" if request.onnx.is_absolute() else ""
     book = LogBook(flavour.name, reporting.sink, scrub=scrub, verbose=reporting.verbose)
     logger = make_logger(trt, book)
     builder = _create_builder(trt, flavour, logger, book)

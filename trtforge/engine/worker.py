@@ -7,7 +7,9 @@ native code prints, and the builder's log, goes to stderr. SIGINT and SIGTERM ca
 failed build is repeated.
 """
 
+import contextlib
 import ctypes
+import dataclasses
 import json
 import os
 import queue
@@ -20,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from trtforge.engine import messages
+from trtforge.engine import layout, messages
 from trtforge.engine.backend import BuildRequest
 from trtforge.errors import BuildError, ForgeError
 
@@ -95,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     requests = Requests() if parent is not None else None
     job = json.loads(Path(paths[0]).read_text(encoding="utf-8"))
     work = _Work(job | {"verbose": verbose}, channel, requests, cancelled)
+    work.preload()
     # Signal handlers run in the main thread only, and native code would keep it from running them.
     thread = threading.Thread(target=work.run, name="work")
     thread.start()
@@ -117,6 +120,19 @@ class _Work:
         self._requests = requests
         self._cancelled = cancelled
         self.status = 1
+
+    def preload(self) -> None:
+        """Import what a build needs before its thread starts.
+
+        The thread has a heap of its own. With the imports elsewhere it holds the build alone, so
+        that its layout does not depend on whether Python had to compile a module (see `layout`).
+        """
+        if self._job.get("command") == "build":
+            from trtforge.engine.flavour import FLAVOURS
+            from trtforge.engine.tensorrt import load_module
+
+            with contextlib.suppress(ForgeError):  # said again, and reported, by the build itself
+                load_module(FLAVOURS[self._job["request"]["backend"]])
 
     def run(self) -> None:
         try:
@@ -148,7 +164,12 @@ class _Work:
             cancelled=self._cancelled,
             verbose=self._job["verbose"],
         )
-        return build_engine(BuildRequest.from_json(self._job["request"]), reporting).as_json()
+        request = BuildRequest.from_json(self._job["request"])
+        # The library sees the bare name: with some graphs its result depends on the path's length,
+        # see `layout`.
+        os.chdir(request.onnx.parent)
+        request = dataclasses.replace(request, onnx=Path(request.onnx.name))
+        return build_engine(request, reporting).as_json()
 
     def _infer(self) -> Any:
         from trtforge.engine.infer import serve
@@ -206,6 +227,7 @@ def _unexpected(error: Exception) -> BuildError:
 
 
 if __name__ == "__main__":
+    layout.fix()
     status = main()
     sys.stderr.flush()
     # Not sys.exit: the outcome is out, and native libraries may crash while they are unloaded.

@@ -196,17 +196,18 @@ def parse_tolerances(texts: Sequence[str]) -> tuple[Tolerance, dict[str, Toleran
     """
     from pydantic import ValidationError
 
-    everywhere: dict[str, str] = {}
-    single: dict[str, dict[str, str]] = {}
+    everywhere: dict[str, float] = {}
+    single: dict[str, dict[str, float]] = {}
     for text in texts:
         left, equals, value = text.partition("=")
         output, _, bound = left.strip().rpartition(".")
         known = ", ".join(Tolerance.model_fields)
-        if not equals or bound not in Tolerance.model_fields:
+        number = _number(value)
+        if not equals or bound not in Tolerance.model_fields or number is None:
             raise UsageError(
-                "TF0716", f"'{text}' is not a tolerance", f"write BOUND=VALUE; bounds are: {known}"
+                "TF0716", f"'{text}' is not a tolerance", f"write BOUND=NUMBER; bounds are: {known}"
             )
-        (single.setdefault(output, {}) if output else everywhere)[bound] = value.strip()
+        (single.setdefault(output, {}) if output else everywhere)[bound] = number
     try:
         outputs = {name: Tolerance.model_validate(bounds) for name, bounds in single.items()}
         return Tolerance.model_validate(everywhere), outputs
@@ -214,3 +215,10 @@ def parse_tolerances(texts: Sequence[str]) -> tuple[Tolerance, dict[str, Toleran
         first = error.errors()[0]
         message = f"tolerance {'.'.join(map(str, first['loc']))}={first['input']}: {first['msg']}"
         raise UsageError("TF0717", message, "give a number in the bound's range") from error
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

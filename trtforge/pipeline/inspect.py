@@ -64,6 +64,7 @@ def _bundle(path: Path) -> dict[str, Any]:
 
 def _onnx(path: Path) -> dict[str, Any]:
     from trtforge.graph.model import Model
+    from trtforge.graph.weights import storage_bytes
 
     model = Model.load(path)
     graph = model.proto.graph
@@ -80,7 +81,7 @@ def _onnx(path: Path) -> dict[str, Any]:
         "nodes": len(graph.node),
         "operators": dict(sorted(operators.items())),
         "initializers": len(graph.initializer),
-        "initializer_bytes": model.weight_bytes,
+        "initializer_bytes": sum(map(storage_bytes, graph.initializer)),
     }
 
 

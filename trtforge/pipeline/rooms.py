@@ -75,7 +75,8 @@ def optimize_file(
     )
     optimized = run_passes(model, request, on_progress)
     optimized.model.save(out)
-    return optimized.report.as_json()
+    report: dict[str, Any] = optimized.report.as_json()
+    return report
 
 
 def _given_shapes(contract: Any, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -99,5 +99,6 @@ def _target(job: Job, inputs: Inputs, name: str) -> dict[str, Any]:
     target = next(target for target in job.recipe.targets if target.name == name)
     facts: dict[str, Any] = {"name": name, "backend": target.backend}
     if (built := inputs.get(f"build:{name}")) is not None:
-        return facts | built.json("build.json")
+        facts |= built.json("build.json")
+        return facts
     return facts | {"version": package_versions("onnxruntime")["onnxruntime"]}

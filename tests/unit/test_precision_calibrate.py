@@ -1,8 +1,11 @@
 """Calibration: right ranges, any grouping into batches, one batch in memory."""
 
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,3 +183,37 @@ def test_several_inputs_of_integers() -> None:
     names = candidate_tensors(net("transformer"), Precision(quantize="int8"))
     cache = calibrate(net("transformer"), data, CalibrationRequest(names, "minmax", batch=3))
     assert set(cache.ranges) == {"norm0", "merged", "norm1", "gelu"}
+
+
+MEMORY_PROGRAM = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from models_precision import Net
+from precision_samples import Samples
+from trtforge.precision.calibrate import CalibrationRequest, calibrate
+net = Net()
+x = net.input("x", ["N", 1 << 20])
+names = []
+for index in range(60):
+    x = net.op("Tanh", [x], f"t{index}")
+    names.append(x)
+net.output(x, ["N", 1 << 20])
+model, data = net.model(), Samples({"x": np.ones((1, 1 << 20), np.float32)})
+used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = used()
+calibrate(model, data, CalibrationRequest(tuple(names), "minmax"))
+print((used() - before) // 1024)
+"""
+
+
+def test_tensors_are_let_go_as_soon_as_they_are_reduced() -> None:
+    """Sixty tensors of 4 MiB each would take 240 MiB together."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY_PROGRAM, str(Path(__file__).parent.parent)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 80

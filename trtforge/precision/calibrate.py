@@ -193,21 +193,26 @@ def _reduced_model(
         found.update((tensor.name, tensor) for tensor in node.outputs)
     names = Names(graph)
     outputs: dict[str, tuple[str, str, str]] = {}
-    graph.outputs.clear()
+    nodes: list[gs.Node] = []
     for name in tensors:
         if name not in found:
             raise _unknown(name)
-        made = []
-        for op, dtype in (("ReduceMin", np.float32), ("ReduceMax", np.float32), ("Size", np.int64)):
-            result = gs.Variable(names.fresh(f"{name}_{op}"), dtype, [])
-            attrs = {"keepdims": 0} if op != "Size" else {}
-            graph.nodes.append(
-                gs.Node(op, names.fresh_node(f"{name}_{op}"), attrs, [found[name]], [result])
-            )
-            graph.outputs.append(result)
-            made.append(result.name)
-        outputs[name] = (made[0], made[1], made[2])
+        made = [_reduction(op, found[name], names) for op in ("ReduceMin", "ReduceMax", "Size")]
+        outputs[name] = (made[0].outputs[0].name, made[1].outputs[0].name, made[2].outputs[0].name)
+        nodes.extend(made)
+    graph.outputs[:] = [node.outputs[0] for node in nodes]
+    # ONNX Runtime orders nodes by a depth-first search from the last leaf: reversed, each tensor
+    # is reduced, and let go, as soon as it is computed. Otherwise all stay alive to the end.
+    graph.nodes.extend(reversed(nodes))
     return model.with_graph(graph), outputs
+
+
+def _reduction(op: str, tensor: gs.Tensor, names: Names) -> gs.Node:
+    is_size = op == "Size"
+    name = f"{tensor.name}_{op}"
+    result = gs.Variable(names.fresh(name), np.int64 if is_size else np.float32, [])
+    attributes = {} if is_size else {"keepdims": 0}
+    return gs.Node(op, names.fresh_node(name), attributes, [tensor], [result])
 
 
 def _entropy_pass(

@@ -18,16 +18,13 @@ from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
 from trtforge.precision.cache import CalibrationCache, TensorRange
 from trtforge.precision.names import Names
-from trtforge.precision.observers import entropy, minmax
+from trtforge.precision.observers import ValueObserver, minmax, value_observer
 
 Feeds = dict[str, np.ndarray]
 Progress = Callable[[float, str], None]
 
-_HISTOGRAM_BATCH_BYTES = 256 << 20
+_VALUE_BATCH_BYTES = 256 << 20
 """The second pass fetches whole tensors; its batches shrink so that they stay below this."""
-
-_FEW_VALUES = 4 * entropy.BINS
-"""Below this, bins hold so few values that a narrow threshold wins by chance."""
 
 
 class CalibrationData(Protocol):
@@ -111,19 +108,15 @@ def calibrate(
         GraphError: a tensor is NaN or infinite (TF0524), or ONNX Runtime refuses the model.
         ValueError: the method is unknown.
     """
-    if request.method not in ("minmax", "entropy"):
-        raise ValueError(f"unknown calibration method '{request.method}'")
+    observer = value_observer(request.method)
     run = _prepare(model, data, request, on_progress)
-    two_passes = request.method == "entropy"
-    ranges, bytes_per_sample = _minmax_pass(run, (0.0, 0.3 if two_passes else 1.0))
-    amax = {name: observer.amax() for name, observer in ranges.items()}
-    options: dict[str, int | float | str] = {}
-    if two_passes:
-        amax |= _entropy_pass(run, ranges, bytes_per_sample)
-        options = {"bins": entropy.BINS, "levels": entropy.LEVELS}
+    ranges, bytes_per_sample = _minmax_pass(run, (0.0, 1.0 if observer is None else 0.3))
+    amax = {name: seen.amax() for name, seen in ranges.items()}
+    if observer is not None:
+        amax |= _value_pass(run, observer, amax, bytes_per_sample)
     return CalibrationCache(
         method=request.method,
-        options=options,
+        options={} if observer is None else dict(observer.options),
         samples=run.samples,
         graph_digest=model.digest(),
         data_digest=data.digest,
@@ -215,12 +208,10 @@ def _reduction(op: str, tensor: gs.Tensor, names: Names) -> gs.Node:
     return gs.Node(op, names.fresh_node(name), attributes, [tensor], [result])
 
 
-def _entropy_pass(
-    run: _Run, ranges: dict[str, minmax.MinMaxObserver], bytes_per_sample: float
+def _value_pass(
+    run: _Run, kind: type[ValueObserver], limits: dict[str, float], bytes_per_sample: float
 ) -> dict[str, float]:
-    observers = {
-        name: entropy.EntropyObserver(seen.amax()) for name, seen in ranges.items() if seen.amax()
-    }
+    observers = {name: kind(limit) for name, limit in limits.items() if limit > 0}
     if not observers:
         return {}
     fed = {spec.name for spec in run.model.contract.inputs}
@@ -228,18 +219,18 @@ def _entropy_pass(
     session = Session(run.model, optimize=True, outputs=computed)
     batch = run.batch
     if not run.static_batch and bytes_per_sample > 0:
-        batch = max(1, min(batch, int(_HISTOGRAM_BATCH_BYTES / bytes_per_sample)))
+        batch = max(1, min(batch, int(_VALUE_BATCH_BYTES / bytes_per_sample)))
     for feeds in run.batches(batch, (0.3, 1.0), "histograms"):
         values = session.run(feeds, computed) if computed else {}
         for name, observer in observers.items():
             # Each tensor is let go as soon as it is counted.
             observer.update(values.pop(name) if name in values else feeds[name])
         del feeds
-    sparse = [name for name, seen in observers.items() if seen.counts.sum() < _FEW_VALUES]
+    sparse = [name for name, seen in observers.items() if seen.is_sparse]
     if sparse:
         run.warnings.append(
-            f"{len(sparse)} tensors have fewer than {_FEW_VALUES} values, such as '{sparse[0]}': "
-            "their histograms are mostly noise; use more samples, or method minmax"
+            f"{len(sparse)} tensors have very few values, such as '{sparse[0]}': their histograms "
+            "are mostly noise; use more samples, or method minmax"
         )
     return {name: observer.amax() for name, observer in observers.items()}
 

@@ -54,6 +54,11 @@ def light_copy(proto: onnx.ModelProto, keep_elements: int = 1024) -> onnx.ModelP
             graph.input.append(
                 helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
             )
+    for sparse in source.sparse_initializer:
+        values = sparse.values
+        graph.input.append(
+            helper.make_tensor_value_info(values.name, values.data_type, sparse.dims)
+        )
     return copy
 
 

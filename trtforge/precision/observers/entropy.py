@@ -6,6 +6,7 @@ levels for every candidate threshold, the one with the least Kullback-Leibler di
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ _ELEMENTS_AT_ONCE = 1 << 20
 """Histogram slice: bounds the temporary copies to a few MiB whatever the tensor's size."""
 
 
+_FEW_VALUES = 4 * BINS
+
 _EQUAL_NATS = 1e-9
 """Divergences closer than this differ by rounding alone."""
 
@@ -32,6 +35,8 @@ class EntropyObserver:
         limit: largest magnitude of the tensor over all samples, from a first pass; > 0.
         counts: values per bin; values beyond `limit` (a rounding of the runtime) fall in the last.
     """
+
+    options: ClassVar[dict[str, int | float | str]] = {"bins": BINS, "levels": LEVELS}
 
     limit: float
     counts: Counts = field(default_factory=lambda: np.zeros(BINS, np.int64))
@@ -60,6 +65,11 @@ class EntropyObserver:
         """The threshold of least divergence, in the tensor's units; 0 < amax <= limit."""
         bins = best_threshold_bin(self.counts)
         return min((bins + 0.5) * self.limit / BINS, self.limit)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether bins hold so few values that a narrow threshold may win by chance."""
+        return int(self.counts.sum()) < _FEW_VALUES
 
 
 def best_threshold_bin(counts: Counts) -> int:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from models_precision import BOOL, FLOAT, INT64, Net, transformer
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from precision_samples import check_typed, fidelity, initializer_types, net, ops
 
+from trtforge.errors import GraphError
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
 from trtforge.precision.cast import CastReport, cast
@@ -356,3 +357,18 @@ def test_states_of_zeros_need_no_cast() -> None:
     assert report.decisions == ()
     feeds = {"x": np.random.default_rng(0).standard_normal((5, 2, 4)).astype(np.float32)}
     assert fidelity(model, result, feeds) > 50
+
+
+def test_sparse_weights_are_refused_rather_than_misread() -> None:
+    net = Net()
+    x = net.input("x", [4, 8])
+    net.op("MatMul", [x, net.weight("w", 8, 8)], "y")
+    net.output("y", [4, 8])
+    proto = net.model().proto
+    del proto.graph.initializer[:]
+    values = numpy_helper.from_array(np.array([2, 5], np.float32), "w")
+    places = numpy_helper.from_array(np.array([1, 28], np.int64))
+    proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [8, 8]))
+    with pytest.raises(GraphError) as caught:
+        cast(Model(proto), FP16)
+    assert caught.value.code == "TF0534"

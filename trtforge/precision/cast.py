@@ -13,7 +13,7 @@ from trtforge.errors import GraphError
 from trtforge.graph.model import Model
 from trtforge.precision import opgroups as ops
 from trtforge.precision.cache import CalibrationCache
-from trtforge.precision.constants import fold_constant_nodes
+from trtforge.precision.constants import editable_graph
 from trtforge.precision.placement import Placement, place
 from trtforge.precision.quantize import QuantizeReport, quantize
 from trtforge.precision.retype import Retyper
@@ -147,8 +147,7 @@ def cast(
         return model, CastReport("fp32", _float_nodes(model), 0, ())
     raised = _with_bf16_forms(model) if "bf16" in narrow else model
     types = element_types(raised.proto)
-    graph = raised.to_graph()
-    fold_constant_nodes(graph)
+    graph = editable_graph(raised)
     placement = place(graph, types, precision, observed)
     decisions = tuple(
         CastDecision(node.name, node.op, placed.type, placed.reason)

@@ -1,7 +1,10 @@
-"""Constant nodes of the main graph as initializers, so that there is one kind of constant."""
+"""Constants of the main graph in one form: dense initializers."""
 
 import numpy as np
 import onnx_graphsurgeon as gs
+
+from trtforge.errors import GraphError, Place
+from trtforge.graph.model import Model
 
 _ATTRIBUTES = (
     ("value_float", np.float32),
@@ -11,7 +14,26 @@ _ATTRIBUTES = (
 )
 
 
-def fold_constant_nodes(graph: gs.Graph) -> None:
+def editable_graph(model: Model) -> gs.Graph:
+    """Import a model's graph with its Constant nodes as initializers.
+
+    Raises:
+        GraphError: the model has sparse weights (TF0534).
+    """
+    for sparse in model.proto.graph.sparse_initializer:
+        # GraphSurgeon misreads the values of sparse tensors that are stored as raw bytes.
+        raise GraphError(
+            "TF0534",
+            f"the weight '{sparse.values.name}' is a sparse initializer; its type cannot be changed",
+            "store it as a dense initializer (TensorRT finds 2:4 sparsity in dense weights)",
+            Place(node=sparse.values.name),
+        )
+    graph = model.to_graph()
+    _fold_constant_nodes(graph)
+    return graph
+
+
+def _fold_constant_nodes(graph: gs.Graph) -> None:
     """Turn Constant nodes into constants in place; those that are graph outputs stay nodes.
 
     Constant, ONNX operator since opset 1: https://onnx.ai/onnx/operators/onnx__Constant.html

@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 
 from trtforge.graph.model import Model
 from trtforge.precision.cache import CalibrationCache
-from trtforge.precision.constants import fold_constant_nodes
+from trtforge.precision.constants import editable_graph
 from trtforge.precision.names import Names
 from trtforge.precision.scales import QUANTIZED_TYPE, quantize_values, scale_of
 from trtforge.precision.sites import Finding, Refusal, Site, Skip, find_sites
@@ -66,8 +66,7 @@ def candidate_tensors(model: Model, precision: Precision) -> tuple[str, ...]:
     """Activations that quantization needs ranges of, in graph order; empty for quantize none."""
     if precision.quantize == "none":
         return ()
-    graph = model.to_graph()
-    fold_constant_nodes(graph)
+    graph = editable_graph(model)
     findings = find_sites(graph, element_types(model.proto), precision)
     names = (f.activation.name for f in findings if not isinstance(f, Refusal))
     return tuple(dict.fromkeys(names))
@@ -94,8 +93,7 @@ def quantize(
     if precision.quantize == "none":
         return model, QuantizeReport("none", ())
     raised = model if model.opset >= MIN_OPSET else model.with_opset(MIN_OPSET)
-    graph = raised.to_graph()
-    fold_constant_nodes(graph)
+    graph = editable_graph(raised)
     findings = find_sites(graph, element_types(raised.proto), precision)
     decisions = _Placer(graph, cache, precision).apply(findings)
     return raised.with_graph(graph), QuantizeReport(precision.quantize, decisions)

@@ -24,7 +24,7 @@ def editable_graph(model: Model) -> gs.Graph:
         # GraphSurgeon misreads the values of sparse tensors that are stored as raw bytes.
         raise GraphError(
             "TF0534",
-            f"the weight '{sparse.values.name}' is a sparse initializer; its type cannot be changed",
+            f"the weight '{sparse.values.name}' is sparse; its type cannot be changed",
             "store it as a dense initializer (TensorRT finds 2:4 sparsity in dense weights)",
             Place(node=sparse.values.name),
         )

@@ -5,6 +5,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from trtforge import open_bundle
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,15 @@ def trtforge(
         stdin=subprocess.DEVNULL,
     )
     return Finished(run.returncode, run.stdout, run.stderr)
+
+
+def content_without_times(bundle: Path) -> dict[str, Any]:
+    """Return what must be equal in two builds of the same: all but times.
+
+    The builder's log holds TensorRT's own timing lines, so its bytes do not count.
+    """
+    content = open_bundle(bundle).manifest.content()
+    for path in content["files"]:
+        if path.endswith("/build.log"):
+            content["files"][path] = None
+    return content

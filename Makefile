@@ -27,9 +27,10 @@ $(VENV)/.torch: pyproject.toml $(VENV)/.base
 
 .PHONY: demo
 demo: $(VENV)/.base ## build and verify a real INT8 bundle from recipes/digits
-	$(BIN)/trtforge build recipes/digits/int8.yaml --out $(BUNDLES)
-	$(BIN)/trtforge verify $$($(BIN)/trtforge build recipes/digits/int8.yaml --out $(BUNDLES) -q) \
-	  --against recipes/digits/model.onnx --data recipes/digits/test.npz --tolerance sqnr_db=20
+	bundle=$$($(BIN)/trtforge build recipes/digits/int8.yaml --out $(BUNDLES)) && \
+	echo "$$bundle" && \
+	$(BIN)/trtforge verify "$$bundle" --against recipes/digits/model.onnx \
+	  --data recipes/digits/test.npz --tolerance sqnr_db=20
 
 .PHONY: test
 test: $(VENV)/.dev ## run all tests that need no GPU

@@ -75,8 +75,9 @@ class CommandTable(click.Group):
 @click.command(
     cls=CommandTable,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit status: 0 ok, 1 a bug, 2 usage or recipe, 3 something is missing here, 4 graph or"
-    " build refused, 5 parity or attestation failed, 6 budget failed, 7 integrity, 130 interrupted.",
+    epilog="Exit status: 0 ok, 1 a bug, 2 usage or recipe, 3 something is missing here, 4 graph"
+    " or build refused, 5 parity or attestation failed, 6 budget failed, 7 integrity,"
+    " 130 interrupted.",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="trtforge")
 def cli() -> None:
@@ -86,7 +87,13 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the status of design.md section 4."""
     arguments = list(sys.argv[1:] if args is None else args)
-    sys.exit(_run(arguments))
+    status = _run(arguments)
+    if status == EXIT_INTERRUPTED:
+        import os
+
+        sys.stderr.flush()
+        os._exit(status)  # without waiting for threads: engines that still build die with us
+    sys.exit(status)
 
 
 def _run(arguments: list[str]) -> int:

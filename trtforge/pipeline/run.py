@@ -191,15 +191,18 @@ def run_stages(
     entries: dict[str, Entry] = {}
     rows: list[StageRow] = []
     for group in _groups(stages, options.jobs):
+
+        def run(stage: Stage) -> tuple[Entry, StageRow]:
+            return _run_stage(job, stage, entries, last, options.force)
+
         if len(group) == 1:  # in this thread, so that Ctrl-C reaches it at once
-            results = [_run_stage(job, group[0], entries, last, options.force)]
+            results = [run(group[0])]
         else:
-            with ThreadPoolExecutor(max_workers=options.jobs) as pool:
-                runs = [
-                    pool.submit(_run_stage, job, stage, dict(entries), last, options.force)
-                    for stage in group
-                ]
-            results = [run.result() for run in runs]
+            pool = ThreadPoolExecutor(max_workers=options.jobs)
+            try:
+                results = list(pool.map(run, group))
+            finally:  # the first failure or Ctrl-C ends it; what still builds dies with us
+                pool.shutdown(wait=False, cancel_futures=True)
         for stage, (entry, row) in zip(group, results, strict=True):
             entries[stage.name] = entry
             documents[stage.name] = dict(entry.document)

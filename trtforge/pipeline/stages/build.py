@@ -82,9 +82,9 @@ class BuildStage:
         shutil.rmtree(folder, ignore_errors=True)
         for name, value in (("layers", layers), ("build", facts), ("measured", measured)):
             write_json(out / f"{name}.json", value)
-        size = report.engine_bytes / 1e6
         return (
-            f"{size:.1f} MB; parse {report.parse_seconds:.2f} s, build {report.build_seconds:.2f} s,"
+            f"{report.engine_bytes / 1e6:.1f} MB; parse {report.parse_seconds:.2f} s,"
+            f" build {report.build_seconds:.2f} s,"
             f" worker peak {report.peak_rss_bytes / 2**20:.0f} MiB"
         )
 

@@ -3,12 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from trtforge.errors import EXIT_MISSING, EXIT_OK, EXIT_PARITY, Place, UsageError
 from trtforge.pipeline.judge import Question, judge_engine, judge_graph, overall, tolerances_of
-from trtforge.recipe.schema import Profile, QuantizedType, Tolerance, Verify
+from trtforge.recipe.load import load_recipe
+from trtforge.recipe.schema import Precision, Recipe, Tolerance, Verify
 from trtforge.verify.types import ParityReport
+
+if TYPE_CHECKING:
+    from trtforge.graph.data import ArrayData
 
 Kind = Literal["bundle", "onnx", "engine"]
 VERIFY_SCHEMA = "trtforge.verify/1"
@@ -22,7 +26,8 @@ class VerifyOptions:
         against: the reference: an ONNX file, or a bundle whose typed ONNX is taken. None: the
             candidate bundle's own typed ONNX, which only judges its engines.
         data: .npz with inputs, and labels where accuracy is to be shown.
-        tolerance: `bound=value` or `output.bound=value` texts.
+        tolerance: `bound=value` or `output.bound=value` texts; what they leave out comes from the
+            recipe in the bundle.
         samples: how many samples of the data to use, None for all.
         backend: for a single engine file: the backend that runs it.
         seed: seed of random inputs.
@@ -87,7 +92,7 @@ def verify(candidate: Path | str, options: VerifyOptions | None = None) -> Verif
             "TF0711", f"nothing to compare '{path}' with", "name the original with --against"
         )
     else:
-        question = _question(options, _reference(options.against), (), "fp32", "none")
+        question = _question(options, _reference(options.against), None)
         if kind == "onnx":
             checks = {"graph": judge_graph(question, path)}
         else:
@@ -125,10 +130,16 @@ def _verify_bundle(path: Path, options: VerifyOptions) -> dict[str, ParityReport
             f"bundle '{path}' holds no ONNX file to compare its engines with",
             "name the original with --against",
         )
-    question = _question(
-        options, reference, facts.profiles, facts.precision.type, facts.precision.quantize
-    )
+    recipe = load_recipe(bundle.file("recipe.yaml"), check_files=False).recipe
+    question = _question(options, reference, recipe)
     checks: dict[str, ParityReport] = {}
+    if facts.precision.quantize != "none" and options.data is None:
+        # Random inputs lie outside the calibrated ranges and would fail a sound model.
+        reason = (
+            f"{facts.precision.quantize} is judged on recorded inputs only: name them with --data"
+        )
+        engines = [f"engine:{target.name}" for target in facts.targets if target.engine is not None]
+        return {name: ParityReport.not_run(reason) for name in ("graph", *engines)}
     if typed is None:
         checks["graph"] = ParityReport.not_run("the bundle holds no ONNX file")
     elif options.against is None:
@@ -160,32 +171,43 @@ def _reference(against: Path) -> Path:
     )
 
 
-def _question(
-    options: VerifyOptions,
-    reference: Path,
-    profiles: Sequence[Profile],
-    precision: str,
-    quantize: QuantizedType,
-) -> Question:
+def _question(options: VerifyOptions, reference: Path, recipe: Recipe | None) -> Question:
+    """Return the comparison; a bundle's own recipe gives profiles, precision and bounds."""
     from trtforge.graph.data import ArrayData
     from trtforge.graph.model import Model
     from trtforge.pipeline.corners import corner_shapes, free_shapes
 
     contract = Model.load(reference).contract
+    profiles = recipe.shapes if recipe is not None else ()
     corners = corner_shapes(contract, profiles) if profiles else free_shapes(contract)
     data = None
     if options.data is not None:
         data = ArrayData.open(options.data, contract, labels=True)
     tolerance, outputs = parse_tolerances(options.tolerance)
-    wanted = Verify(tolerance=tolerance, outputs=outputs)
+    if recipe is not None:
+        tolerance = _filled(tolerance, recipe.verify.tolerance, data)
+        outputs = {
+            name: _filled(outputs.get(name, Tolerance()), bounds, data)
+            for name, bounds in recipe.verify.outputs.items()
+        } | {name: bounds for name, bounds in outputs.items() if name not in recipe.verify.outputs}
+    wanted = Verify.model_construct(tolerance=tolerance, outputs=outputs)
+    precision = recipe.precision if recipe is not None else Precision()
     return Question(
         reference=reference,
         corners=corners,
-        tolerances=tolerances_of(wanted, precision, quantize),
+        tolerances=tolerances_of(wanted, precision.type, precision.quantize),
         data=data,
         samples=options.samples,
         seed=options.seed,
     )
+
+
+def _filled(given: Tolerance, recipe: Tolerance, data: "ArrayData | None") -> Tolerance:
+    """Return the bounds given, else the recipe's; accuracy only where labels tell it."""
+    bounds = recipe.model_dump() | given.model_dump(exclude_none=True)
+    if data is None or data.labels is None:
+        bounds["accuracy_drop"] = given.accuracy_drop
+    return Tolerance(**bounds)
 
 
 def parse_tolerances(texts: Sequence[str]) -> tuple[Tolerance, dict[str, Tolerance]]:

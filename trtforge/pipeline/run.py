@@ -96,13 +96,16 @@ class BuildResult:
         return lines
 
 
-def build(recipe: Path | str, *, emit: Sink = ignore, **options: Any) -> BuildResult:
+def build(
+    recipe: Path | str, out: Path | str = "bundles", *, emit: Sink = ignore, **options: Any
+) -> BuildResult:
     """Build one recipe into a verified bundle: the library's front door.
 
     Args:
         recipe: the recipe file.
+        out: folder that the bundle goes to; made when missing.
         emit: told what happens (`pipeline.events`).
-        **options: the fields of `BuildOptions`.
+        **options: the other fields of `BuildOptions`.
 
     Raises:
         RecipeError, DataError, UsageError: the input is wrong.
@@ -110,7 +113,7 @@ def build(recipe: Path | str, *, emit: Sink = ignore, **options: Any) -> BuildRe
         GraphError, BuildError: the model or the builder refused.
         ParityError: parity or attestation failed; no bundle was written.
     """
-    return build_recipe(Path(recipe), BuildOptions(**options), emit)
+    return build_recipe(Path(recipe), BuildOptions(out=Path(out), **options), emit)
 
 
 def job_of(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Job:

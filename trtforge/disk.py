@@ -1,7 +1,8 @@
-"""The one place where a failing disk becomes an error that a user can act on."""
+"""The one place where writing meets the disk: whole files, and errors that a user can act on."""
 
 import contextlib
 import errno
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,39 +10,51 @@ from pathlib import Path
 from trtforge.errors import MissingError, Place
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+_NOT_WRITABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+}
 
 
 @contextlib.contextmanager
-def writing(path: Path, what: str, hint: str | None = None) -> Iterator[None]:
+def writing(path: Path, what: str | None = None, hint: str | None = None) -> Iterator[None]:
     """Turn an OSError raised while writing into a MissingError (exit 3).
 
     Args:
         path: shown when the OSError itself names no file.
-        what: what was being written, for the message.
+        what: what was being written, for the message; the path when it is left out.
         hint: remedy when the place cannot be written to.
     """
     try:
         yield
     except OSError as error:
-        raise wrap_os_error(error, path, what, hint) from error
+        raise write_error(error, path, what, hint) from error
 
 
-def wrap_os_error(error: OSError, path: Path, what: str, hint: str | None = None) -> MissingError:
-    """Return the MissingError for an OSError: no space, not writable, or any other I/O failure."""
+def write_error(
+    error: OSError, path: Path, what: str | None = None, hint: str | None = None
+) -> MissingError:
+    """Return what a failed write means: TF0301 no space, TF0302 not writable, TF0303 other I/O."""
+    what = what or f"'{path}'"
     where = Place(file=str(error.filename or path))
     if error.errno in _NO_SPACE:
         return MissingError(
             "TF0301", f"no space left for {what}", "free some space, or choose another disk", where
         )
+    reason = error.strerror or str(error)
     if error.errno in _NOT_WRITABLE:
         return MissingError(
             "TF0302",
-            f"cannot write {what}: {error.strerror}",
-            hint or "choose a folder that you can write to",
+            f"cannot write {what}: {reason}",
+            hint or "choose a folder that exists and that you may write to",
             where,
         )
-    return MissingError("TF0303", f"cannot write {what}: {error.strerror or error}", hint, where)
+    return MissingError("TF0303", f"cannot write {what}: {reason}", hint, where)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -51,9 +64,22 @@ def write_text(path: Path, text: str) -> None:
         MissingError: no space, or the folder is missing or not writable (exit 3).
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with writing(path, f"'{path}'"):
+    with writing(path):
         try:
             temporary.write_text(text, encoding="utf-8", newline="\n")
+            sync(temporary)
             temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Make a file's bytes, or a folder's entries, durable; folders cannot be synced on Windows."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -27,7 +27,7 @@ from trtforge.bundle.paths import (
     shown,
 )
 from trtforge.bundle.read import open_bundle
-from trtforge.disk import writing
+from trtforge.disk import sync, writing
 from trtforge.errors import ForgeError, MissingError, Place, UsageError
 
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -80,7 +80,7 @@ def write_bundle(dest_parent: Path, draft: ManifestDraft, files: Sources) -> Pat
             _write(scratch / MANIFEST_NAME, manifest_bytes(manifest.as_json()))
             _sync_folders(scratch)
             _put_in_place(scratch, destination)
-            _sync_folder(dest_parent)
+            sync(dest_parent)
     return destination
 
 
@@ -218,17 +218,7 @@ def _set_aside(destination: Path) -> Path | None:
 
 def _sync_folders(top: Path) -> None:
     for folder in (top, *(path for path in top.rglob("*") if path.is_dir())):
-        _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(folder)
 
 
 def _remove(path: Path) -> None:

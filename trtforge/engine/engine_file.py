@@ -1,7 +1,6 @@
 """An engine on its way to disk: a temporary name, hashed while written, renamed when whole."""
 
 import contextlib
-import errno
 import hashlib
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,9 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from trtforge.errors import MissingError
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from trtforge.disk import write_error
 
 
 @dataclass(frozen=True)
@@ -95,18 +92,3 @@ class EngineFile:
 def partial_path(path: Path, process: int) -> Path:
     """The temporary name under which `process` writes `path`."""
     return path.with_name(f".{path.name}.{process}.partial")
-
-
-def write_error(error: OSError, path: Path) -> MissingError:
-    """Say what a failed write to `path` means: TF0301 no space, TF0302 not writable."""
-    if error.errno in _FULL:
-        return MissingError(
-            "TF0301",
-            f"no space left to write {path}",
-            hint="free disk space or write elsewhere",
-        )
-    return MissingError(
-        "TF0302",
-        f"cannot write {path}: {error.strerror or error}",
-        hint="choose a folder that exists and is writable",
-    )

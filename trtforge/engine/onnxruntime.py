@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from trtforge.disk import write_error
 from trtforge.engine.backend import (
     Availability,
     BuildReport,
@@ -20,7 +21,6 @@ from trtforge.engine.backend import (
     OnProgress,
     Outputs,
 )
-from trtforge.engine.engine_file import write_error
 from trtforge.engine.environment import peak_rss_bytes
 from trtforge.errors import BuildError, Place
 

@@ -22,9 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from trtforge.disk import write_error
 from trtforge.engine import messages
 from trtforge.engine.backend import OnProgress
-from trtforge.engine.engine_file import partial_path, write_error
+from trtforge.engine.engine_file import partial_path
 from trtforge.engine.worker import PARENT_VARIABLE
 from trtforge.errors import BuildError, ForgeError, MissingError
 

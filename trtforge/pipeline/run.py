@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import Timeout
 
-from trtforge.disk import wrap_os_error
+from trtforge.disk import write_error
 from trtforge.errors import ParityError, UsageError
 from trtforge.pipeline.events import (
     Sink,
@@ -270,7 +270,7 @@ def _make(
                 lambda share, text: job.emit(StageProgress(stage.name, share, text)),
             )
         except OSError as error:
-            raise wrap_os_error(error, made, f"the result of stage {stage.name}") from error
+            raise write_error(error, made, f"the result of stage {stage.name}") from error
         return job.store.put(stage.kind, document, made, time.monotonic() - started), note
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from trtforge.disk import writing
+from trtforge.disk import sync, writing
 from trtforge.errors import UsageError
 
 SCHEMA = "trtforge.store/1"
@@ -159,7 +159,7 @@ class Store:
             (made / ENTRY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
             for path in made.rglob("*"):
                 if path.is_file():
-                    _fsync(path)
+                    sync(path)
             folder.parent.mkdir(parents=True, exist_ok=True)
             if folder.exists():
                 self._discard(folder)
@@ -266,14 +266,6 @@ def _read_entry(folder: Path, stage: str, key: str) -> tuple[str, Entry | None]:
         return f"{Path(str(error.filename)).name} is missing", None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{ENTRY_FILE} cannot be read", None
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def parse_size(text: str) -> int:

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from trtforge.disk import write_text
 from trtforge.errors import DataError, Place
 from trtforge.precision.scales import scale_of
-from trtforge.precision.textfile import read_text, write_text
+from trtforge.precision.textfile import read_text
 
 SCHEMA: Literal["trtforge.calibration/1"] = "trtforge.calibration/1"
 

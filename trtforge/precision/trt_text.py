@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trtforge.disk import write_text
 from trtforge.errors import DataError, Place
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.scales import LARGEST
-from trtforge.precision.textfile import read_text, write_text
+from trtforge.precision.textfile import read_text
 
 _ALGORITHM = {"entropy": "EntropyCalibration2", "minmax": "MinMaxCalibration"}
 _HEADER = re.compile(r"TRT-(\w+)-(\w+)")

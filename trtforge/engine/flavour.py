@@ -44,7 +44,7 @@ FLAVOURS: dict[str, Flavour] = {
         name="tensorrt",
         module="tensorrt",
         distributions=("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-        install="pip install 'trtforge[tensorrt]' --extra-index-url https://pypi.nvidia.com",
+        install="pip install 'trtforge[tensorrt]' with NVIDIA's package index as extra index",
         builds_without_gpu=False,
         takes_targets=False,
     ),

@@ -29,9 +29,10 @@ def doctor(as_json: bool, quiet: bool, verbose: bool) -> None:
     if quiet:
         return
     gpu = facts["gpu"]
+    found = [f"{one['name']} ({one['compute_capability']})" for one in gpu["gpus"]]
     click.echo()
-    for name, value in gpu.items():
-        click.echo(f"{name}: {'none' if value is None else value}")
+    click.echo(f"GPU: {', '.join(found) or 'none'}")
+    click.echo(f"driver: {gpu['reason'] or 'CUDA ' + gpu['cuda_version']}")
     click.echo(f"store: {facts['store']}")
     if verbose:
         for name, version in facts["versions"].items():

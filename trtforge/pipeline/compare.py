@@ -92,11 +92,7 @@ def verify(candidate: Path | str, options: VerifyOptions | None = None) -> Verif
             "TF0711", f"nothing to compare '{path}' with", "name the original with --against"
         )
     else:
-        question = _question(options, _reference(options.against), None)
-        if kind == "onnx":
-            checks = {"graph": judge_graph(question, path)}
-        else:
-            checks = {f"engine:{path.name}": judge_engine(question, path, options.backend)}
+        checks = _verify_file(path, kind, _reference(options.against), options)
     return VerifyResult(path, kind, checks, overall(tuple(checks.values())))
 
 
@@ -117,6 +113,29 @@ def kind_of(path: Path) -> Kind:
     return "onnx" if path.suffix.lower() == ".onnx" else "engine"
 
 
+def _verify_file(
+    path: Path, kind: Kind, reference: Path, options: VerifyOptions
+) -> dict[str, ParityReport]:
+    """Compare a single ONNX file or engine; an engine's precision cannot be read out of it."""
+    if kind == "engine":
+        question = _question(options, reference, Precision())
+        return {f"engine:{path.name}": judge_engine(question, path, options.backend)}
+    from trtforge.graph.model import Model
+    from trtforge.precision.attest import declared_precision
+
+    precision = declared_precision(Model.load(path))
+    question = _question(options, reference, precision)
+    reason = _unjudgeable(precision, options)
+    return {"graph": ParityReport.not_run(reason) if reason else judge_graph(question, path)}
+
+
+def _unjudgeable(precision: Precision, options: VerifyOptions) -> str | None:
+    """Random inputs lie outside the calibrated ranges and would fail a sound quantized model."""
+    if precision.quantize == "none" or options.data is not None:
+        return None
+    return f"{precision.quantize} is judged on recorded inputs only: name them with --data"
+
+
 def _verify_bundle(path: Path, options: VerifyOptions) -> dict[str, ParityReport]:
     from trtforge.bundle.read import open_bundle
 
@@ -131,13 +150,9 @@ def _verify_bundle(path: Path, options: VerifyOptions) -> dict[str, ParityReport
             "name the original with --against",
         )
     recipe = load_recipe(bundle.file("recipe.yaml"), check_files=False).recipe
-    question = _question(options, reference, recipe)
+    question = _question(options, reference, recipe.precision, recipe)
     checks: dict[str, ParityReport] = {}
-    if facts.precision.quantize != "none" and options.data is None:
-        # Random inputs lie outside the calibrated ranges and would fail a sound model.
-        reason = (
-            f"{facts.precision.quantize} is judged on recorded inputs only: name them with --data"
-        )
+    if reason := _unjudgeable(recipe.precision, options):
         engines = [f"engine:{target.name}" for target in facts.targets if target.engine is not None]
         return {name: ParityReport.not_run(reason) for name in ("graph", *engines)}
     if typed is None:
@@ -171,8 +186,10 @@ def _reference(against: Path) -> Path:
     )
 
 
-def _question(options: VerifyOptions, reference: Path, recipe: Recipe | None) -> Question:
-    """Return the comparison; a bundle's own recipe gives profiles, precision and bounds."""
+def _question(
+    options: VerifyOptions, reference: Path, precision: Precision, recipe: Recipe | None = None
+) -> Question:
+    """Return the comparison; a bundle's own recipe gives profiles and bounds."""
     from trtforge.graph.data import ArrayData
     from trtforge.graph.model import Model
     from trtforge.pipeline.corners import corner_shapes, free_shapes
@@ -191,7 +208,6 @@ def _question(options: VerifyOptions, reference: Path, recipe: Recipe | None) ->
             for name, bounds in recipe.verify.outputs.items()
         } | {name: bounds for name, bounds in outputs.items() if name not in recipe.verify.outputs}
     wanted = Verify.model_construct(tolerance=tolerance, outputs=outputs)
-    precision = recipe.precision if recipe is not None else Precision()
     return Question(
         reference=reference,
         corners=corners,

@@ -17,6 +17,7 @@ from trtforge.precision.emulate import emulate
 from trtforge.precision.macs import MACS, OPERANDS
 from trtforge.precision.opgroups import CONVERTERS, MULTIPLY_ACCUMULATE
 from trtforge.precision.typeinfo import infer
+from trtforge.recipe.schema import FloatType, Precision, QuantizedType
 
 QUANTIZED = ("int8", "fp8")
 
@@ -114,6 +115,30 @@ def attest(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Attestation:
         per_node,
         dict(shapes),
     )
+
+
+def declared_precision(model: Model) -> Precision:
+    """Return the narrowest types that a graph holds, in a recipe's words.
+
+    Q/DQ pairs make it int8, or fp8 where an FP8 constant stands; FP16 or BF16 constants and Casts
+    make it fp16 or bf16. It says by which measure the graph can be judged, not how much of it is
+    of that type: that is `attest`.
+    """
+    graph = model.proto.graph
+    types = {tensor.data_type for tensor in _initializers(graph)}
+    operators = {node.op_type for node in graph.node}
+    for node in graph.node:
+        if node.op_type == "Cast":
+            types |= {attribute.i for attribute in node.attribute if attribute.name == "to"}
+    quantize: QuantizedType = "none"
+    if operators & {"QuantizeLinear", "DequantizeLinear"}:
+        quantize = "fp8" if TensorProto.FLOAT8E4M3FN in types else "int8"
+    floats: FloatType = "fp32"
+    if TensorProto.BFLOAT16 in types:
+        floats = "bf16"
+    elif TensorProto.FLOAT16 in types:
+        floats = "fp16"
+    return Precision(type=floats, quantize=quantize)
 
 
 class _Counter:

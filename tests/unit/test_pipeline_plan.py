@@ -1,0 +1,93 @@
+"""Plans: which stages a recipe has, and why one runs."""
+
+from pathlib import Path
+
+import pytest
+
+from trtforge.pipeline.plan import plan, stages_of, why_missed
+from trtforge.pipeline.run import BuildOptions, job_of
+
+
+def job(digits: Path, name: str, tmp_path: Path, *overrides: str):
+    return job_of(digits / f"{name}.yaml", BuildOptions(overrides=overrides, store=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fp32", ["import", "optimize", "precision", "build:rtx", "verify", "report"]),
+        ("int8", ["import", "optimize", "calibrate", "precision", "build:rtx", "verify", "report"]),
+    ],
+)
+def test_the_stages_of_a_recipe(
+    name: str, expected: list[str], digits: Path, tmp_path: Path
+) -> None:
+    stages = stages_of(job(digits, name, tmp_path).recipe)
+    assert [stage.name for stage in stages] == expected
+    done: set[str] = set()
+    for stage in stages:
+        assert set(stage.consumes) <= done, f"{stage.name} comes before its inputs"
+        done.add(stage.name)
+
+
+def test_nothing_built_yet(digits: Path, tmp_path: Path) -> None:
+    rows = plan(job(digits, "int8", tmp_path))
+    assert (rows[0].name, rows[0].outcome, rows[0].why) == ("import", "run", "not built before")
+    assert {row.outcome for row in rows[1:]} == {"unknown"}
+    assert rows[1].why == "depends on what import makes"
+
+
+class Fake:
+    name = "verify"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        (None, {}, "not built before"),
+        ({"a": 1}, {"a": 1}, "its stored result is gone"),
+        (
+            {"recipe": {"verify": {"tolerance": {"sqnr_db": 20}}}},
+            {"recipe": {"verify": {"tolerance": {"sqnr_db": 30}}}},
+            "recipe.verify.tolerance.sqnr_db: 20 -> 30",
+        ),
+        ({"sources": {"model": "a"}}, {"sources": {"model": "b"}}, "model changed"),
+        (
+            {"inputs": {"precision": {"model.onnx": "a"}}},
+            {"inputs": {"precision": {"model.onnx": "b"}}},
+            "precision/model.onnx changed",
+        ),
+        ({"versions": {}}, {"versions": {"onnx": "2"}}, "versions.onnx: none -> 2"),
+        (
+            {"a": 1, "b": 1, "c": 1, "d": 1, "e": 1},
+            {"a": 2, "b": 2, "c": 2, "d": 2, "e": 2},
+            "a: 1 -> 2; b: 1 -> 2; c: 1 -> 2; and 2 more",
+        ),
+    ],
+)
+def test_the_reason_for_a_miss(before: dict | None, after: dict, why: str) -> None:
+    last = {} if before is None else {"verify": before}
+    assert why_missed(Fake(), after, last) == why  # type: ignore[arg-type]
+
+
+def test_an_external_data_byte_changes_the_first_key(digits: Path, tmp_path: Path) -> None:
+    import onnx
+
+    folder = tmp_path / "recipe"
+    folder.mkdir()
+    model = onnx.load(digits / "model.onnx")
+    onnx.save(
+        model, folder / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+    )
+    text = (digits / "fp32.yaml").read_text()
+    (folder / "r.yaml").write_text(text.replace("test.npz", str(digits / "test.npz")))
+
+    def first_key() -> str | None:
+        return plan(job_of(folder / "r.yaml", BuildOptions(store=tmp_path / "store")))[0].key
+
+    before = first_key()
+    assert first_key() == before
+    data = bytearray((folder / "w.bin").read_bytes())
+    data[100] ^= 1
+    (folder / "w.bin").write_bytes(data)
+    assert first_key() != before

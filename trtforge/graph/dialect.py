@@ -29,7 +29,14 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from trtforge.errors import GraphError
 from trtforge.graph.skeleton import merge_fields
-from trtforge.graph.weights import ExternalFiles, tensor_array
+from trtforge.graph.weights import (
+    HELD_BYTES,
+    Extent,
+    ExternalFiles,
+    is_stored_as,
+    set_external,
+    tensor_array,
+)
 
 # GraphSurgeon reports through a logger that prints; what matters comes as exceptions.
 G_LOGGER.severity = G_LOGGER.CRITICAL
@@ -119,19 +126,26 @@ def _names_used(proto: GraphProto) -> set[str]:
     return used
 
 
-def export_model(proto: ModelProto, graph: gs.Graph) -> ModelProto:
-    """Export a graph into a copy of the model it came from; see `Model.with_graph`."""
-    result = ModelProto()
+def export_model(
+    proto: ModelProto, graph: gs.Graph, files: ExternalFiles
+) -> tuple[ModelProto, ExternalFiles]:
+    """Export a graph into a copy of the model it came from; see `Model.with_graph`.
+
+    Returns:
+        The model, and its files: those that it came with, and the big constants of the graph,
+        which are held and not copied into the model.
+    """
+    result, derived = ModelProto(), files.derived()
     merge_fields(proto, result, skip={"graph", "opset_import"})
     result.ir_version = max(proto.ir_version, _FIRST_IR_WITH_FREE_INITIALIZERS)
     result.opset_import.extend(_domains(graph))
     try:
-        _export_graph(graph, result.graph, frozenset())
+        _export_graph(graph, result.graph, frozenset(), derived)
     except GraphError:
         raise
     except Exception as error:  # see import_graph
         raise GraphError("TF0410", f"the graph cannot be written as ONNX: {error}") from error
-    return result
+    return result, derived
 
 
 def _domains(graph: gs.Graph) -> list[OperatorSetIdProto]:
@@ -160,13 +174,19 @@ def _all_nodes(graph: gs.Graph) -> Iterator[gs.Node]:
                 yield from _all_nodes(value)
 
 
-def _export_graph(graph: gs.Graph, target: GraphProto, outer: frozenset[str]) -> None:
+def _export_graph(
+    graph: gs.Graph,
+    target: GraphProto,
+    outer: frozenset[str],
+    files: ExternalFiles | None = None,
+) -> None:
+    """Write a graph; `files` holds big constants, and without it they go into the graph."""
     origin: Origin | None = getattr(graph, "origin", None)
     target.name = graph.name
     if graph.doc_string:
         target.doc_string = graph.doc_string
     constants = _own_constants(graph, origin, outer)
-    _export_constants(constants, origin, target)
+    _export_constants(constants, origin, target, files)
     infos = _source_infos(origin)
     for tensor in graph.inputs:
         target.input.append(_value_info(tensor, infos))
@@ -196,7 +216,10 @@ def _own_constants(
 
 
 def _export_constants(
-    constants: dict[str, gs.Constant], origin: Origin | None, target: GraphProto
+    constants: dict[str, gs.Constant],
+    origin: Origin | None,
+    target: GraphProto,
+    files: ExternalFiles | None,
 ) -> None:
     unused = {} if origin is None else {tensor.name: tensor for tensor in origin.unused}
     known = [] if origin is None else [tensor.name for tensor in origin.proto.initializer]
@@ -207,12 +230,14 @@ def _export_constants(
             if isinstance(constant._values, SparseValues):
                 target.sparse_initializer.append(constant._values.tensor)
             else:
-                _export_tensor(constant, target.initializer.add())
+                _export_tensor(constant, target.initializer.add(), files)
         elif name in unused:
             target.initializer.append(unused[name])
 
 
-def _export_tensor(constant: gs.Constant, target: TensorProto) -> None:
+def _export_tensor(
+    constant: gs.Constant, target: TensorProto, files: ExternalFiles | None = None
+) -> None:
     values = constant._values
     if isinstance(values, LazyValues):
         target.CopyFrom(values.tensor)
@@ -220,7 +245,14 @@ def _export_tensor(constant: gs.Constant, target: TensorProto) -> None:
         wanted = dtype_to_onnx(constant.export_dtype)
         if wanted != dtype_to_onnx(constant.dtype):
             values = values.astype(helper.tensor_dtype_to_np_dtype(wanted))
-        target.CopyFrom(numpy_helper.from_array(np.asarray(values)))
+        values = np.asarray(values)
+        if files is not None and values.nbytes >= HELD_BYTES and is_stored_as(values, wanted):
+            target.data_type = wanted
+            target.dims.extend(values.shape)
+            location = files.hold(np.ascontiguousarray(values))
+            set_external(target, Extent(location, 0, values.nbytes))
+        else:
+            target.CopyFrom(numpy_helper.from_array(values))
     if target.name != constant.name:  # an absent name stays absent
         target.name = constant.name
 

@@ -12,7 +12,7 @@ from trtforge.errors import GraphError, Place
 from trtforge.graph.loading import parse_model
 from trtforge.graph.model import Model
 from trtforge.graph.names import did_you_mean
-from trtforge.graph.skeleton import EXTERNAL_THRESHOLD_BYTES, without_weights
+from trtforge.graph.skeleton import EXTERNAL_THRESHOLD_BYTES, Moved, without_weights
 from trtforge.graph.weights import (
     Extent,
     is_external,
@@ -30,8 +30,14 @@ _FATAL = 4
 Source: onnxruntime OrtLoggingLevel (0 verbose .. 4 fatal).
 """
 
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
 _PASS_BY_REFERENCE_BYTES = 64 << 20
 """From this size on, weights are handed over as arrays in place of a serialized copy."""
+
+_STAND_IN = Path(__file__)
+"""ONNX Runtime insists that the file of external data exists, also where it gets the values
+themselves and never opens it: this one does."""
 
 ort.set_default_logger_severity(_FATAL)
 
@@ -57,14 +63,13 @@ class Session:
         outputs: Sequence[str] | None = None,
         threads: int | None = None,
     ) -> None:
-        options = _options(optimize, threads)
         self._place = Place(str(model)) if isinstance(model, Path) else None
-        self._weights: list[Any] = []
-        source = self._source(model, tuple(outputs or ()), options)
         try:
-            self._session = ort.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"]
+            self._session, self._weights = load_session(
+                model, outputs=tuple(outputs or ()), optimize=optimize, threads=threads
             )
+        except GraphError:
+            raise
         except Exception as error:  # ONNX Runtime has a dozen exception types without a base
             raise self._refused("ONNX Runtime cannot load the model", error) from error
         self.input_names = tuple(str(node.name) for node in self._session.get_inputs())
@@ -107,33 +112,6 @@ class Session:
                 hint = did_you_mean(name, known)
                 raise GraphError("TF0409", f"the model has no '{name}'", hint, self._place)
 
-    def _source(
-        self, model: Model | Path, outputs: tuple[str, ...], options: ort.SessionOptions
-    ) -> str | bytes:
-        if isinstance(model, Path):
-            if not outputs:
-                return str(model)
-            model = Model(parse_model(model), model.parent)
-        initializers = model.proto.graph.initializer
-        sizes = sum(storage_bytes(tensor) for tensor in initializers)
-        by_reference = sizes > _PASS_BY_REFERENCE_BYTES or any(map(is_external, initializers))
-        if not by_reference and not outputs:
-            return bytes(model.proto.SerializeToString())
-        copy, moved = without_weights(
-            model.proto, model.files, lambda t: by_reference and _passes_by_reference(t)
-        )
-        names = []
-        for header, source in moved:
-            # The location is never opened: the value is given by name.
-            set_external(header, Extent("by-reference", 0, storage_bytes(source)))
-            array = tensor_array(source, model.files)
-            self._weights.append(ort.OrtValue.ortvalue_from_numpy(array))
-            names.append(source.name)
-        if names:
-            options.add_external_initializers(names, self._weights)
-        _expose(copy, outputs)
-        return bytes(copy.SerializeToString())
-
     def _refused(self, what: str, error: Exception) -> GraphError:
         text = str(error).strip() or repr(error)
         return GraphError(
@@ -141,11 +119,79 @@ class Session:
         )
 
 
+def load_session(
+    model: Model | Path,
+    *,
+    outputs: tuple[str, ...] = (),
+    optimize: bool = False,
+    threads: int | None = None,
+) -> tuple[ort.InferenceSession, tuple[Any, ...]]:
+    """Make ONNX Runtime's own session of a model, with at most one copy of its weights.
+
+    Returns:
+        The session, and values that it uses and that must live as long as it does.
+
+    Raises:
+        GraphError: TF0409, there is no such tensor; TF0404, the weights are gone.
+        Exception: ONNX Runtime refuses the model, in one of its own types.
+    """
+    options = _options(optimize, threads)
+    if isinstance(model, Path) and not outputs:
+        return _session(str(model), options), ()
+    if isinstance(model, Path):
+        proto, files = parse_model(model)
+        model = Model(proto, files=files)
+    initializers = model.proto.graph.initializer
+    sizes = sum(storage_bytes(tensor) for tensor in initializers)
+    by_reference = sizes > _PASS_BY_REFERENCE_BYTES or any(map(is_external, initializers))
+    if not by_reference and not outputs:
+        return _session(model.proto.SerializeToString(), options), ()
+    copy, moved = without_weights(
+        model.proto, model.files, lambda t: by_reference and _passes_by_reference(t)
+    )
+    weights = _hand_over(moved, model, options, optimize=optimize)
+    _expose(copy, outputs)
+    session = _session(copy.SerializeToString(), options)
+    model.files.release()
+    return session, weights
+
+
+def _session(source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _hand_over(
+    moved: list[Moved], model: Model, options: ort.SessionOptions, *, optimize: bool
+) -> tuple[Any, ...]:
+    """Give a session the values of weights that its model has lost.
+
+    As written, the model needs no more than the values themselves. The optimizer computes with
+    weights, so it gets them as the model's own, which copies them.
+    """
+    names, weights = [], []
+    for header, source in moved:
+        set_external(header, Extent(_STAND_IN.name, 0, storage_bytes(source)))
+        # Native code reads from addresses that are multiples of the element's size.
+        array = np.require(tensor_array(source, model.files), requirements=("A", "C"))
+        weights.append(ort.OrtValue.ortvalue_from_numpy(array))
+        names.append(source.name)
+    if optimize and names:
+        options.add_external_initializers(names, weights)
+    elif names:
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(_STAND_IN.parent))
+        for name, value in zip(names, weights, strict=True):
+            options.add_initializer(name, value)
+    return tuple(weights)
+
+
 def _options(optimize: bool, threads: int | None) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    if not optimize:
+        # Packed weights are a second copy of them; packing anew costs a few percent of a run.
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

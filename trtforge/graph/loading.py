@@ -16,19 +16,30 @@ from onnx import ModelProto, TensorProto
 
 from trtforge.errors import GraphError, Place
 from trtforge.graph.contract import contract_of
+from trtforge.graph.skeleton import without_weights
 from trtforge.graph.weights import (
+    HELD_BYTES,
+    Extent,
     ExternalFiles,
     extent_of,
     graph_tensors,
     is_external,
+    is_held,
     model_nodes,
     model_tensors,
+    set_external,
+    storage_bytes,
     tensor_array,
 )
+from trtforge.graph.wire import Raw, WireError, skim
 
 _Result = TypeVar("_Result")
 
-_SCAN_ELEMENTS = 4 << 20
+_SCAN_ELEMENTS = 256 << 10
+"""A piece of 1 MiB and its mask fit a core's second-level cache."""
+
+_MAP_BYTES = 1 << 20
+"""Smaller model files are read as a whole."""
 
 _FLOAT_TYPES = {
     int(value)
@@ -66,12 +77,11 @@ def read_model(path: Path) -> tuple[ModelProto, ExternalFiles]:
             TF0403 refused by onnx.checker, TF0404 external data, TF0405 NaN or Inf in weights,
             TF0406 no outputs, or an input or output that is not a tensor.
     """
-    proto = parse_model(path)
-    files = ExternalFiles(path.parent)
+    proto, files = parse_model(path)
     for tensor in model_tensors(proto):
         if is_external(tensor):
             _at(path, files.view, tensor)
-    check_file(path)
+    _at(path, check_model, proto, files)
     if not proto.graph.output:
         raise GraphError(
             "TF0406",
@@ -81,58 +91,116 @@ def read_model(path: Path) -> tuple[ModelProto, ExternalFiles]:
         )
     _at(path, contract_of, proto)
     _refuse_non_finite(proto, files, path)
+    files.release()
     return proto, files
 
 
-def parse_model(path: Path) -> ModelProto:
-    """Parse an ONNX file without touching its external data.
+def parse_model(path: Path) -> tuple[ModelProto, ExternalFiles]:
+    """Parse an ONNX file without touching the bytes of its big weights, inside or outside.
 
     Raises:
         GraphError: TF0401, TF0402.
     """
     where = Place(str(path))
     try:
-        content = path.read_bytes()
+        content = _content(path)
     except FileNotFoundError as error:
         raise GraphError("TF0401", "the model file does not exist", None, where) from error
     except OSError as error:
         raise GraphError(
             "TF0401", f"cannot read the model: {error.strerror}", None, where
         ) from error
-    if not content:
+    if not content.size:
         raise GraphError("TF0402", "the model file is empty (0 bytes)", _EXPORT_AGAIN, where)
-    if content.startswith(b"version https://git-lfs"):
+    if content[:64].tobytes().startswith(b"version https://git-lfs"):
         hint = "fetch the file itself with `git lfs pull`"
         raise GraphError("TF0402", "the file is a Git LFS pointer, not a model", hint, where)
-    proto = ModelProto()
     try:
-        proto.ParseFromString(content)
+        proto, taken = _parsed(content)
     except DecodeError as error:
-        message = f"not an ONNX model, or truncated ({len(content)} bytes read)"
+        message = f"not an ONNX model, or truncated ({content.size} bytes read)"
         raise GraphError("TF0402", message, _EXPORT_AGAIN, where) from error
     if not proto.HasField("graph"):
         raise GraphError("TF0402", "not an ONNX model: it has no graph", _EXPORT_AGAIN, where)
-    return proto
+    files = ExternalFiles(path.parent)
+    _hold(proto, content, taken, files)
+    return proto, files
+
+
+def _content(path: Path) -> np.ndarray:
+    """The bytes of a file, mapped when they are many."""
+    if path.is_file() and path.stat().st_size >= _MAP_BYTES:
+        return np.memmap(path, dtype=np.uint8, mode="r")
+    return np.frombuffer(path.read_bytes(), np.uint8)
+
+
+def _parsed(content: np.ndarray) -> tuple[ModelProto, list[Raw]]:
+    try:
+        skeleton, taken = skim(content.data, HELD_BYTES)
+    except WireError:
+        skeleton, taken = content.tobytes(), []  # protobuf has the last word on what is malformed
+    proto = ModelProto()
+    proto.ParseFromString(skeleton)
+    return proto, taken
+
+
+def _hold(proto: ModelProto, content: np.ndarray, taken: list[Raw], files: ExternalFiles) -> None:
+    """Let the tensors whose raw data were left in the file refer to it."""
+    for tensor in model_tensors(proto):
+        if is_held(tensor):
+            tensor.ClearField("external_data")  # nobody but us may use such a location
+    location = files.hold(content) if taken else ""
+    for raw in taken:
+        tensor = proto.graph.initializer[raw.initializer]
+        if _is_plain(tensor) and storage_bytes(tensor) == raw.length:
+            set_external(tensor, Extent(location, raw.offset, raw.length))
+        else:  # as it came: what is wrong with it is told by the checks
+            tensor.raw_data = content[raw.offset : raw.offset + raw.length].tobytes()
+
+
+_VALUE_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+
+
+def _is_plain(tensor: TensorProto) -> bool:
+    """Whether raw data are all the values that the tensor has."""
+    has_others = any(len(getattr(tensor, name)) for name in (*_VALUE_FIELDS, "string_data"))
+    known = tensor.data_type in TensorProto.DataType.values()
+    odd = tensor.data_type in (TensorProto.UNDEFINED, TensorProto.STRING)
+    return (
+        known
+        and not odd
+        and not has_others
+        and not tensor.HasField("segment")
+        and (tensor.data_location == TensorProto.DEFAULT and not tensor.external_data)
+    )
 
 
 _EXPORT_AGAIN = "export or copy the file again"
 
 
-def check_file(path: Path) -> None:
-    """Run onnx.checker on a file, which works above 2 GB too.
+def check_model(proto: ModelProto, files: ExternalFiles) -> None:
+    """Run onnx.checker on a model without the bytes of its big weights, at any size.
+
+    Of a tensor's bytes the checker asks only whether there are enough; `tensor_array` and
+    `ExternalFiles.view` ask that more strictly. So to the checker they are tensors of no
+    elements.
 
     Raises:
-        GraphError: TF0403.
+        GraphError: TF0403; TF0404, external data cannot be had.
     """
+    copy, moved = without_weights(proto, files, is_external)
+    for header, _ in moved:
+        del header.dims[:]
+        header.dims.append(0)
+        header.raw_data = b""
     try:
-        onnx.checker.check_model(str(path))
+        onnx.checker.check_model(copy)
     except (onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
         text = str(error).strip()
         raise GraphError(
             "TF0403",
             f"onnx.checker refuses the model: {text.splitlines()[0] if text else error!r}",
             "the exporter wrote an invalid model; export it again or with another opset",
-            Place(str(path)),
             details=text,
         ) from error
 
@@ -145,8 +213,8 @@ def model_files(path: Path) -> tuple[Path, ...]:
     """
     files = ExternalFiles(path.parent)
     found: dict[str, Path] = {}
-    for tensor in model_tensors(parse_model(path)):
-        if is_external(tensor):
+    for tensor in model_tensors(parse_model(path)[0]):
+        if is_external(tensor) and not is_held(tensor):
             location = _at(path, extent_of, tensor).location
             if location not in found:
                 found[location] = _at(path, files.path, tensor)

@@ -1,6 +1,7 @@
 """An ONNX model in memory: loaded through a gate, saved byte for byte alike, edited as a graph.
 
-Weights in external files stay there, memory-mapped, until a pass needs their values.
+Weights stay in their files, memory-mapped, until a pass needs their values; those that a pass makes
+are held once, beside the model.
 """
 
 from functools import cached_property
@@ -25,6 +26,7 @@ class Model:
     Args:
         proto: the model; not copied, must not be changed afterwards.
         base_dir: the folder that external weights are relative to, None without any.
+        files: the bytes of the weights that are not in `proto`, in place of `base_dir`.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class Model:
 
     @classmethod
     def load(cls, path: Path) -> "Model":
-        """Read and validate an ONNX file; external weights stay in their files.
+        """Read and validate an ONNX file; its big weights stay there, mapped into memory.
 
         Raises:
             GraphError: TF0401 not readable, TF0402 not an ONNX model, TF0403 refused by
@@ -125,7 +127,8 @@ class Model:
         Raises:
             GraphError: TF0410, the graph cannot be written as ONNX.
         """
-        return Model(dialect.export_model(self.proto, graph), files=self._files)
+        proto, files = dialect.export_model(self.proto, graph, self._files)
+        return Model(proto, files=files)
 
     def with_opset(self, version: int) -> "Model":
         """Return this model at an operator set of at least `version`.

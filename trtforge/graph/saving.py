@@ -10,18 +10,20 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
 from trtforge.errors import ForgeError, GraphError, MissingError, Place
-from trtforge.graph.loading import check_file
+from trtforge.graph.loading import check_model
 from trtforge.graph.skeleton import EXTERNAL_THRESHOLD_BYTES, Moved, without_weights
 from trtforge.graph.weights import (
     Extent,
     ExternalFiles,
     extent_of,
     is_external,
+    is_held,
     model_tensors,
     set_external,
     storage_bytes,
     tensor_chunks,
 )
+from trtforge.graph.wire import fill
 
 INLINE_LIMIT_BYTES = 1_500_000_000
 """Above this, weights go to a file of their own; protobuf's limit is 2^31 - 1 bytes.
@@ -95,25 +97,41 @@ def content_digest(proto: ModelProto, files: ExternalFiles) -> str:
 
 
 def _stage(proto: ModelProto, files: ExternalFiles, staged: Path) -> tuple[Path, ...]:
+    check_model(proto, files)
     sizes = sum(storage_bytes(tensor) for tensor in model_tensors(proto))
-    was_external = any(is_external(tensor) for tensor in model_tensors(proto))
-    outside = sizes > INLINE_LIMIT_BYTES or (was_external and sizes > KEEP_EXTERNAL_BYTES)
-    copy, moved = without_weights(proto, files, _is_big if outside else _never)
+    came_outside = any(is_external(t) and not is_held(t) for t in model_tensors(proto))
+    outside = sizes > INLINE_LIMIT_BYTES or (came_outside and sizes > KEEP_EXTERNAL_BYTES)
+    copy, moved = without_weights(proto, files, _is_big if outside else is_external)
+    if not outside:
+        _write_inside(proto, copy, files, staged)
+        return (staged,)
     data = staged.with_name(f"{staged.name}.data")
     if moved:
         _write_data(moved, files, data)
     staged.write_bytes(_serialized(copy))
-    check_file(staged)
     return (staged, data) if moved else (staged,)
+
+
+def _write_inside(
+    proto: ModelProto, skeleton: ModelProto, files: ExternalFiles, staged: Path
+) -> None:
+    """Stream the weights into the model file, where protobuf would have put them."""
+    sources = {i: tensor for i, tensor in enumerate(proto.graph.initializer) if is_external(tensor)}
+    if not sources:
+        staged.write_bytes(_serialized(skeleton))
+        return
+    lengths = {index: storage_bytes(tensor) for index, tensor in sources.items()}
+    with staged.open("wb") as stream:
+        for part in fill(_serialized(skeleton), lengths):
+            if isinstance(part, bytes):
+                stream.write(part)
+                continue
+            for chunk in tensor_chunks(sources[part], files):
+                stream.write(chunk)
 
 
 def _is_big(tensor: TensorProto) -> bool:
     return storage_bytes(tensor) >= EXTERNAL_THRESHOLD_BYTES
-
-
-def _never(tensor: TensorProto) -> bool:
-    del tensor
-    return False
 
 
 def _write_data(moved: list[Moved], files: ExternalFiles, data: Path) -> None:

@@ -1,10 +1,13 @@
 """The bytes of tensors: inside the model or in external files, viewed and streamed, never copied.
 
 External files are memory-mapped once per file. A mapping keeps the file's content alive even
-when the file is replaced, so a model may be saved over itself.
+when the file is replaced, so a model may be saved over itself. Big weights that are no files'
+own are held beside the model in the same way: those inside a model file as a view of that file,
+computed ones as the array that they are. To ONNX, all of them are external data.
 Source: https://onnx.ai/onnx/repo-docs/ExternalData.html
 """
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -28,6 +31,12 @@ from trtforge.errors import GraphError, Place
 CHUNK_BYTES = 16 << 20
 """How much of a tensor is handled at a time when its bytes are streamed."""
 
+HELD_BYTES = 64 << 10
+"""From this size on, initializers' bytes are held beside the model instead of inside it."""
+
+_HELD = "\0held:"
+"""Begins the location of held bytes; no file name has a NUL, so no file is ever meant."""
+
 _SUB_BYTE_BITS = {
     int(getattr(TensorProto, name)): bits
     for name, bits in (("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4), ("INT2", 2), ("UINT2", 2))
@@ -45,8 +54,15 @@ class Extent:
 
 
 def is_external(tensor: TensorProto) -> bool:
-    """Return whether the tensor's bytes are in another file."""
+    """Return whether the tensor's bytes are not in the tensor itself."""
     return tensor.data_location == TensorProto.EXTERNAL
+
+
+def is_held(tensor: TensorProto) -> bool:
+    """Return whether the tensor's bytes are held by the model's `ExternalFiles`, in no file."""
+    return is_external(tensor) and any(
+        entry.key == "location" and entry.value.startswith(_HELD) for entry in tensor.external_data
+    )
 
 
 def storage_bytes(tensor: TensorProto) -> int:
@@ -72,6 +88,11 @@ def numpy_dtype(data_type: int) -> "np.dtype[Any]":
         return np.dtype(helper.tensor_dtype_to_np_dtype(data_type))
     except (KeyError, ValueError, TypeError) as error:
         raise GraphError("TF0402", f"unknown ONNX element type {data_type}") from error
+
+
+def is_stored_as(values: np.ndarray, data_type: int) -> bool:
+    """Return whether an array's bytes are what ONNX stores for its values in that type."""
+    return data_type not in _SUB_BYTE_BITS and numpy_dtype(data_type) == values.dtype
 
 
 def extent_of(tensor: TensorProto) -> Extent:
@@ -138,7 +159,9 @@ def _external_error(tensor: TensorProto, what: str, hint: str | None = None) -> 
 
 
 class ExternalFiles:
-    """The external files of one model, mapped on first use.
+    """The bytes of one model's weights that are not in the model: external files, and held arrays.
+
+    Files are mapped on first use.
 
     Args:
         base_dir: the model's folder; None when the model has no external data.
@@ -147,6 +170,26 @@ class ExternalFiles:
     def __init__(self, base_dir: Path | None) -> None:
         self.base_dir = base_dir
         self._maps: dict[str, np.ndarray] = {}
+
+    def derived(self) -> "ExternalFiles":
+        """Return the files of a model made from this one; what it holds dies with it."""
+        child = ExternalFiles(self.base_dir)
+        child._maps.update(self._maps)
+        return child
+
+    def hold(self, array: np.ndarray) -> str:
+        """Keep an array's bytes; return the location that tensors refer to them by."""
+        location = f"{_HELD}{len(self._maps)}"
+        self._maps[location] = array.reshape(-1).view(np.uint8)
+        return location
+
+    def release(self) -> None:
+        """Give the mapped pages back to the system; they are read again when they are needed."""
+        if not hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            return
+        for owner in map(_owner, self._maps.values()):
+            if isinstance(owner, mmap.mmap):
+                owner.madvise(mmap.MADV_DONTNEED)
 
     def path(self, tensor: TensorProto) -> Path:
         """Return the file that holds the tensor's bytes.
@@ -191,8 +234,18 @@ class ExternalFiles:
             ) from error
 
 
+def _owner(array: Any) -> Any:
+    """What the memory of an array belongs to in the end."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array
+
+
 def tensor_array(tensor: TensorProto, files: ExternalFiles) -> np.ndarray:
     """Return a tensor's values, read-only; a view of the mapped file where that is possible.
+
+    The values of a tensor inside a model file begin where they begin there, at any byte: native
+    code that wants them aligned needs a copy (`np.require(array, requirements="A")`).
 
     Raises:
         GraphError: TF0404 for external data that cannot be had, TF0402 for inconsistent bytes.

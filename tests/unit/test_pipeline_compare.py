@@ -136,3 +136,20 @@ def test_inspect_tells_an_onnx_file(tmp_path: Path) -> None:
     assert facts["kind"] == "onnx"
     assert facts["operators"] == {"MatMul": 1}
     assert facts["initializer_bytes"] == 16 * 8 * 4
+
+
+def test_the_command_writes_a_page_and_junit_of_the_comparison_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from trtforge.cli.main import _run
+
+    original = str(linear(tmp_path / "a.onnx"))
+    page, junit = tmp_path / "page.html", tmp_path / "junit.xml"
+    args = ["verify", original, "--against", original, "--html", str(page), "--junit", str(junit)]
+    assert _run(args) == 0
+    assert "verdict: pass" in capfd.readouterr().out
+    text = page.read_text()
+    assert "Graph parity" in text
+    assert "Calibration" not in text
+    assert "attestation" not in text
+    assert 'failures="0" skipped="0"' in junit.read_text()

@@ -40,6 +40,7 @@ class ReportData:
         environment: label -> text: platform, library versions, GPU.
         timings: stage -> seconds; left out of the page when empty, so that pages stay comparable.
         missing: part's name (a field of this class) -> why it is absent.
+        comparison_only: this is a comparison and not a build: the other parts are left out.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ReportData:
     environment: Mapping[str, str] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    comparison_only: bool = False
 
     def why_missing(self, part: str) -> str:
         """Return the reason that a part is absent."""
@@ -94,7 +96,8 @@ def checks_of(data: ReportData) -> tuple[Check, ...]:
     checks = [_check("graph parity", data.graph_parity, data.why_missing("graph_parity"))]
     for target, report in data.engine_parity.items():
         checks.append(_check(f"engine parity: {target}", report, ""))
-    checks.append(_check("attestation", data.attest, data.why_missing("attest")))
+    if data.attest is not None or not data.comparison_only:
+        checks.append(_check("attestation", data.attest, data.why_missing("attest")))
     return tuple(checks)
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     help="What runs a single engine file.",
 )
 @click.option("--require-engine", is_flag=True, help="Exit 3 unless every engine was really run.")
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a report page."
+)
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML.")
 @common_options
 def verify(
@@ -39,6 +42,7 @@ def verify(
     samples: int | None,
     backend: str,
     require_engine: bool,
+    html: Path | None,
     junit: Path | None,
     as_json: bool,
     quiet: bool,
@@ -56,6 +60,8 @@ def verify(
     result = verify_candidate(candidate, options)
     if junit is not None:
         _write_junit(junit, result)
+    if html is not None:
+        _write_html(html, result)
     if as_json:
         print_json(VERIFY_SCHEMA, result.as_json())
     else:
@@ -121,3 +127,25 @@ def _write_junit(path: Path, result: "VerifyResult") -> None:
     from trtforge.report.junit import render_junit
 
     write_text(path, render_junit(str(result.candidate), dict(result.checks)))
+
+
+def _write_html(path: Path, result: "VerifyResult") -> None:
+    from trtforge.disk import write_text
+    from trtforge.report.data import ReportData
+    from trtforge.report.html import render_html
+
+    checks = {name: report.as_json() for name, report in result.checks.items()}
+    engines = {
+        name.removeprefix("engine:"): report
+        for name, report in checks.items()
+        if name.startswith("engine:")
+    }
+    data = ReportData(
+        name=result.candidate.name,
+        facts={"candidate": str(result.candidate), "kind": result.kind},
+        graph_parity=checks.get("graph"),
+        engine_parity=engines,
+        missing={"graph_parity": "not part of this comparison"},
+        comparison_only=True,
+    )
+    write_text(path, render_html(data))

@@ -134,3 +134,15 @@ def test_sizes(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_size(text)
+
+
+def test_prune_removes_what_failed_builds_left_once_it_is_old(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name, age_s in (("old", 2 * 86400), ("new", 60)):
+        folder = tmp_path / "builds" / name
+        folder.mkdir(parents=True)
+        (folder / "build.log").write_text("log")
+        for path in (folder / "build.log", folder):
+            os.utime(path, (time.time() - age_s, time.time() - age_s))
+    store.prune()
+    assert [path.name for path in (tmp_path / "builds").iterdir()] == ["new"]

@@ -26,6 +26,7 @@ from trtforge.errors import UsageError
 SCHEMA = "trtforge.store/1"
 ENTRY_FILE = "entry.json"
 LOCK_FILE = ".writer.lock"
+_A_BUILD_MAY_TAKE_S = 24 * 3600.0
 
 
 def canonical_json(value: Any) -> str:
@@ -208,7 +209,8 @@ class Store:
             unused_for_s: entries used within this many seconds are never removed.
 
         Returns:
-            (number of entries removed, bytes freed). Entries that a build holds are left.
+            (number of entries removed, bytes freed). Entries that a build holds are left. What
+            failed builds left is removed too once it is a day old.
         """
         rows = sorted(self.entries(), key=lambda row: row["used"])
         left = sum(row["bytes"] for row in rows)
@@ -221,7 +223,15 @@ class Store:
             with contextlib.suppress(Timeout), lock.acquire(timeout=0):
                 self._discard(self._folder(row["stage"], row["key"]))
                 removed, freed, left = removed + 1, freed + row["bytes"], left - row["bytes"]
+        self._remove_failed_builds(now - max(unused_for_s, _A_BUILD_MAY_TAKE_S))
         return removed, freed
+
+    def _remove_failed_builds(self, before: float) -> None:
+        """Remove the jobs and logs that failed builds left in `builds`."""
+        for folder in (self.root / "builds").glob("*"):
+            with contextlib.suppress(OSError):
+                if max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < before:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _folder(self, stage: str, key: str) -> Path:
         return self.root / "objects" / stage / key

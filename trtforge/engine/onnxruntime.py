@@ -4,10 +4,12 @@ It builds no engine. Polygraphy's runner executes; the session's options are our
 optimization unless asked for, since the optimizer changes what Q/DQ graphs compute.
 """
 
+import gc
 import importlib.metadata
 import importlib.util
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -22,15 +24,13 @@ from trtforge.engine.backend import (
     Outputs,
 )
 from trtforge.engine.environment import peak_rss_bytes
-from trtforge.errors import BuildError, Place
+from trtforge.errors import BuildError, ForgeError, Place
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model
 
 PROVIDERS = ("CPUExecutionProvider",)
-_SEVERITY_ERROR = 3  # Source: OrtLoggingLevel in onnxruntime_c_api.h
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
-_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class OnnxRuntimeBackend:
@@ -86,7 +86,8 @@ class OnnxRuntimeRunner:
     """Runs an ONNX model on the CPU.
 
     Args:
-        model: an ONNX file, or a Model in memory; external weights are read from their files.
+        model: an ONNX file, a Model in memory, or what makes one when the context is entered, so
+            that its weights are in memory no longer than that.
         name: what the runner is called in reports.
         optimize: let ONNX Runtime optimize the graph; off, it computes node by node as written.
         threads: threads per operator; None for one per core.
@@ -94,7 +95,7 @@ class OnnxRuntimeRunner:
 
     def __init__(
         self,
-        model: "Path | Model",
+        model: "Path | Model | Callable[[], Model]",
         *,
         name: str = "onnxruntime",
         optimize: bool = False,
@@ -124,6 +125,8 @@ class OnnxRuntimeRunner:
         trace: TracebackType | None,
     ) -> None:
         self._runner.deactivate()
+        del self._runner, self._weights
+        gc.collect()  # models that a graph was made of are in cycles with their weights
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -157,34 +160,22 @@ class OnnxRuntimeRunner:
         return Place(file=str(self._model)) if isinstance(self._model, Path) else None
 
     def _session(self) -> Any:
-        import onnxruntime
+        from trtforge.graph.execute import load_session
 
-        level = onnxruntime.GraphOptimizationLevel
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = (
-            level.ORT_ENABLE_ALL if self._optimize else level.ORT_DISABLE_ALL
-        )
-        options.log_severity_level = _SEVERITY_ERROR
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
+        model = self._model() if callable(self._model) else self._model
         try:
-            return onnxruntime.InferenceSession(
-                self._source(options), options, providers=list(PROVIDERS)
+            session, self._weights = load_session(
+                model, optimize=self._optimize, threads=self._threads
             )
+        except ForgeError:
+            raise
         except Exception as error:  # ONNX Runtime's exceptions have no base but Exception
             raise BuildError(
                 "TF0615",
-                f"onnxruntime {onnxruntime.__version__} refuses {self._file}: {_plain(error)}",
+                f"onnxruntime {_version()} refuses {self._file}: {_plain(error)}",
                 where=self._place,
             ) from error
-
-    def _source(self, options: Any) -> str | bytes:
-        if isinstance(self._model, Path):
-            return str(self._model)
-        if self._model.base_dir is not None:
-            options.add_session_config_entry(_WEIGHTS_FOLDER, str(self._model.base_dir))
-        serialized: bytes = self._model.proto.SerializeToString()
-        return serialized
+        return session
 
 
 def _version() -> str:

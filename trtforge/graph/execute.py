@@ -192,6 +192,8 @@ def _options(optimize: bool, threads: int | None) -> ort.SessionOptions:
     if not optimize:
         # Packed weights are a second copy of them; packing anew costs a few percent of a run.
         options.add_session_config_entry("session.disable_prepacking", "1")
+        # Planned memory is kept from run to run, for the largest shape, beside the arena's.
+        options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

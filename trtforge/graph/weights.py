@@ -34,6 +34,9 @@ CHUNK_BYTES = 16 << 20
 HELD_BYTES = 64 << 10
 """From this size on, initializers' bytes are held beside the model instead of inside it."""
 
+_MAPPED_BYTES = 64 << 20
+"""How much of the mapped files is looked at before the pages are given back."""
+
 _HELD = "\0held:"
 """Begins the location of held bytes; no file name has a NUL, so no file is ever meant."""
 
@@ -170,6 +173,7 @@ class ExternalFiles:
     def __init__(self, base_dir: Path | None) -> None:
         self.base_dir = base_dir
         self._maps: dict[str, np.ndarray] = {}
+        self._looked_at = 0
 
     def derived(self) -> "ExternalFiles":
         """Return the files of a model made from this one; what it holds dies with it."""
@@ -185,6 +189,7 @@ class ExternalFiles:
 
     def release(self) -> None:
         """Give the mapped pages back to the system; they are read again when they are needed."""
+        self._looked_at = 0
         if not hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
             return
         for owner in map(_owner, self._maps.values()):
@@ -204,6 +209,9 @@ class ExternalFiles:
     def view(self, tensor: TensorProto) -> np.ndarray:
         """Return the tensor's bytes as a read-only uint8 view of the mapped file.
 
+        Pages of earlier views may be given back to the system, which costs reading them again
+        where those are still used, and bounds the memory of all who go through the weights.
+
         Raises:
             GraphError: TF0404, the file is missing, outside the folder or too short.
         """
@@ -220,6 +228,9 @@ class ExternalFiles:
                 f"bytes {extent.offset}..{end} of {mapped.size}",
                 "the file is truncated or belongs to another model; export or copy it again",
             )
+        self._looked_at += extent.length
+        if self._looked_at > _MAPPED_BYTES:
+            self.release()
         return mapped[extent.offset : end]
 
     @staticmethod

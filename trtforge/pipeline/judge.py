@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from trtforge.engine.backend import Runner
     from trtforge.graph.data import ArrayData
 
+_HEAVY_BYTES = 32 << 20
+"""From this size on, a typed model and its original are not loaded at the same time."""
+
+_TURN_BYTES = 64 << 20
+"""Inputs and outputs that are kept while the two take turns; one session costs a second per GB."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -51,14 +57,18 @@ def judge_graph(question: Question, typed: Path) -> ParityReport:
     """Compare a typed ONNX with the original, every FP16/BF16 operator rounded exactly.
 
     ONNX Runtime's CPU provider computes FP16 graphs in FP32, so the typed graph runs through
-    `precision.emulate` (design.md section 2).
+    `precision.emulate` (design.md section 2). Heavy models take turns: only one of the two is in
+    memory at a time.
     """
     from trtforge.engine.onnxruntime import OnnxRuntimeRunner
-    from trtforge.graph.model import Model
+    from trtforge.graph.model import Model, source_files
     from trtforge.precision.emulate import emulate
 
-    candidate = emulate(Model.load(typed))
-    return _judge(question, OnnxRuntimeRunner(candidate, name=f"{typed.name} (emulated)"))
+    candidate = OnnxRuntimeRunner(
+        lambda: emulate(Model.load(typed)), name=f"{typed.name} (emulated)"
+    )
+    heavy = sum(file.stat().st_size for file in source_files(typed)) >= _HEAVY_BYTES
+    return _judge(question, candidate, _TURN_BYTES if heavy else None)
 
 
 def judge_engine(question: Question, engine: Path, backend: str) -> ParityReport:
@@ -73,21 +83,22 @@ def judge_engine(question: Question, engine: Path, backend: str) -> ParityReport
     return _judge(question, runner)
 
 
-def _judge(question: Question, candidate: "Runner") -> ParityReport:
+def _judge(question: Question, candidate: "Runner", turn_bytes: int | None = None) -> ParityReport:
     from trtforge.engine.onnxruntime import OnnxRuntimeRunner
     from trtforge.graph.model import Model
     from trtforge.verify.cases import cases_from
     from trtforge.verify.parity import compare
 
+    model = Model.load(question.reference)
     cases = cases_from(
         question.data,
         [(name, dict(shapes)) for name, shapes in question.corners.items()],
-        Model.load(question.reference),
+        model,
         seed=question.seed,
         limit=question.samples,
     )
-    reference = OnnxRuntimeRunner(question.reference, name=f"{question.reference.name} (original)")
-    return compare(reference, candidate, cases, question.tolerances)
+    reference = OnnxRuntimeRunner(model, name=f"{question.reference.name} (original)")
+    return compare(reference, candidate, cases, question.tolerances, turn_bytes=turn_bytes)
 
 
 def _bounds(tolerance: Tolerance) -> Bounds:

@@ -1,6 +1,7 @@
 """From a recipe to a bundle: runs the stages, shares the store, refuses to ship what failed."""
 
 import contextlib
+import gc
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -271,6 +272,7 @@ def _make(
             )
         except OSError as error:
             raise write_error(error, made, f"the result of stage {stage.name}") from error
+        gc.collect()  # a graph's nodes and tensors are in cycles, and its weights hang on them
         return job.store.put(stage.kind, document, made, time.monotonic() - started), note
 
 

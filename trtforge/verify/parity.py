@@ -7,7 +7,8 @@ with a little slack (`tolerance.CASE_SLACK_DB`), so that thousands of good rows 
 shape.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from trtforge.engine.backend import Runner
@@ -78,6 +79,8 @@ def compare(
     cases: Iterable[Case],
     tolerances: Tolerances,
     on_case: OnCase | None = None,
+    *,
+    turn_bytes: int | None = None,
 ) -> ParityReport:
     """Run both on every case and judge.
 
@@ -87,6 +90,9 @@ def compare(
         cases: used once, one at a time.
         tolerances: bounds by output.
         on_case: called before each case, to show progress.
+        turn_bytes: None keeps both sides entered throughout. Otherwise they take turns, and
+            never both are in memory: the reference runs on as many cases as fit, with their inputs
+            and outputs, in so many bytes (on one at least), then the candidate on the same.
 
     Returns:
         The report; its verdict is not_run when there was no case, no output, or an output of which
@@ -99,15 +105,55 @@ def compare(
         ForgeError: what the runners raise.
     """
     seen = _Seen()
-    with reference, candidate:
-        for case in cases:
-            if on_case is not None:
-                on_case(case)
-            expected = reference.infer(case.feeds)
-            if not seen.cases:
-                check_output_names(tolerances, expected)
-            seen.add(case, expected, candidate.infer(case.feeds))
+    asked = _Asked(reference, tolerances, on_case or (lambda case: None))
+    if turn_bytes is None:
+        with reference, candidate:
+            for case in cases:
+                seen.add(case, asked.about(case), candidate.infer(case.feeds))
+    else:
+        for turn in _turns(asked, cases, turn_bytes):
+            with candidate:
+                while turn:
+                    case, expected = turn.popleft()
+                    seen.add(case, expected, candidate.infer(case.feeds))
     return _report(seen, tolerances, reference.name, candidate.name)
+
+
+@dataclass
+class _Asked:
+    """The reference, and what is to be done around each of its answers."""
+
+    reference: Runner
+    tolerances: Tolerances
+    on_case: OnCase
+    answered: bool = False
+
+    def about(self, case: Case) -> Mapping[str, Array]:
+        self.on_case(case)
+        outputs = self.reference.infer(case.feeds)
+        if not self.answered:
+            check_output_names(self.tolerances, outputs)
+            self.answered = True
+        return outputs
+
+
+_Turn = deque[tuple[Case, Mapping[str, Array]]]
+
+
+def _turns(asked: _Asked, cases: Iterable[Case], turn_bytes: int) -> Iterator[_Turn]:
+    """Yield cases with the reference's outputs; between them the reference is left."""
+    rest = iter(cases)
+    case = next(rest, None)
+    while case is not None:
+        turn: _Turn = deque()
+        room = turn_bytes
+        with asked.reference:
+            while case is not None and (room > 0 or not turn):
+                outputs = asked.about(case)
+                turn.append((case, outputs))
+                room -= sum(array.nbytes for array in (*case.feeds.values(), *outputs.values()))
+                case = next(rest, None)
+        yield turn
 
 
 def _report(seen: _Seen, tolerances: Tolerances, reference: str, candidate: str) -> ParityReport:

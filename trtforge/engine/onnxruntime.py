@@ -4,7 +4,6 @@ It builds no engine. Polygraphy's runner executes; the session's options are our
 optimization unless asked for, since the optimizer changes what Q/DQ graphs compute.
 """
 
-import gc
 import importlib.metadata
 import importlib.util
 import re
@@ -25,6 +24,7 @@ from trtforge.engine.backend import (
 )
 from trtforge.engine.environment import peak_rss_bytes
 from trtforge.errors import BuildError, ForgeError, Place
+from trtforge.graph.memory import give_back
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model
@@ -126,7 +126,7 @@ class OnnxRuntimeRunner:
     ) -> None:
         self._runner.deactivate()
         del self._runner, self._weights
-        gc.collect()  # models that a graph was made of are in cycles with their weights
+        give_back()
 
     @property
     def input_names(self) -> tuple[str, ...]:

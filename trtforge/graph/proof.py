@@ -12,6 +12,7 @@ from onnx import TensorProto
 from trtforge.errors import GraphError
 from trtforge.graph.execute import Feeds, Session
 from trtforge.graph.inputs import Shapes, random_feeds
+from trtforge.graph.memory import give_back
 from trtforge.graph.model import Model
 from trtforge.graph.report import Proof
 from trtforge.graph.weights import model_nodes
@@ -40,6 +41,8 @@ class Reference:
         self._feeds = tuple(feeds)
         session = Session(model)
         self._outputs = [session.run(case) for case in self._feeds]
+        del session
+        give_back()
         self._min_sqnr_db = _MIN_SQNR_DB[_narrowest_type(model)]
 
     @property

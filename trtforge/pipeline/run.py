@@ -1,7 +1,6 @@
 """From a recipe to a bundle: runs the stages, shares the store, refuses to ship what failed."""
 
 import contextlib
-import gc
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from filelock import Timeout
 
 from trtforge.disk import write_error
 from trtforge.errors import ParityError, UsageError
+from trtforge.graph.memory import give_back
 from trtforge.pipeline.events import (
     Sink,
     StageFinished,
@@ -272,7 +272,7 @@ def _make(
             )
         except OSError as error:
             raise write_error(error, made, f"the result of stage {stage.name}") from error
-        gc.collect()  # a graph's nodes and tensors are in cycles, and its weights hang on them
+        give_back()
         return job.store.put(stage.kind, document, made, time.monotonic() - started), note
 
 

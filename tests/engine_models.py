@@ -165,3 +165,65 @@ def save(proto: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path
 def light_densenet() -> Path:
     """A network of the onnx package that takes the builder several seconds."""
     return Path(onnx.__file__).parent / "backend/test/data/light/light_densenet121.onnx"
+
+
+def unnamed_unsupported() -> onnx.ModelProto:
+    """Two nodes without names; TensorRT-RTX does not take the second."""
+    return model(
+        [
+            helper.make_node("Relu", ["x"], ["r"]),
+            helper.make_node("NonZero", ["r"], ["places"]),
+        ],
+        {"x": (TensorProto.FLOAT, [4, 8])},
+        {"places": (TensorProto.INT64, [2, "n"])},
+    )
+
+
+def image_bytes() -> onnx.ModelProto:
+    """A UINT8 image, transposed before it is cast."""
+    return model(
+        [
+            helper.make_node("Transpose", ["image"], ["t"], name="planes", perm=[0, 3, 1, 2]),
+            helper.make_node("Cast", ["t"], ["y"], name="cast", to=TensorProto.FLOAT),
+        ],
+        {"image": (TensorProto.UINT8, [1, 4, 4, 3])},
+        {"y": (TensorProto.FLOAT, [1, 3, 4, 4])},
+    )
+
+
+def suppression() -> onnx.ModelProto:
+    """NonMaxSuppression: parsed by TensorRT-RTX, but not built."""
+    return model(
+        [
+            helper.make_node("Relu", ["raw"], ["boxes"], name="relu"),
+            helper.make_node(
+                "NonMaxSuppression", ["boxes", "scores", "most", "iou"], ["chosen"], name="nms"
+            ),
+        ],
+        {"raw": (TensorProto.FLOAT, [1, 16, 4]), "scores": (TensorProto.FLOAT, [1, 2, 16])},
+        {"chosen": (TensorProto.INT64, ["n", 3])},
+        [
+            numpy_helper.from_array(np.array([5]), "most"),
+            numpy_helper.from_array(np.array([0.5], np.float32), "iou"),
+        ],
+    )
+
+
+def double_matmul() -> onnx.ModelProto:
+    """FP64 throughout."""
+    return model(
+        [helper.make_node("MatMul", ["x", "v"], ["y"], name="fc")],
+        {"x": (TensorProto.DOUBLE, [4, 8])},
+        {"y": (TensorProto.DOUBLE, [4, 16])},
+        [weights("v", (8, 16), np.float64)],
+    )
+
+
+def output_is_input() -> onnx.ModelProto:
+    """One output is an input itself."""
+    return model(
+        [helper.make_node("MatMul", ["x", "v"], ["y"], name="fc")],
+        {"x": (TensorProto.FLOAT, [4, 8])},
+        {"x": (TensorProto.FLOAT, [4, 8]), "y": (TensorProto.FLOAT, [4, 16])},
+        [weights("v", (8, 16))],
+    )

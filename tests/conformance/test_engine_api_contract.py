@@ -78,7 +78,7 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     ),
     "ILogger": dict.fromkeys(["log", "Severity"], ALL),
     "INetworkDefinition": dict.fromkeys(
-        ["get_input", "get_layer", "num_inputs", "num_layers", "num_outputs"], ALL
+        ["get_input", "get_layer", "get_output", "num_inputs", "num_layers", "num_outputs"], ALL
     ),
     "IOptimizationProfile": {"set_shape": ALL},
     "IProgressMonitor": dict.fromkeys(["phase_start", "step_complete", "phase_finish"], ALL),
@@ -121,6 +121,7 @@ OURS = {
     for name in [
         "network_flags",
         "parse",
+        "check_interface",
         "check_profiles",
         "make_attention_decomposable",
         "add_profiles",

@@ -21,12 +21,17 @@ from engine_models import (
     conv,
     conv_net,
     custom_operator,
+    double_matmul,
     fp8_matmul,
     fp16_conv,
+    image_bytes,
     light_densenet,
     matmul,
+    output_is_input,
     save,
     shape_input,
+    suppression,
+    unnamed_unsupported,
     unsupported_operator,
 )
 
@@ -220,7 +225,7 @@ def test_a_setting_that_the_library_drops_with_an_error_fails_the_build(tmp_path
     with pytest.raises(BuildError, match="builder optimization level") as caught:
         run_worker(Job(job.subject, job.command, job.log, 60, (job.program[0], str(script))))
     assert caught.value.code == "TF0608"
-    assert "cudaError" not in caught.value.details
+    assert "cudaError" not in f"{caught.value.message} {caught.value.details}"
     assert not (tmp_path / "model.engine").exists()
 
 
@@ -248,6 +253,55 @@ def test_parser_errors_name_node_operator_reason_and_remedy(tmp_path, make, word
     assert error.where.node in ("head/frob", "det", "q")
     assert error.hint
     assert "cudaError" not in str(error.message)
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "hint"),
+    [
+        (unnamed_unsupported, "NonZero node that makes 'places': the operator is not", "rewrite"),
+        (image_bytes, "Transpose node 'planes': TensorRT converts UINT8", "put the Cast"),
+        (suppression, "it has no implementation of layer 'nms", "end the model before"),
+    ],
+)
+def test_what_the_library_says_is_told_in_one_plain_line(tmp_path, make, words, hint):
+    error = refused(make(), tmp_path)
+    assert words in error.message
+    assert error.hint.startswith(hint)
+    assert "\n" not in error.message
+    assert "cudaError" not in error.message
+
+
+def interface(proto: onnx.ModelProto) -> dict[str, dict[str, str]]:
+    """Names and numpy dtypes of a model's inputs and outputs, as the pipeline states them."""
+    return {
+        side: {
+            value.name: str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+            for value in values
+        }
+        for side, values in (("inputs", proto.graph.input), ("outputs", proto.graph.output))
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "hint"),
+    [
+        (double_matmul, "input 'x' is float64, but the engine takes it as float32", "with a Cast"),
+        (output_is_input, "output 'x' is the input of that name itself", "Identity"),
+    ],
+)
+def test_an_engine_with_another_interface_than_the_model_is_refused(tmp_path, make, words, hint):
+    """The parser takes FP64 for FP32 and renames an input that is an output, without a word."""
+    proto = make()
+    error = refused(proto, tmp_path, **interface(proto))
+    assert error.code == "TF0616"
+    assert words in error.message
+    assert hint in error.hint
+
+
+def test_an_engine_with_the_models_interface_is_built(tmp_path):
+    proto = conv_net()
+    report = build(proto, tmp_path, profiles=(CONV_PROFILE,), **interface(proto))
+    assert report.engine_bytes > 0
 
 
 @pytest.mark.parametrize("content", [b"", b"hello world", bytes(4096)])

@@ -98,6 +98,18 @@ def test_verbose_lines_are_written_when_asked_for():
         ),
         ("OutOfMemory (Requested size was 8468736 bytes.)", BUILDER_REMEDIES, "8468736", "raise"),
         ("HW-specific datatypes: fp8_e4m3.", BUILDER_REMEDIES, "fp8", "8.9"),
+        (
+            "b_DQ: input has type Int32 but must have type FP8, FP4, Int4, Int8, or UInt8.",
+            PARSER_REMEDIES,
+            "it dequantizes Int32",
+            "QuantizeBias=False",
+        ),
+        (
+            "checks failed:\n\nError during shape inference of\n__r = reshape(/l/a.1), shape=(1)",
+            BUILDER_REMEDIES,
+            "the shape of reshape(/l/a.1)",
+            "keep LSTM",
+        ),
     ],
 )
 def test_messages_get_a_reason_and_a_remedy(message, remedies, reason, hint):
@@ -106,8 +118,10 @@ def test_messages_get_a_reason_and_a_remedy(message, remedies, reason, hint):
     assert hint in said[1]
 
 
-def test_an_unknown_message_is_passed_on_as_it_is():
+def test_an_unknown_message_is_passed_on_as_one_line():
     assert explain(" something new ", BUILDER_REMEDIES) == ("something new", None)
+    text = "first\n  second\n[checkMacros.cpp::catchCudaError::250] (cudaError 35: no driver)\n"
+    assert explain(text, PARSER_REMEDIES) == ("first second", None)
 
 
 @pytest.mark.parametrize(

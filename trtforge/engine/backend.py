@@ -6,7 +6,7 @@ command lines can speak of backends without loading one.
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
@@ -54,6 +54,9 @@ class BuildRequest:
         output: the engine file to write; it appears whole or not at all.
         log: where the builder's log goes; after a failure the job lies beside it.
         backend: a key of BACKENDS.
+        inputs: the model's inputs, name -> dtype as numpy and ml_dtypes write it; the engine must
+            have the same. Empty where they are not known: then nothing is compared.
+        outputs: the model's outputs, likewise.
         profiles: optimization profiles; empty for a model whose inputs are all static.
         compute_capabilities: GPUs to build for, e.g. ("8.6", "12.0"); tensorrt_rtx only; empty
             leaves the choice to the library's default.
@@ -71,6 +74,8 @@ class BuildRequest:
     workspace_mib: int | None = None
     tf32: bool = False
     timeout_s: float = 3600.0
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the request as plain JSON data; `from_json` reads it back."""
@@ -84,6 +89,8 @@ class BuildRequest:
             "workspace_mib": self.workspace_mib,
             "tf32": self.tf32,
             "timeout_s": self.timeout_s,
+            "inputs": dict(self.inputs),
+            "outputs": dict(self.outputs),
         }
 
     @classmethod
@@ -103,6 +110,8 @@ class BuildRequest:
             workspace_mib=data["workspace_mib"],
             tf32=data["tf32"],
             timeout_s=data["timeout_s"],
+            inputs=data["inputs"],
+            outputs=data["outputs"],
         )
 
 

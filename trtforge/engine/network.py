@@ -1,6 +1,6 @@
 """From an ONNX file to a network that the builder can take, or a message that says why not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def parse(trt: Any, network: Any, logger: Any, model: Path) -> Any:
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(model)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        raise _parse_error(trt, model.name, errors)
+        raise _parse_error(trt, model, errors)
     if network.num_outputs == 0:
         raise BuildError(
             "TF0604",
@@ -45,20 +45,33 @@ def parse(trt: Any, network: Any, logger: Any, model: Path) -> Any:
     return parser
 
 
-def _parse_error(trt: Any, file: str, errors: Sequence[Any]) -> BuildError:
+def _parse_error(trt: Any, model: Path, errors: Sequence[Any]) -> BuildError:
+    file = model.name
     if not errors:
         return BuildError("TF0604", f"{trt.__name__} cannot parse {file}", where=Place(file=file))
     first = errors[0]
+    said = [_line(error) for error in errors[:_MOST_PROBLEMS]]
     reason, hint = explain(first.desc(), PARSER_REMEDIES)
-    node = _node(first)
+    node = _node(first) if first.node_name() else _unnamed_node(model, first)
     subject = f"{first.node_operator()} node {node}" if first.node() >= 0 else "the graph"
     return BuildError(
         "TF0604",
         f"{trt.__name__} {trt.__version__} cannot take {subject}: {reason} ({first.code().name})",
         hint=hint or f"rewrite it with operators that {trt.__name__} supports",
         where=Place(file=file, node=first.node_name() or None),
-        details="\n".join(_line(error) for error in errors[:_MOST_PROBLEMS]),
+        details=None if len(said) == 1 and reason in said[0] else "\n".join(said),
     )
+
+
+def _unnamed_node(model: Path, error: Any) -> str:
+    """Tell a node without a name by its first output; the parser only counts nodes."""
+    import onnx
+
+    nodes = onnx.load(model, load_external_data=False).graph.node
+    index = error.node()
+    if index >= len(nodes) or nodes[index].op_type != error.node_operator():
+        return _node(error)  # it lies in a subgraph or a function
+    return f"that makes '{next(filter(None, nodes[index].output), '')}'"
 
 
 def _node(error: Any) -> str:
@@ -69,6 +82,53 @@ def _line(error: Any) -> str:
     inside = "".join(f" in {frame}" for frame in error.local_function_stack())
     operator = f" [{error.node_operator()}]" if error.node_operator() else ""
     return f"{error.code().name}: node {_node(error)}{operator}{inside}: {error.desc().strip()}"
+
+
+def check_interface(
+    network: Any, inputs: Mapping[str, str], outputs: Mapping[str, str], file: str
+) -> None:
+    """Hold the network's inputs and outputs against the model's, which the bundle promises.
+
+    The parser renames an input that is an output too, and takes FP64 for FP32, both silently.
+
+    Args:
+        network: the parsed network.
+        inputs: the model's inputs, name -> dtype; empty when not known.
+        outputs: the model's outputs, likewise.
+        file: the model's name, for messages.
+
+    Raises:
+        BuildError: the engine would have another interface than the model.
+    """
+    if both := [name for name in outputs if name in inputs]:
+        raise BuildError(
+            "TF0616",
+            f"output '{both[0]}' is the input of that name itself, which an engine cannot have",
+            hint="remove that output, or give it a name of its own by an Identity node",
+            where=Place(file=file, node=both[0]),
+        )
+    sides = (
+        ("input", inputs, [network.get_input(index) for index in range(network.num_inputs)]),
+        ("output", outputs, [network.get_output(index) for index in range(network.num_outputs)]),
+    )
+    for side, wanted, tensors in sides:
+        built = {facts["name"]: facts["dtype"] for facts in map(tensor_facts, tensors)}
+        for name, dtype in wanted.items():
+            if built.get(name) != dtype:
+                raise _other_interface(side, name, dtype, built.get(name), file)
+
+
+def _other_interface(side: str, name: str, dtype: str, built: str | None, file: str) -> BuildError:
+    becomes = "has no such tensor" if built is None else f"takes it as {built}"
+    way = "from" if side == "output" else "to"
+    return BuildError(
+        "TF0616",
+        f"{side} '{name}' is {dtype}, but the engine {becomes}",
+        hint=f"declare it as a type that TensorRT has, with a Cast {way} {dtype} inside the model"
+        if built is not None
+        else f"remove the {side} from the model: nothing in it depends on it",
+        where=Place(file=file, node=name),
+    )
 
 
 def check_profiles(network: Any, profiles: ProfileShapes, file: str) -> None:

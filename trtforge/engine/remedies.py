@@ -3,10 +3,16 @@
 import re
 from dataclasses import dataclass
 
+_NO_GPU = re.compile(r"catchCudaError.*cudaError 35\b")
+"""What TensorRT-RTX adds to messages on a machine without an NVIDIA driver."""
+
 
 @dataclass(frozen=True)
 class Remedy:
-    """What to do about a message; `reason` replaces a text that says nothing to the user."""
+    r"""What to do about a message.
+
+    `reason` replaces a text that says nothing to the user; \1 in it is the pattern's first group.
+    """
 
     pattern: str
     hint: str
@@ -26,8 +32,24 @@ PARSER_REMEDIES: tuple[Remedy, ...] = (
         "quantization with a zero point other than 0 is not supported",
     ),
     Remedy(
-        r"must have type FP8, FP4, Int4, Int8, or UInt8",
+        r"input has type (\w+) but must have type FP8, FP4, Int4, Int8, or UInt8",
         "leave biases unquantized (ONNX Runtime's quantizer: extra_options QuantizeBias=False)",
+        r"it dequantizes \1, and only FP8, FP4, INT4, INT8 and UINT8 can be",
+    ),
+    Remedy(
+        r"input has type UInt8 but must have type",
+        "put the Cast to a float type first, right behind the input",
+        "TensorRT converts UINT8 and does nothing else with it",
+    ),
+    Remedy(
+        r"operator in training mode",
+        "export the model for inference, in PyTorch after `model.eval()`",
+        "the operator is in training mode",
+    ),
+    Remedy(
+        r"was not found in plugin registry",
+        "rewrite it with supported operators, or end the model before it and do the rest outside",
+        "the operator is not supported by this version",
     ),
     Remedy(
         r"Failed to import initializer",
@@ -69,6 +91,17 @@ BUILDER_REMEDIES: tuple[Remedy, ...] = (
         r"not supported by a dedicated kernel",
         "use fp16 or bf16 for Attention, or export it as MatMul and Softmax (opset 22 or older)",
     ),
+    Remedy(
+        r"Assertion !layerImpls\.empty\(\) failed\. (\S+) has no runners that implement it",
+        "end the model before this layer and do the rest outside of the engine",
+        r"it has no implementation of layer '\1'",
+    ),
+    Remedy(
+        r"Error during shape inference of\s+\S+ = (\w+)\(([^)\s]*)\)",
+        "try another precision.type, or precision.keep for the layers around it (in BF16 stacked "
+        "recurrent layers: keep LSTM in fp32)",
+        r"its compiler loses the shape of \1(\2)",
+    ),
     Remedy(r"libnvinfer_lean", "the lean runtime is not part of this package"),
 )
 
@@ -76,6 +109,13 @@ BUILDER_REMEDIES: tuple[Remedy, ...] = (
 def explain(message: str, remedies: tuple[Remedy, ...]) -> tuple[str, str | None]:
     """Return the reason to show for `message` and the remedy, None where none is known."""
     for remedy in remedies:
-        if re.search(remedy.pattern, message.strip()):
-            return remedy.reason or message.strip(), remedy.hint
-    return message.strip(), None
+        if found := re.search(remedy.pattern, message.strip()):
+            reason = found.expand(remedy.reason) if remedy.reason else _one_line(message)
+            return reason, remedy.hint
+    return _one_line(message), None
+
+
+def _one_line(message: str) -> str:
+    """Return a message without its line ends, and without its lines about the missing GPU."""
+    lines = [" ".join(line.split()) for line in message.splitlines()]
+    return " ".join(line for line in lines if line and not _NO_GPU.search(line))

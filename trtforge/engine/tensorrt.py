@@ -122,6 +122,7 @@ def _create_builder(trt: Any, flavour: Flavour, logger: Any, book: LogBook) -> A
 
 def _configure(build: _Build, definition: Any, described: tuple[dict[str, Any], ...]) -> Any:
     request, trt = (build.request, build.trt)
+    network.check_interface(definition, request.inputs, request.outputs, request.onnx.name)
     network.check_profiles(definition, request.profiles, request.onnx.name)
     network.make_attention_decomposable(trt, definition)
     config = build.builder.create_builder_config()
@@ -184,7 +185,7 @@ def _build_error(build: _Build) -> BuildError:
         f"{build.request.onnx.name}: {reason}",
         hint=hint,
         where=Place(file=build.request.onnx.name),
-        details="\n".join(said) or None,
+        details=None if said == [reason] else "\n".join(said) or None,
     )
 
 

@@ -26,7 +26,7 @@ class BuildStage:
 
     target: Target
     kind: str = "build"
-    version: int = 1
+    version: int = 2
 
     @property
     def name(self) -> str:
@@ -35,7 +35,7 @@ class BuildStage:
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:
-        """The typed model, and the contract for static inputs' shapes."""
+        """The typed model, and the contract that the engine must keep."""
         return {"precision": ("model.onnx*",), "import": ("contract.json",)}
 
     def facts(self, job: Job) -> dict[str, Any]:
@@ -62,6 +62,7 @@ class BuildStage:
         """
         onnx = inputs["precision"].file("model.onnx")
         folder = self._workplace(job, inputs)
+        contract = inputs["import"].json("contract.json")
         request = BuildRequest(
             onnx=onnx,
             output=folder / "model.engine",
@@ -72,6 +73,8 @@ class BuildStage:
             workspace_mib=self.target.workspace_mib,
             tf32=self.target.tf32,
             timeout_s=self.target.timeout_s,
+            inputs={spec["name"]: spec["dtype"] for spec in contract["inputs"]},
+            outputs={spec["name"]: spec["dtype"] for spec in contract["outputs"]},
         )
         report = get_backend(self.target.backend).build(request, progress)
         facts = report.as_json()

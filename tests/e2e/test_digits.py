@@ -99,6 +99,7 @@ def test_parity_out_of_tolerance_ships_nothing_and_keeps_the_report(
     )
     run.assert_clean_failure(5)
     assert "graph parity" in run.stderr
+    assert "calibration.method minmax" in run.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["digits-int8.failed"]
     assert (tmp_path / "digits-int8.failed" / "report.html").stat().st_size > 1000
 
@@ -155,3 +156,18 @@ def test_a_changed_byte_in_a_bundle_is_exit_7(digits: Path, store: Path, tmp_pat
         run = trtforge(*arguments, store=store)
         run.assert_clean_failure(7)
         assert "engines/rtx/model.engine" in run.stderr
+
+
+def test_a_keep_rule_that_does_nothing_is_warned_of_on_every_build(
+    digits: Path, store: Path, tmp_path: Path
+) -> None:
+    change = "precision.keep=[{name: /haed/*}]"
+    command = ["build", digits / "fp16.yaml", "--out", tmp_path, "--set", change]
+    for outcome in ("made now", "from the store"):
+        run = trtforge(*command, "-q", store=store)
+        assert run.status == 0, run.stderr
+        assert run.stderr.startswith("warning: the keep rule {name: /haed/*"), outcome
+    run = trtforge(*command, "--json", store=store)
+    (result,) = json.loads(run.stdout)["builds"]
+    assert result["warnings"] == ["the keep rule {name: /haed/*, type: fp32} selects no node"]
+    assert set(result["macs"]) == {"fp16"}

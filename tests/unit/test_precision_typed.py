@@ -6,13 +6,18 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+from models_precision import Net
+from onnx import TensorProto
 from precision_samples import SHAPES, check_typed, fidelity, net, ranges
 
 from trtforge.errors import DataError, GraphError
 from trtforge.graph.inputs import random_feeds
 from trtforge.precision.attest import attest
 from trtforge.precision.cast import TypedModel, typed
+from trtforge.precision.quantize import QuantizeReport
+from trtforge.precision.shortfall import quantize_shortfall
 from trtforge.recipe.schema import Precision
 
 TYPES, QUANTIZED = ("fp32", "fp16", "bf16"), ("none", "int8", "fp8")
@@ -83,3 +88,26 @@ def test_a_keep_rule_that_selects_nothing_is_warned_about() -> None:
     precision = Precision.model_validate({"type": "fp16", "keep": keep})
     warnings = typed(net("transformer"), None, precision).warnings
     assert warnings == ("the keep rule {name: /haed/*, type: fp32} selects no node",)
+
+
+def test_a_type_that_no_node_got_is_warned_about() -> None:
+    model = Net()
+    x = model.input("x", [2, 8], TensorProto.FLOAT16)
+    model.const("w", np.ones((8, 4)), np.float16)
+    model.op("MatMul", [x, "w"], "y")
+    model.output("y", [2, 4], TensorProto.FLOAT16)
+    half = model.model()
+    as_it_is = typed(half, None, Precision(type="fp32")).warnings
+    assert len(as_it_is) == 1
+    assert "1 node computes in fp16 in the model itself" in as_it_is[0]
+    assert typed(half, None, Precision(type="fp16")).warnings == ()
+    empty = ranges("cnn").model_copy(update={"ranges": {}, "warnings": ()})
+    precision = Precision(type="fp16", quantize="int8")
+    (nothing,) = typed(half, empty, precision).warnings
+    assert nothing == ("nothing is quantized to int8: its operands are not FP32 (MatMul 'n_y')")
+    (control,) = quantize_shortfall(QuantizeReport("int8", ()))
+    assert "control flow" in control
+    all_kept = Precision.model_validate({"type": "bf16", "keep": [{"name": "*"}]})
+    (kept,) = typed(net("cnn"), None, all_kept).warnings
+    assert kept.startswith("nothing computes in bf16: the keep rule {name: *, type: fp32}")
+    assert "more)" in kept

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from trtforge.pipeline.events import (
     ignore,
 )
 from trtforge.pipeline.plan import recipe_id, stages_of, why_missed
+from trtforge.pipeline.remedy import failures, remedy
 from trtforge.pipeline.shipping import keep_failure_report, ship
 from trtforge.pipeline.stage import Job, Stage, key_document
 from trtforge.pipeline.store import Entry, Store, default_root, digest_of
@@ -67,11 +68,15 @@ class BuildResult:
         bundle: the bundle's folder.
         verdicts: graph parity, engine parity by target, attestation.
         stages: one row per stage, in order.
+        macs: multiply-accumulates of the typed graph, by the type they compute in.
+        warnings: what the user should know, but that failed nothing.
     """
 
     bundle: Path
     verdicts: Mapping[str, Any]
     stages: tuple[StageRow, ...]
+    macs: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain JSON data."""
@@ -79,6 +84,8 @@ class BuildResult:
             "bundle": str(self.bundle),
             "verdicts": self.verdicts,
             "stages": [vars(row) for row in self.stages],
+            "macs": dict(self.macs),
+            "warnings": list(self.warnings),
         }
 
     def verdict_lines(self) -> list[str]:
@@ -93,8 +100,9 @@ class BuildResult:
         for target, report in self.verdicts["engine_parity"].items():
             lines.append(_verdict_line(f"engine parity, {target}", report))
         lines.append(_verdict_line("attest", attest))
-        lines.append(f"quantized MACs: {attest['quantized_macs_share']:.1%}")
-        return lines
+        if share := attest["quantized_macs_share"]:
+            return [*lines, f"quantized MACs: {share:.1%}"]
+        return [*lines, f"MACs: {_shares(self.macs)}"]
 
 
 def build(
@@ -136,19 +144,25 @@ def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Bu
     entries, rows = run_stages(job, stages_of(job.recipe), options)
     started = time.monotonic()
     verdicts = entries["verify"].json("parity.json")
-    if failures := _failures(verdicts):
+    if failed := failures(verdicts):
         folder = keep_failure_report(job, entries, options.out)
         raise ParityError(
             "TF0701",
-            f"'{job.recipe.name}' is not shipped: {'; '.join(failures)}",
-            f"the report is {folder / 'report.html'}; loosen `verify` only if you know why",
+            f"'{job.recipe.name}' is not shipped: {'; '.join(failed)}",
+            f"{remedy(job.recipe, verdicts)}; the report is {folder / 'report.html'}",
         )
     shipped = ship(job, entries, {row.name: row.seconds for row in rows}, options.out)
     seconds = time.monotonic() - started
     outcome = "hit" if shipped.kept else "ran"
     note = f"{shipped.bytes / 1e6:.1f} MB"
     emit(StageFinished("bundle", "hit" if shipped.kept else "ran", seconds, note))
-    return BuildResult(shipped.path, verdicts, (*rows, StageRow("bundle", outcome, seconds)))
+    return BuildResult(
+        shipped.path,
+        verdicts,
+        (*rows, StageRow("bundle", outcome, seconds)),
+        entries["precision"].json("attest.json")["macs"],
+        _warnings_of(entries["precision"]),
+    )
 
 
 def calibrate_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> tuple[Path, ...]:
@@ -209,6 +223,9 @@ def run_stages(
                 pool.shutdown(wait=False, cancel_futures=True)
         for stage, (entry, row) in zip(group, results, strict=True):
             entries[stage.name] = entry
+            if stage.kind == "precision":
+                for text in _warnings_of(entry):
+                    job.emit(Warned(text))
             documents[stage.name] = dict(entry.document)
             rows.append(row)
         job.store.remember(recipe_id(job), documents)
@@ -292,15 +309,18 @@ def _with_targets(loaded: LoadedRecipe, names: Sequence[str]) -> Recipe:
     return recipe.model_copy(update={"targets": kept})
 
 
-def _failures(verdicts: Mapping[str, Any]) -> list[str]:
-    """Return what failed, one phrase each."""
-    named = {"graph parity": verdicts["graph_parity"], "attest": verdicts["attest"]}
-    named |= {f"engine parity, {name}": r for name, r in verdicts["engine_parity"].items()}
-    return [
-        f"{name}: {report.get('reason') or 'failed'}"
-        for name, report in named.items()
-        if report["verdict"] == "fail"
-    ]
+def _warnings_of(precision: Entry) -> tuple[str, ...]:
+    """Return what the typing of the graph warned of, now or when it was stored."""
+    return tuple(precision.json("precision.json")["warnings"])
+
+
+def _shares(amounts: Mapping[str, int]) -> str:
+    """Return `97.1% fp16, 2.9% fp32`, the largest first."""
+    total = sum(amounts.values())
+    if not total:
+        return "none"
+    largest_first = sorted(amounts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{amount / total:.1%} {kind}" for kind, amount in largest_first)
 
 
 def _verdict_line(name: str, report: Mapping[str, Any]) -> str:

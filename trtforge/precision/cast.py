@@ -18,6 +18,7 @@ from trtforge.precision.placement import Placement, place
 from trtforge.precision.quantize import QuantizeReport, quantize
 from trtforge.precision.retype import Retyper
 from trtforge.precision.rules import describe, unmatched
+from trtforge.precision.shortfall import cast_shortfall, narrower_already, quantize_shortfall
 from trtforge.precision.typeinfo import element_types
 from trtforge.recipe.schema import Precision
 
@@ -73,7 +74,8 @@ class TypedModel:
         model: the result.
         quantize: what was quantized.
         cast: what was cast.
-        warnings: what a user should look at, such as keep rules that select nothing.
+        warnings: what a user should look at, such as keep rules that select nothing, or a type
+            that was asked for and that no node has.
     """
 
     model: Model
@@ -114,15 +116,20 @@ def typed(model: Model, cache: CalibrationCache | None, precision: Precision) ->
         quantized, quantize_report = quantize(model, cache, precision)
     observed = {name: r.observed_amax for name, r in cache.ranges.items()} if cache else {}
     result, cast_report = cast(quantized, precision, observed)
-    return TypedModel(result, quantize_report, cast_report, _warnings(model, cache, precision))
+    kept = [(one.op, one.node, one.reason) for one in cast_report.decisions]
+    warnings = (
+        *_idle_rules(model, precision),
+        *quantize_shortfall(quantize_report),
+        *cast_shortfall(cast_report.nodes, kept, precision),
+        *narrower_already(model, precision),
+        *(cache.warnings if cache is not None else ()),
+    )
+    return TypedModel(result, quantize_report, cast_report, warnings)
 
 
-def _warnings(
-    model: Model, cache: CalibrationCache | None, precision: Precision
-) -> tuple[str, ...]:
+def _idle_rules(model: Model, precision: Precision) -> list[str]:
     nodes = [(node.op_type, node.name) for node in model.proto.graph.node]
-    idle = [f"the {describe(rule)} selects no node" for rule in unmatched(nodes, precision.keep)]
-    return (*idle, *(cache.warnings if cache is not None else ()))
+    return [f"the {describe(rule)} selects no node" for rule in unmatched(nodes, precision.keep)]
 
 
 def cast(

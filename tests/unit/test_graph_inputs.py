@@ -139,6 +139,21 @@ def test_every_problem_of_the_profiles_at_once() -> None:
     assert [path for path, _, _ in check_profiles(CONTRACT, [])] == [("shapes",)]
 
 
+def test_dimensions_of_one_name_must_be_equal_in_each_bound() -> None:
+    contract = IoContract(
+        (TensorSpec("ids", "int64", ("N", "S")), TensorSpec("mask", "int64", ("N", None))), ()
+    )
+    ids = span((1, 4), (4, 16), (8, 64))
+    assert check_profiles(contract, [{"ids": ids, "mask": span((1, 9), (4, 9), (8, 9))}]) == []
+    found = check_profiles(contract, [{"ids": ids, "mask": span((1, 4), (2, 16), (8, 64))}])
+    assert [path for path, _, _ in found] == [("shapes", 0, "mask", "opt")]
+    assert found[0][1] == (
+        "dimension 0 of 'mask' is 2 and dimension 0 of 'ids' is 4, but the model calls both 'N'"
+    )
+    crooked = check_profiles(CONTRACT, [{"image": span((1, 3, 8, 8), (1, 3, 8, 9), (1, 3, 9, 9))}])
+    assert [path for path, _, _ in crooked] == [("shapes", 0, "image", "opt")]
+
+
 # Running
 
 

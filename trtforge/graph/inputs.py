@@ -155,7 +155,8 @@ def check_profiles(
 
     Returns:
         (path in the recipe, message, hint) of each problem: unknown input names, wrong ranks,
-        dimensions that the model fixes otherwise, dynamic inputs without a range.
+        dimensions that the model fixes otherwise, dimensions of one name that are not equal (ONNX
+        IR, "Static tensor shapes": a name is one size), dynamic inputs without a range.
     """
     problems: list[ShapeProblem] = []
     if not profiles:
@@ -169,6 +170,7 @@ def check_profiles(
                 problems.append((path, message, did_you_mean(name, known)))
             else:
                 problems.extend(_range_problems(path, known[name], shape_range))
+        problems.extend(_unequal_names(("shapes", index), known, profile))
         problems.extend(
             _lacking((index,), spec)
             for spec in contract.inputs
@@ -207,6 +209,31 @@ def _range_problems(
                     f"dimension {axis} of '{spec.name}' is {dim} in the model, {asked} here",
                     f"the model declares {_dims_text(spec)}",
                 )
+
+
+def _unequal_names(
+    path: tuple[str | int, ...],
+    known: Mapping[str, TensorSpec],
+    profile: Mapping[str, ShapeRange],
+) -> Iterable[ShapeProblem]:
+    for which in _BOUNDS:
+        first: dict[str, tuple[str, int, int]] = {}
+        for name, shape_range in profile.items():
+            shape = getattr(shape_range, which)
+            if name not in known or len(shape) != len(known[name].dims):
+                continue
+            for axis, (dim, size) in enumerate(zip(known[name].dims, shape, strict=True)):
+                if not isinstance(dim, str):
+                    continue
+                other, there, same = first.setdefault(dim, (name, axis, size))
+                if size != same:
+                    yield (
+                        (*path, name, which),
+                        f"dimension {axis} of '{name}' is {size} and dimension {there} of "
+                        f"'{other}' is {same}, but the model calls both '{dim}'",
+                        "give both the same size; if they may differ, export the model with "
+                        "different names for them",
+                    )
 
 
 def _dims_text(spec: TensorSpec) -> str:

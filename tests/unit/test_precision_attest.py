@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from models_precision import INT64, Net
+from models_precision import BOOL, FLOAT, INT64, Net
 from onnx import helper
 from precision_samples import SHAPES, net, ranges
 
 from trtforge.errors import GraphError
+from trtforge.graph.model import Model
 from trtforge.precision.attest import attest
 from trtforge.precision.cast import cast, typed
 from trtforge.recipe.schema import Precision
@@ -109,3 +110,52 @@ def test_recurrent_layers_count_as_well() -> None:
     model.output("last", [1, 3, 8])
     source = model.model()
     assert attest(source, {}).macs == {"fp32": 7 * 3 * 32 * (4 + 8)}
+
+
+def looped(inner: list, state: tuple = ("N", 4)) -> Model:
+    """A Loop of 3 iterations over `inner`, whose nodes make 's_out' from 's_in'."""
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go_in"], ["go_out"]), *inner],
+        "body",
+        [info("i", INT64, []), info("go_in", BOOL, []), info("s_in", FLOAT, None)],
+        [info("go_out", BOOL, []), info("s_out", FLOAT, None)],
+    )
+    model = Net()
+    x = model.input("x", state)
+    model.const("trips", 3, np.int64)
+    model.const("go", True, np.bool_)
+    model.const("zero", [0], np.int64)
+    model.weight("w", 4, 4)
+    model.nodes.append(helper.make_node("Loop", ["trips", "go", x], ["y"], "loop", body=body))
+    model.output("y", state)
+    return model.model()
+
+
+def test_macs_in_the_body_of_a_loop_are_those_of_its_first_iteration() -> None:
+    step = helper.make_node("MatMul", ["s_in", "w"], ["s_out"], "step")
+    assert attest(looped([step]), {"x": (5, 4)}).macs == {"fp32": 5 * 4 * 4}
+
+
+def test_macs_in_a_scan_inside_a_loop_are_found_too() -> None:
+    info = helper.make_tensor_value_info
+    row = helper.make_graph(
+        [
+            helper.make_node("Unsqueeze", ["part", "zero"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "w"], ["turned"], "row"),
+            helper.make_node("Squeeze", ["turned", "zero"], ["made"]),
+            helper.make_node("Add", ["sum_in", "made"], ["sum_out"]),
+        ],
+        "row",
+        [info("sum_in", FLOAT, None), info("part", FLOAT, None)],
+        [info("sum_out", FLOAT, None), info("made", FLOAT, None)],
+    )
+    model = looped(
+        [
+            helper.make_node("ReduceSum", ["s_in", "zero"], ["start"], keepdims=0),
+            helper.make_node(
+                "Scan", ["start", "s_in"], ["total", "s_out"], "scan", body=row, num_scan_inputs=1
+            ),
+        ]
+    )
+    assert attest(model, {"x": (5, 4)}).macs == {"fp32": 4 * 4}

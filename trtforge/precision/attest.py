@@ -13,6 +13,7 @@ from trtforge.errors import GraphError, Place
 from trtforge.graph.execute import Session
 from trtforge.graph.inputs import random_feeds
 from trtforge.graph.model import Model
+from trtforge.precision.bodies import known_shapes, with_body_shapes
 from trtforge.precision.emulate import emulate
 from trtforge.precision.macs import MACS, OPERANDS
 from trtforge.precision.opgroups import CONVERTERS, MULTIPLY_ACCUMULATE
@@ -95,7 +96,7 @@ def attest(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Attestation:
     Raises:
         GraphError: a shape is missing or does not fit (TF0533).
     """
-    proto = infer(model.proto, fixed=shapes)
+    proto = with_body_shapes(infer(model.proto, fixed=shapes))
     counter = _Counter(model, dict(shapes))
     per_node = tuple(counter.count(proto.graph))
     weights: Counter[str] = Counter()
@@ -166,16 +167,11 @@ class _Counter:
     def _read_scope(self, graph: GraphProto) -> None:
         for tensor in graph.initializer:
             self._types[tensor.name] = tensor.data_type
-            self._shapes[tensor.name] = tuple(tensor.dims)
         for value in (*graph.input, *graph.value_info, *graph.output):
             tensor_type = value.type.tensor_type
             if tensor_type.elem_type:
                 self._types[value.name] = tensor_type.elem_type
-            dims = [
-                dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor_type.shape.dim
-            ]
-            if tensor_type.HasField("shape") and -1 not in dims:
-                self._shapes[value.name] = tuple(dims)
+        self._shapes.update(known_shapes(graph))
 
     def _type_of(self, node: NodeProto) -> str:
         if node.op_type in MULTIPLY_ACCUMULATE:

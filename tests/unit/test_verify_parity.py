@@ -433,3 +433,64 @@ def test_the_keys_of_the_json_are_those_of_format_1():
     ]
     assert list(output["cases"][0]) == ["name", "group", "metrics"]
     assert list(data["accuracy"]) == ["output", "reference", "candidate", "samples"]
+
+
+def mixed_cases():
+    return [
+        case(BATCH, name="data 0..15", labels=np.arange(16) % 4),
+        case(BATCH[:3] * 2, name="data 16..18", rows=2),
+        case(BATCH[:1], "corner", "corner min"),
+        case(BATCH * 5, "random", "random"),
+    ]
+
+
+@pytest.mark.parametrize("turn_bytes", [0, 1, 700, 10**9])
+@pytest.mark.parametrize("candidate", [identity, plus(0.02), plus(1.0)])
+def test_taking_turns_gives_the_same_report(candidate, turn_bytes):
+    asked = tolerances(sqnr_db=30)
+    together = judge(candidate, mixed_cases(), asked)
+    sides = (FunctionRunner(identity, "reference"), FunctionRunner(candidate, "candidate"))
+    in_turns = compare(*sides, iter(mixed_cases()), asked, turn_bytes=turn_bytes)
+    assert in_turns.as_json() == together.as_json()
+    assert [side.calls for side in sides] == [4, 4]
+
+
+@pytest.mark.parametrize(("turn_bytes", "turns"), [(0, 4), (1, 4), (600, 2), (10**9, 1)])
+def test_in_turns_only_one_side_is_entered_at_a_time(turn_bytes, turns):
+    entered = []
+
+    class Exclusive(FunctionRunner):
+        def __enter__(self):
+            assert sum(side.open for side in sides) == 0
+            entered.append(self.name)
+            return super().__enter__()
+
+    sides = (Exclusive(identity, "reference"), Exclusive(plus(0.01), "candidate"))
+    told = []
+    report = compare(
+        *sides,
+        mixed_cases(),
+        tolerances(),
+        lambda one: told.append(one.name),
+        turn_bytes=turn_bytes,
+    )
+    assert report.cases == {"data": 2, "corner": 1, "random": 1}
+    assert entered == ["reference", "candidate"] * turns
+    assert told == [one.name for one in mixed_cases()]
+    assert all(side.open == 0 for side in sides)
+
+
+def test_in_turns_no_case_enters_nothing():
+    sides = (FunctionRunner(identity), FunctionRunner(identity))
+    report = compare(*sides, [], tolerances(), turn_bytes=10**6)
+    assert (report.verdict, [side.calls for side in sides]) == ("not_run", [0, 0])
+
+
+@pytest.mark.parametrize("turn_bytes", [None, 10**6])
+def test_a_tolerance_for_an_unknown_output_is_refused_at_the_first_case(turn_bytes):
+    reference, candidate = FunctionRunner(identity), FunctionRunner(identity)
+    asked = Tolerances(outputs={"z": Bounds(sqnr_db=1)}, fallback=Bounds(), fallback_reason="none")
+    with pytest.raises(UsageError):
+        compare(reference, candidate, mixed_cases(), asked, turn_bytes=turn_bytes)
+    assert (reference.calls, candidate.calls) == (1, 0)
+    assert (reference.open, candidate.open) == (0, 0)

@@ -125,7 +125,9 @@ class OnnxRuntimeRunner:
         trace: TracebackType | None,
     ) -> None:
         self._runner.deactivate()
-        del self._runner, self._weights
+        if self._files is not None:
+            self._files.release()
+        del self._runner, self._weights, self._files
         give_back()
 
     @property
@@ -163,6 +165,7 @@ class OnnxRuntimeRunner:
         from trtforge.graph.execute import load_session
 
         model = self._model() if callable(self._model) else self._model
+        self._files = None if isinstance(model, Path) else model.files
         try:
             session, self._weights = load_session(
                 model, optimize=self._optimize, threads=self._threads

@@ -42,6 +42,7 @@ class Reference:
         session = Session(model)
         self._outputs = [session.run(case) for case in self._feeds]
         del session
+        model.files.release()
         give_back()
         self._min_sqnr_db = _MIN_SQNR_DB[_narrowest_type(model)]
 

@@ -177,6 +177,21 @@ def test_computed_weights_are_held_once_and_saved_inside(file: Path, tmp_path: P
     )
 
 
+def test_computed_weights_of_a_model_with_external_data_go_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trtforge.graph.saving.KEEP_EXTERNAL_BYTES", 1000)
+    model = Model.load(mg.save_external(mlp(), tmp_path / "m.onnx"))
+    graph = model.to_graph()
+    for node in graph.nodes:
+        node.inputs[1].values = node.inputs[1].values.astype(np.float16).astype(np.float32)
+    made = model.with_graph(graph)
+    assert not any(is_external(t) and not is_held(t) for t in made.proto.graph.initializer)
+    files = made.save(tmp_path / "n.onnx")
+    assert [path.name for path in files] == ["n.onnx", "n.onnx.data"]
+    assert Model.load(files[0]).digest() == made.digest()
+
+
 def test_models_made_of_one_model_keep_their_own_weights(file: Path) -> None:
     model = Model.load(file)
     made = []

@@ -99,7 +99,9 @@ def content_digest(proto: ModelProto, files: ExternalFiles) -> str:
 def _stage(proto: ModelProto, files: ExternalFiles, staged: Path) -> tuple[Path, ...]:
     check_model(proto, files)
     sizes = sum(storage_bytes(tensor) for tensor in model_tensors(proto))
-    came_outside = any(is_external(t) and not is_held(t) for t in model_tensors(proto))
+    came_outside = files.has_files or any(
+        is_external(tensor) and not is_held(tensor) for tensor in model_tensors(proto)
+    )
     outside = sizes > INLINE_LIMIT_BYTES or (came_outside and sizes > KEEP_EXTERNAL_BYTES)
     copy, moved = without_weights(proto, files, _is_big if outside else is_external)
     if not outside:

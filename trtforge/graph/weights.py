@@ -181,6 +181,11 @@ class ExternalFiles:
         child._maps.update(self._maps)
         return child
 
+    @property
+    def has_files(self) -> bool:
+        """Whether bytes of external files have been looked at; the gate looks at all of them."""
+        return any(not location.startswith(_HELD) for location in self._maps)
+
     def hold(self, array: np.ndarray) -> str:
         """Keep an array's bytes; return the location that tensors refer to them by."""
         location = f"{_HELD}{len(self._maps)}"

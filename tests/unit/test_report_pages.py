@@ -286,3 +286,10 @@ def test_bounds_and_groups_have_one_order_however_the_json_was_sorted():
     assert tables.bounds_text({}) == "-"
     cases = {"cases": {"random": 1, "data": 3}, "judged": ["data"]}
     assert tables.cases_text(cases) == "judged on data cases (3 data, 1 random)"
+
+
+def test_warnings_of_the_typing_stand_on_the_page_once():
+    known = "tensor '/stem/pad' is constant"  # the calibration's own
+    text = " ".join(render_html(replace(SAMPLE, warnings=("nothing is quantized", known))).split())
+    assert text.count("nothing is quantized") == 1
+    assert text.count("/stem/pad") == 1

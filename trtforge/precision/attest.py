@@ -200,7 +200,8 @@ class _Counter:
             raise GraphError(
                 "TF0533",
                 f"the shape of '{name}' is not known, so its multiply-accumulates are not either",
-                "give concrete shapes for all dynamic inputs",
+                "give concrete shapes for all dynamic inputs; inside the body of a Loop or Scan, "
+                "export the model with the shapes of the body's tensors",
                 Place(node=name),
             ) from None
 

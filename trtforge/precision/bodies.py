@@ -7,7 +7,7 @@ For counting, the first iteration's shapes are enough: those of the values that 
 from collections.abc import Iterator, Mapping
 
 import onnx
-from onnx import GraphProto, NodeProto, ValueInfoProto, helper, shape_inference
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, shape_inference
 
 Shape = tuple[int, ...]
 
@@ -21,10 +21,12 @@ def with_body_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         proto: what `typeinfo.infer` returned for concrete inputs; it is changed.
     """
+    changed = _lend_constants(proto.graph, {})
     for _ in range(_DEEPEST):
-        if not _bind(proto.graph, {}):
+        if not _bind(proto.graph, {}) and not changed:
             return proto
         proto = shape_inference.infer_shapes(proto, data_prop=True)
+        changed = False
     return proto
 
 
@@ -35,6 +37,21 @@ def known_shapes(graph: GraphProto) -> dict[str, Shape]:
         if (shape := _shape(value)) is not None:
             shapes[value.name] = shape
     return shapes
+
+
+def _lend_constants(graph: GraphProto, outer: Mapping[str, TensorProto]) -> bool:
+    """Give bodies the constants that they read from outside: inference sees only their own."""
+    constants = {**outer, **{weight.name: weight for weight in graph.initializer}}
+    lent = False
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                body = attribute.g
+                used = {name for inner in body.node for name in inner.input}
+                wanted = [constants[name] for name in sorted(used) if name in constants]
+                body.initializer.extend(wanted)
+                lent |= bool(wanted) | _lend_constants(body, constants)
+    return lent
 
 
 def _bind(graph: GraphProto, outer: Mapping[str, Shape]) -> bool:

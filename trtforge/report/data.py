@@ -39,6 +39,7 @@ class ReportData:
             compute_capabilities, activation_memory_bytes, warnings (all but the name optional).
         environment: label -> text: platform, library versions, GPU.
         timings: stage -> seconds; left out of the page when empty, so that pages stay comparable.
+        warnings: what the typing of the graph warned of, those of the calibration included.
         missing: part's name (a field of this class) -> why it is absent.
         comparison_only: this is a comparison and not a build: the other parts are left out.
     """
@@ -57,6 +58,7 @@ class ReportData:
     targets: Sequence[Json] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     comparison_only: bool = False
 

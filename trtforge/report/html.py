@@ -239,7 +239,7 @@ def _decisions(context: ReportData, action: str) -> Table | None:
 
 
 def _warnings(context: ReportData) -> tuple[str, ...]:
-    found = [str(text) for text in (context.calibration or {}).get("warnings") or ()]
+    found = [*context.warnings, *map(str, (context.calibration or {}).get("warnings") or ())]
     for target in context.targets:
         found += [f"{target.get('name')}: {text}" for text in target.get("warnings") or ()]
-    return tuple(found)
+    return tuple(dict.fromkeys(found))

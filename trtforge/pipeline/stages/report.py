@@ -22,7 +22,7 @@ class ReportStage:
     quantized: bool
     name: str = "report"
     kind: str = "report"
-    version: int = 1
+    version: int = 2
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:
@@ -83,6 +83,7 @@ def _report_data(job: Job, inputs: Inputs) -> ReportData:
         targets=[_target(job, inputs, target.name) for target in recipe.targets],
         environment={"platform": f"{platform.system()} {platform.machine()}"}
         | package_versions(*_PACKAGES),
+        warnings=precision["warnings"],
         missing={"calibration": "the recipe quantizes nothing"},
     )
 

@@ -15,7 +15,7 @@ class OptimizeStage:
 
     name: str = "optimize"
     kind: str = "optimize"
-    version: int = 1
+    version: int = 2
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:

@@ -26,7 +26,7 @@ class VerifyStage:
     engines: tuple[str, ...]
     name: str = "verify"
     kind: str = "verify"
-    version: int = 1
+    version: int = 2
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:

@@ -39,6 +39,9 @@ _STAND_IN = Path(__file__)
 """ONNX Runtime insists that the file of external data exists, also where it gets the values
 themselves and never opens it: this one does."""
 
+_NOWHERE = 1 << 40
+"""An offset behind the end of any such file: if it were opened, that would fail."""
+
 ort.set_default_logger_severity(_FATAL)
 
 
@@ -170,7 +173,7 @@ def _hand_over(
     """
     names, weights = [], []
     for header, source in moved:
-        set_external(header, Extent(_STAND_IN.name, 0, storage_bytes(source)))
+        set_external(header, Extent(_STAND_IN.name, _NOWHERE, storage_bytes(source)))
         # Native code reads from addresses that are multiples of the element's size.
         array = np.require(tensor_array(source, model.files), requirements=("A", "C"))
         weights.append(ort.OrtValue.ortvalue_from_numpy(array))

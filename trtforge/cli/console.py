@@ -67,6 +67,13 @@ def show_problems(
     click.echo("\n\n".join(blocks), err=True)
 
 
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
 class ProgressLines:
     """Shows a build's events on stderr: a live line on a terminal, plain lines elsewhere."""
 
@@ -114,7 +121,7 @@ class ProgressLines:
             self._step = step
 
     def _replace(self, text: str) -> None:
-        text = text[:100]
+        text = text[: _columns() - 1]  # a line that wraps cannot be taken back
         sys.stderr.write(f"\r{text:<{len(self._shown)}}")
         sys.stderr.flush()
         self._shown = text

@@ -1,5 +1,6 @@
 """The entry point: a table of commands, loaded when called, and the one boundary for errors."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -8,7 +9,20 @@ from typing import NoReturn
 import click
 
 from trtforge import __version__
-from trtforge.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, ForgeError, Problem
+from trtforge.cli.streams import (
+    EXIT_PIPE,
+    drop_output,
+    is_output_error,
+    open_closed_streams,
+)
+from trtforge.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_MISSING,
+    EXIT_USAGE,
+    ForgeError,
+    Problem,
+)
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "build": (
@@ -87,16 +101,31 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the status of design.md section 4."""
     arguments = list(sys.argv[1:] if args is None else args)
+    open_closed_streams()
     status = _run(arguments)
+    drop_output()
     if status == EXIT_INTERRUPTED:
         import os
 
-        sys.stderr.flush()
         os._exit(status)  # without waiting for threads: engines that still build die with us
     sys.exit(status)
 
 
 def _run(arguments: list[str]) -> int:
+    try:
+        return _run_command(arguments)
+    except (BrokenPipeError, SystemExit):  # click turns a broken pipe into SystemExit(1)
+        return EXIT_PIPE
+    except OSError as error:
+        if not is_output_error(error):
+            raise
+        reason = error.strerror or str(error)
+        with contextlib.suppress(OSError):  # stderr may be the one that is full
+            sys.stderr.write(f"error[TF0301]: cannot write the output: {reason}\n")
+        return EXIT_MISSING
+
+
+def _run_command(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
         status = cli.main(arguments, prog_name="trtforge", standalone_mode=False)
@@ -115,9 +144,11 @@ def _run(arguments: list[str]) -> int:
         from trtforge.cli.console import show_error
 
         return show_error(error, as_json=as_json)
-    except BrokenPipeError:
-        return _close_pipe()
     except Exception as error:  # the boundary: whatever reaches it is a bug of ours
+        if isinstance(error, BrokenPipeError) or (
+            isinstance(error, OSError) and is_output_error(error)
+        ):
+            raise
         return _show_bug(error, as_json)
     return status if isinstance(status, int) else 0
 
@@ -145,14 +176,6 @@ def _show_bug(error: Exception, as_json: bool) -> int:
     message = f"{type(error).__name__}: {error}"
     show_problems([Problem("TF0001", message, hint)], EXIT_BUG, as_json=as_json)
     return EXIT_BUG
-
-
-def _close_pipe() -> int:
-    """The reader of our output went away (`| head`): end quietly, as the shell would have it."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 141
 
 
 if __name__ == "__main__":

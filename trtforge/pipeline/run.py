@@ -287,6 +287,8 @@ def _make(
                 made,
                 lambda share, text: job.emit(StageProgress(stage.name, share, text)),
             )
+        except BrokenPipeError:  # whoever read our progress went away; no file is concerned
+            raise
         except OSError as error:
             raise write_error(error, made, f"the result of stage {stage.name}") from error
         give_back()

@@ -158,6 +158,19 @@ def test_a_changed_byte_in_a_bundle_is_exit_7(digits: Path, store: Path, tmp_pat
         assert "engines/rtx/model.engine" in run.stderr
 
 
+def test_bf16_for_onnx_runtime_is_warned_of(digits: Path, store: Path, tmp_path: Path) -> None:
+    change = ["--set", "precision.type=bf16", "--target", "cpu"]
+    result = build(digits, "fp16", store, tmp_path, *change)
+    (warning,) = result["warnings"]
+    assert "BF16" in warning
+    session_error = pytest.importorskip("onnxruntime").capi.onnxruntime_pybind11_state
+    import onnxruntime
+
+    typed = str(Path(result["bundle"]) / "model.onnx")
+    with pytest.raises(session_error.NotImplemented):  # when this passes, drop the warning
+        onnxruntime.InferenceSession(typed, providers=["CPUExecutionProvider"])
+
+
 def test_a_keep_rule_that_does_nothing_is_warned_of_on_every_build(
     digits: Path, store: Path, tmp_path: Path
 ) -> None:

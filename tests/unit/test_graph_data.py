@@ -221,3 +221,15 @@ def test_the_digest_is_that_of_the_file(tmp_path: Path) -> None:
     path = save(tmp_path / "d.npz", x=rows(3))
     expected = hashlib.sha256(path.read_bytes()).hexdigest()
     assert ArrayData.open(path, contract()).digest == f"sha256:{expected}"
+
+
+def test_an_input_that_has_no_rows_is_told_what_can_be_done(tmp_path):
+    number = TensorSpec("s", "float32", ())
+    for values in (np.float32(1), rows(2)):
+        error = refused(save(tmp_path / "number.npz", x=rows(2), s=values), X, number)
+        assert "'s' is a single number in the model" in error.message
+        assert "without data" in error.hint
+    side = TensorSpec("side", "float32", (3, 3))
+    error = refused(save(tmp_path / "side.npz", x=rows(24), side=rows(3)), X, side)
+    assert error.code == "TF0506"
+    assert "a constant of the model" in error.hint

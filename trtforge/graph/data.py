@@ -164,6 +164,13 @@ def _check_names(specs: Mapping[str, TensorSpec], headers: Mapping[str, ArrayHea
 
 
 def _check_array(spec: TensorSpec, header: ArrayHeader) -> None:
+    if spec.rank_known and not spec.dims:
+        raise DataError(
+            "TF0504",
+            f"input '{spec.name}' is a single number in the model, and data has a row per sample",
+            "give the input a batch dimension or make it a constant of the model, or build "
+            "without data and quantization",
+        )
     if not header.shape:
         raise DataError(
             "TF0504",
@@ -206,7 +213,12 @@ def _check_counts(headers: Mapping[str, ArrayHeader], labels: ArrayHeader | None
         counts[LABELS] = labels.shape[0]
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"'{name}' {count}" for name, count in counts.items())
-        raise DataError("TF0506", f"the arrays hold different numbers of samples: {listed}")
+        raise DataError(
+            "TF0506",
+            f"the arrays hold different numbers of samples: {listed}",
+            "every array has one row per sample along axis 0, also that of an input without a "
+            "batch dimension; make such an input a constant of the model, or build without data",
+        )
     if 0 in counts.values():
         raise DataError("TF0506", "the data holds no samples", "give it at least one")
     if labels is not None and (len(labels.shape) != 1 or labels.dtype.kind not in "iu"):

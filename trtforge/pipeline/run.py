@@ -141,6 +141,8 @@ def job_of(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Job:
 def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> BuildResult:
     """Run all stages of one recipe and write its bundle; see `build`."""
     job = job_of(recipe, options, emit)
+    for text in _target_warnings(job.recipe):
+        emit(Warned(text))
     entries, rows = run_stages(job, stages_of(job.recipe), options)
     started = time.monotonic()
     verdicts = entries["verify"].json("parity.json")
@@ -161,7 +163,7 @@ def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Bu
         verdicts,
         (*rows, StageRow("bundle", outcome, seconds)),
         entries["precision"].json("attest.json")["macs"],
-        _warnings_of(entries["precision"]),
+        (*_target_warnings(job.recipe), *_warnings_of(entries["precision"])),
     )
 
 
@@ -314,6 +316,17 @@ def _with_targets(loaded: LoadedRecipe, names: Sequence[str]) -> Recipe:
 def _warnings_of(precision: Entry) -> tuple[str, ...]:
     """Return what the typing of the graph warned of, now or when it was stored."""
     return tuple(precision.json("precision.json")["warnings"])
+
+
+def _target_warnings(recipe: Recipe) -> tuple[str, ...]:
+    if recipe.precision.type != "bf16":
+        return ()
+    return tuple(
+        f"target '{target.name}': ONNX Runtime has hardly an operator in BF16 on a CPU (1.31); it "
+        "is judged through emulation, but to run it there use fp32 or fp16"
+        for target in recipe.targets
+        if target.backend == "onnxruntime"
+    )
 
 
 def _shares(amounts: Mapping[str, int]) -> str:

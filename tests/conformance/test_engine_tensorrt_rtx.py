@@ -293,7 +293,7 @@ def test_an_engine_with_another_interface_than_the_model_is_refused(tmp_path, ma
     """The parser takes FP64 for FP32 and renames an input that is an output, without a word."""
     proto = make()
     error = refused(proto, tmp_path, **interface(proto))
-    assert error.code == "TF0616"
+    assert error.code == "TF0617"
     assert words in error.message
     assert hint in error.hint
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from trtforge.errors import UsageError
+from trtforge.errors import ParityError, UsageError
 from trtforge.graph.contract import IoContract, TensorSpec
 from trtforge.pipeline.compare import VerifyOptions, kind_of, parse_tolerances, verify
 from trtforge.pipeline.corners import corner_shapes, free_shapes
@@ -56,6 +56,36 @@ def test_an_fp16_graph_is_held_to_fp16s_bounds(tmp_path: Path) -> None:
     assert 50 < (report.outputs["y"].metrics.sqnr_db or 0) < 90
     strict = VerifyOptions(against=original, tolerance=("y.sqnr_db=100",))
     assert verify(tmp_path / "h.onnx", strict).verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("rename", "the inputs differ: 'z' here, 'x' in"),
+        ("widen", "input 'x' is float32 [N, 17] here and float32 [N, 16] in"),
+        ("rank", "input 'x' is float32 [N, 1, 16] here"),
+        ("type", "input 'x' is float64 [N, 16] here"),
+    ],
+)
+def test_models_with_other_inputs_cannot_be_compared(
+    change: str, words: str, tmp_path: Path
+) -> None:
+    original = linear(tmp_path / "a.onnx")
+    shape = {"widen": ["N", 17], "rank": ["N", 1, 16]}.get(change, ["N", 16])
+    kind = TensorProto.DOUBLE if change == "type" else TensorProto.FLOAT
+    name = "z" if change == "rename" else "x"
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [name], ["y"])],
+        "g",
+        [helper.make_tensor_value_info(name, kind, shape)],
+        [helper.make_tensor_value_info("y", kind, shape)],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "b.onnx")
+    with pytest.raises(ParityError) as caught:
+        verify(tmp_path / "b.onnx", VerifyOptions(against=original))
+    assert words in caught.value.message
+    assert caught.value.exit_status == 5
 
 
 def test_a_quantized_graph_is_not_judged_on_noise(tmp_path: Path) -> None:

@@ -356,3 +356,8 @@ def test_rendering_cuts_long_lines_around_the_carets():
     start = lines[4].index("^")
     assert lines[3][start : start + 4] == "HERE"
     assert lines[4].count("^") == 4
+
+
+def test_rendering_joins_what_a_library_wrote_in_several_lines():
+    problem = Problem("TF0404", "it says:\n\n  first \r\n\tsecond\n", "try\nthis")
+    assert render_problem(problem) == "error[TF0404]: it says: first second\nhint: try this"

@@ -293,3 +293,7 @@ def test_warnings_of_the_typing_stand_on_the_page_once():
     text = " ".join(render_html(replace(SAMPLE, warnings=("nothing is quantized", known))).split())
     assert text.count("nothing is quantized") == 1
     assert text.count("/stem/pad") == 1
+
+
+def test_the_share_asked_for_stays_with_its_unit():
+    assert "at least 80\u00a0%" in render_html(SAMPLE)

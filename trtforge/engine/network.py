@@ -102,7 +102,7 @@ def check_interface(
     """
     if both := [name for name in outputs if name in inputs]:
         raise BuildError(
-            "TF0616",
+            "TF0617",
             f"output '{both[0]}' is the input of that name itself, which an engine cannot have",
             hint="remove that output, or give it a name of its own by an Identity node",
             where=Place(file=file, node=both[0]),
@@ -122,7 +122,7 @@ def _other_interface(side: str, name: str, dtype: str, built: str | None, file: 
     becomes = "has no such tensor" if built is None else f"takes it as {built}"
     way = "from" if side == "output" else "to"
     return BuildError(
-        "TF0616",
+        "TF0617",
         f"{side} '{name}' is {dtype}, but the engine {becomes}",
         hint=f"declare it as a type that TensorRT has, with a Cast {way} {dtype} inside the model"
         if built is not None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from trtforge.errors import EXIT_MISSING, EXIT_OK, EXIT_PARITY, Place, UsageError
+from trtforge.errors import EXIT_MISSING, EXIT_OK, EXIT_PARITY, ParityError, Place, UsageError
 from trtforge.pipeline.judge import Question, judge_engine, judge_graph, overall, tolerances_of
 from trtforge.recipe.load import load_recipe
 from trtforge.recipe.schema import Precision, Recipe, Tolerance, Verify
@@ -124,6 +124,7 @@ def _verify_file(
     from trtforge.precision.attest import declared_precision
 
     precision = declared_precision(Model.load(path))
+    _require_same_inputs(reference, path)
     question = _question(options, reference, precision)
     reason = _unjudgeable(precision, options)
     return {"graph": ParityReport.not_run(reason) if reason else judge_graph(question, path)}
@@ -150,6 +151,8 @@ def _verify_bundle(path: Path, options: VerifyOptions) -> dict[str, ParityReport
             "name the original with --against",
         )
     recipe = load_recipe(bundle.file("recipe.yaml"), check_files=False).recipe
+    if typed is not None and options.against is not None:
+        _require_same_inputs(reference, typed)
     question = _question(options, reference, recipe.precision, recipe)
     checks: dict[str, ParityReport] = {}
     if reason := _unjudgeable(recipe.precision, options):
@@ -166,6 +169,30 @@ def _verify_bundle(path: Path, options: VerifyOptions) -> dict[str, ParityReport
             engine = bundle.file(target.engine)
             checks[f"engine:{target.name}"] = judge_engine(question, engine, target.backend)
     return checks
+
+
+def _require_same_inputs(reference: Path, candidate: Path) -> None:
+    """Refuse to compare models that cannot be fed the same arrays."""
+    from trtforge.graph.model import Model
+
+    wanted = {spec.name: spec for spec in Model.load(reference).contract.inputs}
+    given = {spec.name: spec for spec in Model.load(candidate).contract.inputs}
+    where = Place(file=str(candidate))
+    hint = f"--against must name the model that '{candidate}' comes from"
+    if set(wanted) != set(given):
+        sides = [", ".join(f"'{name}'" for name in side) or "none" for side in (given, wanted)]
+        message = f"the inputs differ: {sides[0]} here, {sides[1]} in '{reference}'"
+        raise ParityError("TF0709", message, hint, where)
+    for name, spec in wanted.items():
+        pairs = zip(spec.dims, given[name].dims, strict=False)
+        unequal = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
+        if unequal or len(spec.dims) != len(given[name].dims) or spec.dtype != given[name].dtype:
+            sides = [
+                f"{one.dtype} [{', '.join('?' if dim is None else str(dim) for dim in one.dims)}]"
+                for one in (given[name], spec)
+            ]
+            message = f"input '{name}' is {sides[0]} here and {sides[1]} in '{reference}'"
+            raise ParityError("TF0709", message, hint, where)
 
 
 def _reference(against: Path) -> Path:

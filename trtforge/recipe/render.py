@@ -1,5 +1,6 @@
 """A problem as a block of plain text: message, place, source line, carets, hint."""
 
+import re
 import unicodedata
 
 from trtforge.errors import Place, Problem
@@ -10,7 +11,7 @@ _WIDEST = 100
 
 def render_problem(problem: Problem) -> str:
     """Return the text of one problem, without colour and without a line end."""
-    lines = [f"error[{problem.code}]: {_printable(problem.message)}"]
+    lines = [f"error[{problem.code}]: {_one_line(problem.message)}"]
     where = problem.where
     if where is not None and str(where):
         number = str(where.line) if where.line is not None and where.text is not None else ""
@@ -20,7 +21,7 @@ def render_problem(problem: Problem) -> str:
             text, marks = _excerpt(where)
             lines += [f" {gutter} |", f" {number} | {text}".rstrip(), f" {gutter} | {marks}"]
     if problem.hint:
-        lines.append(f"hint: {_printable(problem.hint)}")
+        lines.append(f"hint: {_one_line(problem.hint)}")
     return "\n".join(lines)
 
 
@@ -39,6 +40,11 @@ def _excerpt(where: Place) -> tuple[str, str]:
     padding = _width(before + text[first:start])
     marks = max(1, _width(text[start : min(end, last)]))
     return shown, " " * padding + "^" * marks
+
+
+def _one_line(text: str) -> str:
+    """Join what a library wrote in several lines."""
+    return _printable(re.sub(r"\s*[\r\n]+\s*", " ", text).strip())
 
 
 def _printable(text: str) -> str:

@@ -22,7 +22,7 @@ class ReportStage:
     quantized: bool
     name: str = "report"
     kind: str = "report"
-    version: int = 2
+    version: int = 3
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:

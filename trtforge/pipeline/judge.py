@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trtforge.graph.data import ArrayData
 
 _HEAVY_BYTES = 32 << 20
-"""From this size on, a typed model and its original are not loaded at the same time."""
+"""From this size on, a typed model and its original together are not loaded at the same time."""
 
 _TURN_BYTES = 64 << 20
 """Inputs and outputs that are kept while the two take turns; one session costs a second per GB."""
@@ -67,7 +67,8 @@ def judge_graph(question: Question, typed: Path) -> ParityReport:
     candidate = OnnxRuntimeRunner(
         lambda: emulate(Model.load(typed)), name=f"{typed.name} (emulated)"
     )
-    heavy = sum(file.stat().st_size for file in source_files(typed)) >= _HEAVY_BYTES
+    files = (*source_files(question.reference), *source_files(typed))
+    heavy = sum(file.stat().st_size for file in files) >= _HEAVY_BYTES
     return _judge(question, candidate, _TURN_BYTES if heavy else None)
 
 

@@ -111,3 +111,25 @@ def test_a_type_that_no_node_got_is_warned_about() -> None:
     (kept,) = typed(net("cnn"), None, all_kept).warnings
     assert kept.startswith("nothing computes in bf16: keep rule {name: *, type: fp32}")
     assert "more)" in kept
+
+
+@pytest.mark.parametrize("kind", ["fp16", "bf16"])
+@pytest.mark.parametrize("opset", [13, 17, 19])
+def test_a_model_that_came_quantized_is_typed_too(kind: str, opset: int) -> None:
+    """DequantizeLinear gives FP16 from opset 19 on; quantizers still write opset 13."""
+    model = Net(opset=opset)
+    x = model.input("x", [2, 8])
+    model.const("scale", 0.05)
+    model.const("zero", 0, np.int8)
+    model.const("stored", np.arange(-16, 16).reshape(8, 4), np.int8)
+    codes = model.op("QuantizeLinear", [x, "scale", "zero"], "codes")
+    values = model.op("DequantizeLinear", [codes, "scale", "zero"], "values")
+    weight = model.op("DequantizeLinear", ["stored", "scale", "zero"], "weight")
+    model.op("MatMul", [values, weight], "y")
+    model.output("y", [2, 4])
+    source = model.model()
+    result = typed(source, None, Precision.model_validate({"type": kind}))
+    check_typed(source, result.model)
+    assert attest(result.model, {}).macs == {"int8": 2 * 8 * 4}
+    feeds = random_feeds(source, {"x": (2, 8)}, seed=0)
+    assert fidelity(source, result.model, feeds) > SQNR_DB["bf16"] - 10

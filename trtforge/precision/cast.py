@@ -15,7 +15,7 @@ from trtforge.precision import opgroups as ops
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.constants import editable_graph
 from trtforge.precision.placement import Placement, place
-from trtforge.precision.quantize import QuantizeReport, quantize
+from trtforge.precision.quantize import MIN_OPSET, QuantizeReport, quantize
 from trtforge.precision.retype import Retyper
 from trtforge.precision.rules import describe, unmatched
 from trtforge.precision.shortfall import cast_shortfall, narrower_already, quantize_shortfall
@@ -153,6 +153,8 @@ def cast(
     if not narrow:
         return model, CastReport("fp32", _float_nodes(model), 0, ())
     raised = _with_bf16_forms(model) if "bf16" in narrow else model
+    if raised.opset < MIN_OPSET and _is_quantized(raised):
+        raised = raised.with_opset(MIN_OPSET)  # before, DequantizeLinear gives FP32 alone
     types = element_types(raised.proto)
     graph = editable_graph(raised)
     placement = place(graph, types, precision, observed)
@@ -174,6 +176,11 @@ def _with_bf16_forms(model: Model) -> Model:
     except GraphError:
         # The model stays at its opset; nodes without a BF16 form there stay FP32, with reason.
         return model
+
+
+def _is_quantized(model: Model) -> bool:
+    operators = {node.op_type for node in model.proto.graph.node}
+    return bool(operators & {"QuantizeLinear", "DequantizeLinear"})
 
 
 def _count(placement: Placement) -> dict[str, int]:

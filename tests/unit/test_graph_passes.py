@@ -166,6 +166,20 @@ def test_conv_result_read_inside_a_body_stays() -> None:
     unchanged(proto, "conv-batchnorm", "used elsewhere")
 
 
+def test_a_dead_body_reads_nothing_any_more() -> None:
+    proto = mg.conv_bn()
+    bodies = {}
+    for branch, op in (("then_branch", "Abs"), ("else_branch", "Neg")):
+        result = mg.info(op, ["N", 4, 6, 6])
+        bodies[branch] = helper.make_graph([mg.node(op, ["c"], [op])], op, [], [result])
+    proto.graph.node.append(mg.node("If", ["flag"], ["unused"], **bodies))
+    proto.graph.input.append(mg.info("flag", [], bool))
+    model, outcome = applied(proto, "conv-batchnorm", "dead-code")
+    assert outcome.rewrites == 1
+    assert mg.ops(model) == ["Conv", "Relu"]
+    assert mg.largest_difference(Model(proto), model, {"x": (2, 3, 6, 6)}) < CLOSE
+
+
 # Conv + Mul/Add/Sub/Div
 
 

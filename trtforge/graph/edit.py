@@ -141,8 +141,8 @@ class Editor:
         list.append(new.inputs, node)
 
     def remove(self, node: gs.Node) -> None:
-        """Take a node out. Its outputs must have no readers, or have another producer."""
-        self._dead.add(id(node))
+        """Take a node and its bodies out; its outputs have no readers, or another producer."""
+        self._dead.update(map(id, (node, *inner_nodes(node))))
         self._removed.append(node)
 
     def constant(self, base: str, values: np.ndarray) -> gs.Constant:
@@ -170,8 +170,8 @@ class Editor:
         """Take the removed nodes out of the graph and return what was done."""
         touched: dict[int, gs.Tensor] = {}
         for node in self._removed:
-            for tensor in node.inputs:
-                touched[id(tensor)] = tensor
+            for reader in (node, *inner_nodes(node)):  # bodies read outer tensors
+                touched.update((id(tensor), tensor) for tensor in reader.inputs)
             for tensor in node.outputs:
                 if len(tensor.inputs) == 1 and tensor.inputs[0] is node:
                     list.clear(tensor.inputs)

@@ -9,7 +9,9 @@ import sys
 import termios
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import helper
 from running import environment
 
 PROGRAM = f"{sys.executable} -m trtforge.cli.main"
@@ -90,3 +92,37 @@ def _read(terminal: int) -> bytes:
         return os.read(terminal, 4096)
     except OSError:  # Linux says EIO when the other side has closed
         return b""
+
+
+def test_names_in_a_model_cannot_speak_to_the_terminal(tmp_path: Path) -> None:
+    name = "\x1b[2Jred\nnode"
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["i"], name), helper.make_node("Relu", ["i"], [name])],
+        "g",
+        [helper.make_tensor_value_info("x", 1, ["N", 4])],
+        [helper.make_tensor_value_info(name, 1, ["N", 4])],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    outer, inner = pty.openpty()
+    commands = (
+        f"inspect {path}",
+        f"optimize {path} -o {tmp_path / 'o.onnx'} --explain",
+        f"verify {path} --against {path} -v",
+    )
+    shown = b""
+    for command in commands:
+        process = subprocess.Popen(
+            [*PROGRAM.split(), *command.split()],
+            stdout=inner,
+            stderr=subprocess.PIPE,
+            env=environment(tmp_path),
+        )
+        assert process.communicate(timeout=60)
+        assert process.returncode == 0
+        shown += os.read(outer, 65536)
+    os.close(inner)
+    os.close(outer)
+    assert shown.count(b"red\xef\xbf\xbdnode") >= 4
+    assert b"\x1b" not in shown

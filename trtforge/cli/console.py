@@ -10,6 +10,7 @@ import click
 
 from trtforge.errors import ForgeError, Problem
 from trtforge.pipeline.events import Event, StageFinished, StageProgress, StageStarted, Warned
+from trtforge.recipe.render import printable, render_problem
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -32,13 +33,18 @@ def print_json(schema: str, document: dict[str, Any]) -> None:
     click.echo(json.dumps({"schema": schema, **document}, indent=1))
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print one line for people; names in models may hold anything, terminal codes included."""
+    click.echo(printable(text), err=err)
+
+
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print aligned columns on stdout."""
     lines = [tuple(header), *(tuple(row) for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(header))]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
 
 
 def show_error(error: ForgeError, *, as_json: bool) -> int:
@@ -59,8 +65,6 @@ def show_problems(
         }
         print_json("trtforge.error/1", document)
         return
-    from trtforge.recipe.render import render_problem
-
     blocks = [render_problem(problem) for problem in problems]
     if details:
         blocks.append(details.rstrip())
@@ -122,10 +126,10 @@ class ProgressLines:
 
     def _replace(self, text: str) -> None:
         text = text[: _columns() - 1]  # a line that wraps cannot be taken back
-        sys.stderr.write(f"\r{text:<{len(self._shown)}}")
+        sys.stderr.write(f"\r{printable(text):<{len(self._shown)}}")
         sys.stderr.flush()
         self._shown = text
 
     def _line(self, text: str) -> None:
         self.done()
-        click.echo(text, err=True)
+        say(text, err=True)

@@ -16,7 +16,7 @@ def render_problem(problem: Problem) -> str:
     if where is not None and str(where):
         number = str(where.line) if where.line is not None and where.text is not None else ""
         gutter = " " * (len(number) or 1)
-        lines.append(f"{gutter} --> {_printable(str(where))}")
+        lines.append(f"{gutter} --> {printable(str(where))}")
         if number:
             text, marks = _excerpt(where)
             lines += [f" {gutter} |", f" {number} | {text}".rstrip(), f" {gutter} | {marks}"]
@@ -36,7 +36,7 @@ def _excerpt(where: Place) -> tuple[str, str]:
         last = first + _WIDEST
     before = "…" if first else ""
     after = "…" if last < len(text) else ""
-    shown = f"{before}{_printable(text[first:last])}{after}"
+    shown = f"{before}{printable(text[first:last])}{after}"
     padding = _width(before + text[first:start])
     marks = max(1, _width(text[start : min(end, last)]))
     return shown, " " * padding + "^" * marks
@@ -44,11 +44,11 @@ def _excerpt(where: Place) -> tuple[str, str]:
 
 def _one_line(text: str) -> str:
     """Join what a library wrote in several lines."""
-    return _printable(re.sub(r"\s*[\r\n]+\s*", " ", text).strip())
+    return printable(re.sub(r"\s*[\r\n]+\s*", " ", text).strip())
 
 
-def _printable(text: str) -> str:
-    """Replace what would move the cursor, hide or reorder text on a terminal."""
+def printable(text: str) -> str:
+    """Replace what would move the cursor, hide or reorder text on a terminal; one line."""
     return "".join(_shown(character) for character in text)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from trtforge.cli.console import ProgressLines, common_options, print_json
+from trtforge.cli.console import ProgressLines, common_options, print_json, say
 
 
 @click.command()
@@ -53,7 +53,7 @@ def build(
         if not as_json:
             if not quiet:
                 for line in result.verdict_lines():
-                    click.echo(line, err=True)
+                    say(line, err=True)
             click.echo(str(result.bundle))
     if as_json:
         print_json("trtforge.build/1", {"builds": [result.as_json() for result in results]})

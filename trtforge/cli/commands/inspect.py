@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from trtforge.cli.console import common_options, print_json
+from trtforge.cli.console import common_options, print_json, say
 
 _LONGEST_LIST = 12
 
@@ -24,7 +24,7 @@ def inspect(path: Path, as_json: bool, quiet: bool, verbose: bool) -> None:
         print_json("trtforge.inspect/1", facts)
         return
     for line in _lines(facts, None if verbose else _LONGEST_LIST):
-        click.echo(line)
+        say(line)
 
 
 def _lines(value: Mapping[str, Any], longest: int | None, indent: str = "") -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from trtforge.cli.console import ProgressLines, common_options, print_json, print_table
+from trtforge.cli.console import ProgressLines, common_options, print_json, print_table, say
 
 
 @click.command()
@@ -74,8 +74,8 @@ def _show(report: dict[str, Any], *, explain: bool) -> None:
     if explain:
         for row in report["passes"]:
             for note in row["notes"]:
-                click.echo(f"{row['name']}: {note['kind']} '{note['node']}': {note['reason']}")
+                say(f"{row['name']}: {note['kind']} '{note['node']}': {note['reason']}")
     proof = report["proof"]
     reason = f": {proof['reason']}" if proof["reason"] else ""
     counts = f"{report['nodes_before']} -> {report['nodes_after']}"
-    click.echo(f"nodes: {counts}; proof {proof['verdict']}{reason}")
+    say(f"nodes: {counts}; proof {proof['verdict']}{reason}")

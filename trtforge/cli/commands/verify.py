@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trtforge.cli.console import common_options, print_json, print_table
+from trtforge.cli.console import common_options, print_json, print_table, say
 
 if TYPE_CHECKING:
     from trtforge.pipeline.compare import VerifyResult
@@ -84,7 +84,7 @@ def verify(
 def _show(result: "VerifyResult", *, quiet: bool, verbose: bool) -> None:
     for name, report in result.checks.items():
         reason = f": {report.reason}" if report.reason else ""
-        click.echo(f"{name}: {report.verdict}{reason}")
+        say(f"{name}: {report.verdict}{reason}")
         if quiet or not report.outputs:
             continue
         rows = []
@@ -106,16 +106,14 @@ def _show(result: "VerifyResult", *, quiet: bool, verbose: bool) -> None:
         print_table(("output", "verdict", "SQNR dB", "max abs", "cosine", "top-1"), rows)
         if report.accuracy is not None:
             accuracy = report.accuracy
-            click.echo(
+            say(
                 f"accuracy: {accuracy.candidate:.2%} candidate, {accuracy.reference:.2%} reference"
                 f" ({accuracy.samples} samples)"
             )
         if verbose:
             for output, verdict in report.outputs.items():
-                click.echo(
-                    f"{output}: judged by {verdict.tolerance.given} ({verdict.tolerance_source})"
-                )
-    click.echo(f"verdict: {result.verdict}")
+                say(f"{output}: judged by {verdict.tolerance.given} ({verdict.tolerance_source})")
+    say(f"verdict: {result.verdict}")
 
 
 def _figure(value: float | None, spec: str) -> str:

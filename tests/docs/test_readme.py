@@ -11,6 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+MAKES_OWN = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)
 
 
@@ -36,8 +37,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment that runs these tests serves as the newcomer's virtual environment."""
     here = Path(sys.executable).parent
+    # `make test` runs these tests: its own variables would make the inner make talk of folders.
+    inherited = {name: value for name, value in os.environ.items() if name not in MAKES_OWN}
     return {
-        **os.environ,
+        **inherited,
         "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",
         "VENV": str(here.parent),
         "TRTFORGE_CACHE": str(tmp_path_factory.mktemp("store")),

@@ -58,10 +58,10 @@ def assert_gone(process: int, within_s: float = 5.0) -> None:
 
 def wait_for(path: Path, within_s: float = 30.0) -> str:
     deadline = time.monotonic() + within_s
-    while not path.exists() or not path.read_text():
+    while not (text := path.read_text() if path.exists() else ""):
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
-    return path.read_text()
+    return text
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE"])

@@ -19,7 +19,9 @@ def common_options(function: _Function) -> _Function:
     """Add --json, -q and -v, which every command takes."""
     for option in (
         click.option("-v", "--verbose", is_flag=True, help="Say more."),
-        click.option("-q", "--quiet", is_flag=True, help="Print results and errors only."),
+        click.option(
+            "-q", "--quiet", is_flag=True, help="Print results, warnings and errors only."
+        ),
         click.option(
             "--json", "as_json", is_flag=True, help="Print the result as one JSON document."
         ),
@@ -53,17 +55,23 @@ def show_error(error: ForgeError, *, as_json: bool) -> int:
     return error.exit_status
 
 
+def error_document(
+    problems: Sequence[Problem], exit_status: int, details: str | None = None
+) -> dict[str, Any]:
+    """Return a failure as plain JSON data."""
+    return {
+        "exit_status": exit_status,
+        "problems": [problem.as_json() for problem in problems],
+        "details": details,
+    }
+
+
 def show_problems(
     problems: Sequence[Problem], exit_status: int, *, as_json: bool, details: str | None = None
 ) -> None:
     """Show problems on stderr, or with --json as a document on stdout."""
     if as_json:
-        document = {
-            "exit_status": exit_status,
-            "problems": [problem.as_json() for problem in problems],
-            "details": details,
-        }
-        print_json("trtforge.error/1", document)
+        print_json("trtforge.error/1", error_document(problems, exit_status, details))
         return
     blocks = [render_problem(problem) for problem in problems]
     if details:

@@ -1,6 +1,5 @@
 """Writing a model: atomically, byte for byte the same each time, big weights streamed."""
 
-import errno
 import hashlib
 import shutil
 import tempfile
@@ -9,7 +8,8 @@ from pathlib import Path
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from trtforge.errors import ForgeError, GraphError, MissingError, Place
+from trtforge.disk import write_error
+from trtforge.errors import GraphError, Place
 from trtforge.graph.loading import check_model
 from trtforge.graph.skeleton import EXTERNAL_THRESHOLD_BYTES, Moved, without_weights
 from trtforge.graph.weights import (
@@ -68,20 +68,6 @@ def write_model(proto: ModelProto, files: ExternalFiles, path: Path) -> tuple[Pa
         raise write_error(error, path) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def write_error(error: OSError, path: Path) -> ForgeError:
-    """Turn a failed write into the error that the user sees."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return MissingError(
-            "TF0301", "no space left to write the file", "free some space", Place(str(path))
-        )
-    return MissingError(
-        "TF0302",
-        f"cannot write the file: {error.strerror or error}",
-        "choose an existing folder that you may write to",
-        Place(str(path)),
-    )
 
 
 def content_digest(proto: ModelProto, files: ExternalFiles) -> str:

@@ -1,10 +1,21 @@
 """`trtforge build`: the whole way from recipes to bundles."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from trtforge.cli.console import ProgressLines, common_options, print_json, say
+from trtforge.cli.console import (
+    ProgressLines,
+    common_options,
+    error_document,
+    print_json,
+    say,
+)
+from trtforge.errors import EXIT_OK, ForgeError
+
+if TYPE_CHECKING:
+    from trtforge.pipeline.run import BuildResult
 
 
 @click.command()
@@ -37,7 +48,7 @@ def build(
     as_json: bool,
     quiet: bool,
     verbose: bool,
-) -> None:
+) -> int:
     """Build each RECIPE into a verified bundle and print the bundle's path.
 
     Nothing is shipped whose parity or attestation failed (exit 5); its report is kept.
@@ -46,9 +57,18 @@ def build(
 
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
     options = BuildOptions(out=out, targets=targets, overrides=overrides, force=force, jobs=jobs)
-    results = []
+    results: list[BuildResult] = []
     for recipe in recipes:
-        result = build_recipe(recipe, options, show)
+        try:
+            result = build_recipe(recipe, options, show)
+        except ForgeError as error:
+            if not (as_json and results):
+                raise
+            # One document, and what is already built is not lost from it.
+            document = error_document(error.problems, error.exit_status, error.details)
+            built = [result.as_json() for result in results]
+            print_json("trtforge.build/1", {"builds": built, "error": document})
+            return error.exit_status
         results.append(result)
         if not as_json:
             if not quiet:
@@ -57,3 +77,4 @@ def build(
             click.echo(str(result.bundle))
     if as_json:
         print_json("trtforge.build/1", {"builds": [result.as_json() for result in results]})
+    return EXIT_OK

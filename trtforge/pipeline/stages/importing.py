@@ -19,7 +19,7 @@ class ImportStage:
 
     name: str = "import"
     kind: str = "import"
-    version: int = 1
+    version: int = 2
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:

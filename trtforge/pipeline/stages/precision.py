@@ -16,7 +16,7 @@ class PrecisionStage:
     quantized: bool
     name: str = "precision"
     kind: str = "precision"
-    version: int = 2
+    version: int = 3
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:

@@ -11,7 +11,8 @@ from trtforge.graph.model import Model
 from trtforge.pipeline.corners import corner_shapes
 from trtforge.pipeline.judge import Question, judge_engine, judge_graph, tolerances_of
 from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
-from trtforge.recipe.schema import Attest
+from trtforge.precision.attest import declared_precision
+from trtforge.recipe.schema import Attest, Precision
 
 VERDICTS_SCHEMA = "trtforge.verdicts/1"
 
@@ -26,7 +27,7 @@ class VerifyStage:
     engines: tuple[str, ...]
     name: str = "verify"
     kind: str = "verify"
-    version: int = 2
+    version: int = 3
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:
@@ -56,7 +57,7 @@ class VerifyStage:
     def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
         """Judge; a failed verdict is written, not raised."""
         typed = inputs["precision"].file("model.onnx")
-        question = _question(job)
+        question = _question(job, declared_precision(Model.load(typed)))
         progress(None, "graph parity: original and typed graph in ONNX Runtime")
         graph = judge_graph(question, typed)
         engines = {}
@@ -89,7 +90,11 @@ def judge_attest(wanted: Attest, attested: Mapping[str, Any]) -> dict[str, Any]:
     return facts | {"verdict": "pass", "reason": None}
 
 
-def _question(job: Job) -> Question:
+def _question(job: Job, precision: Precision) -> Question:
+    """Return the comparison; `precision` is what the typed graph holds, whatever was asked for.
+
+    A model that came in FP16 stays FP16 where the recipe says fp32, and is judged as such.
+    """
     recipe = job.recipe
     contract = Model.load(job.model_path).contract
     data = None
@@ -98,7 +103,7 @@ def _question(job: Job) -> Question:
     return Question(
         reference=job.model_path,
         corners=corner_shapes(contract, recipe.shapes),
-        tolerances=tolerances_of(recipe.verify, recipe.precision.type, recipe.precision.quantize),
+        tolerances=tolerances_of(recipe.verify, precision.type, precision.quantize),
         data=data,
         samples=recipe.verify.samples,
         seed=recipe.verify.seed,

@@ -153,7 +153,7 @@ def _domains(graph: gs.Graph) -> list[OperatorSetIdProto]:
     imports = {imported.domain: imported for imported in _copied(graph.import_domains or ())}
     standard = "ai.onnx" if "ai.onnx" in imports else ""
     imports.setdefault(standard, OperatorSetIdProto()).version = graph.opset
-    for node in _all_nodes(graph):
+    for node in all_nodes(graph):
         if node.domain and node.domain != "ai.onnx" and node.domain not in imports:
             imports[node.domain] = OperatorSetIdProto(domain=node.domain, version=1)
     return list(imports.values())
@@ -166,12 +166,13 @@ def _copied(imports: Iterable[OperatorSetIdProto]) -> Iterator[OperatorSetIdProt
         yield copy
 
 
-def _all_nodes(graph: gs.Graph) -> Iterator[gs.Node]:
+def all_nodes(graph: gs.Graph) -> Iterator[gs.Node]:
+    """Yield the nodes of a graph and of the bodies of its If, Loop and Scan nodes."""
     for node in graph.nodes:
         yield node
         for value in node.attrs.values():
             if isinstance(value, gs.Graph):
-                yield from _all_nodes(value)
+                yield from all_nodes(value)
 
 
 def _export_graph(
@@ -207,7 +208,7 @@ def _own_constants(
     own = {t.name: t for t in graph.outputs if isinstance(t, gs.Constant) and t.name not in outer}
     defined = set() if origin is None else {t.name for t in origin.proto.initializer}
     own_nodes = {id(node) for node in graph.nodes}
-    for node in _all_nodes(graph):
+    for node in all_nodes(graph):
         for tensor in node.inputs:
             here = id(node) in own_nodes or tensor.name in defined
             if here and isinstance(tensor, gs.Constant) and tensor.name not in outer:

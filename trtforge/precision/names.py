@@ -1,8 +1,8 @@
 """New names that clash with none of the user's."""
 
-from collections.abc import Iterator
-
 import onnx_graphsurgeon as gs
+
+from trtforge.graph.dialect import all_nodes
 
 
 class Names:
@@ -12,7 +12,7 @@ class Names:
         """Collect the names of all tensors and nodes."""
         self._tensors: set[str] = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
         self._nodes: set[str] = set()
-        for node in _all_nodes(graph):
+        for node in all_nodes(graph):
             self._nodes.add(node.name)
             self._tensors.update(tensor.name for tensor in (*node.inputs, *node.outputs))
 
@@ -32,11 +32,3 @@ def _free(wanted: str, taken: set[str]) -> str:
         name = f"{wanted}_{number}"
     taken.add(name)
     return name
-
-
-def _all_nodes(graph: gs.Graph) -> Iterator[gs.Node]:
-    for node in graph.nodes:
-        yield node
-        for value in node.attrs.values():
-            if isinstance(value, gs.Graph):
-                yield from _all_nodes(value)

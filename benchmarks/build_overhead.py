@@ -92,9 +92,8 @@ def timed(command: list[str], environment: dict[str, str]) -> Run:
         output.seek(0)
         errors.seek(0)
         if process.returncode != 0:
-            raise SystemExit(
-                f"{' '.join(command)}\nended with {process.returncode}:\n{errors.read()}"
-            )
+            said = f"{output.read()}{errors.read()}"  # with --json, errors are on stdout
+            raise SystemExit(f"{' '.join(command)}\nended with {process.returncode}:\n{said}")
         return Run(seconds, peak_mib, output.read())
 
 

@@ -57,6 +57,7 @@ class Fake:
             {"inputs": {"precision": {"model.onnx": "b"}}},
             "precision/model.onnx changed",
         ),
+        ({"code": {"graph": "1"}}, {"code": {"graph": "2"}}, "trtforge's own graph code changed"),
         ({"versions": {}}, {"versions": {"onnx": "2"}}, "versions.onnx: none -> 2"),
         (
             {"a": 1, "b": 1, "c": 1, "d": 1, "e": 1},
@@ -91,3 +92,18 @@ def test_an_external_data_byte_changes_the_first_key(digits: Path, tmp_path: Pat
     data[100] ^= 1
     (folder / "w.bin").write_bytes(data)
     assert first_key() != before
+
+
+def test_the_key_holds_the_code_of_the_rooms_that_make_the_result(
+    digits: Path, tmp_path: Path
+) -> None:
+    from trtforge.pipeline.stage import code_digest, key_document
+
+    this = job(digits, "int8", tmp_path)
+    first = stages_of(this.recipe)[0]
+    document = key_document(first, this, {})
+    assert document["code"] == {room: code_digest(room) for room in ("graph", "pipeline")}
+    assert code_digest("graph") != code_digest("precision")
+    for stage in stages_of(this.recipe):
+        for room in stage.rooms:
+            assert (Path(__file__).parents[2] / "trtforge" / room / "__init__.py").is_file()

@@ -70,7 +70,7 @@ def plan(job: Job) -> tuple[PlannedStage, ...]:
             rows.append(PlannedStage(stage.name, "run", why_missed(stage, document, last), key))
         else:
             done[stage.name] = entry
-            rows.append(PlannedStage(stage.name, "hit", "same inputs, recipe and versions", key))
+            rows.append(PlannedStage(stage.name, "hit", "same inputs, recipe and code", key))
     return tuple(rows)
 
 
@@ -104,6 +104,8 @@ def _changes(before: Any, after: Any, path: tuple[str, ...] = ()) -> list[str]:
     where = ".".join(path)
     if path and path[0] == "inputs":
         return [f"{'/'.join(path[1:])} changed"]
+    if path and path[0] == "code":
+        return [f"trtforge's own {path[-1]} code changed"]
     if path and path[0] == "sources":
         return [f"{path[-1]} changed"]
     return [f"{where}: {_short(before)} -> {_short(after)}"]

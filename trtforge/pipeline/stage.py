@@ -1,9 +1,11 @@
 """What a stage is: files into files, cached under a key of everything that can change them."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,7 +71,7 @@ class Stage(Protocol):
     Attributes:
         name: unique in a pipeline, e.g. `build:rtx`.
         kind: the folder in the store, e.g. `build`.
-        version: raised whenever the same inputs would give other files than before.
+        rooms: the packages of trtforge whose code makes the result; their source is in the key.
         consumes: upstream stage name -> glob patterns of the files that are read.
     """
 
@@ -78,7 +80,7 @@ class Stage(Protocol):
     @property
     def kind(self) -> str: ...  # noqa: D102
     @property
-    def version(self) -> int: ...  # noqa: D102
+    def rooms(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]: ...  # noqa: D102
 
@@ -95,7 +97,7 @@ def key_document(stage: Stage, job: Job, inputs: Inputs) -> dict[str, Any]:
     """Return everything that determines a stage's result; its sha256 is the key."""
     return {
         "stage": stage.kind,
-        "version": stage.version,
+        "code": {room: code_digest(room) for room in (*stage.rooms, "pipeline")},
         **stage.facts(job),
         "inputs": {
             name: {
@@ -106,6 +108,21 @@ def key_document(stage: Stage, job: Job, inputs: Inputs) -> dict[str, Any]:
             for name, patterns in stage.consumes.items()
         },
     }
+
+
+@functools.cache
+def code_digest(room: str) -> str:
+    """Return 16 digits over the source of one room of trtforge.
+
+    A version number would have to be raised by hand at each change that can change a result; a
+    forgotten one is a stale hit that nobody sees.
+    """
+    folder = Path(__file__).parent.parent / room
+    digest = sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".py", ".j2"):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def package_versions(*names: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ class BuildStage:
 
     target: Target
     kind: str = "build"
-    version: int = 2
+    rooms: tuple[str, ...] = ("engine",)
 
     @property
     def name(self) -> str:

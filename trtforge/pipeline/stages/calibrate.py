@@ -15,7 +15,7 @@ class CalibrateStage:
 
     name: str = "calibrate"
     kind: str = "calibrate"
-    version: int = 1
+    rooms: tuple[str, ...] = ("graph", "precision")
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:

@@ -19,7 +19,7 @@ class ImportStage:
 
     name: str = "import"
     kind: str = "import"
-    version: int = 2
+    rooms: tuple[str, ...] = ("graph",)
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:

@@ -15,7 +15,7 @@ class OptimizeStage:
 
     name: str = "optimize"
     kind: str = "optimize"
-    version: int = 2
+    rooms: tuple[str, ...] = ("graph",)
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:

@@ -16,7 +16,7 @@ class PrecisionStage:
     quantized: bool
     name: str = "precision"
     kind: str = "precision"
-    version: int = 3
+    rooms: tuple[str, ...] = ("graph", "precision")
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:

@@ -22,7 +22,7 @@ class ReportStage:
     quantized: bool
     name: str = "report"
     kind: str = "report"
-    version: int = 3
+    rooms: tuple[str, ...] = ("report",)
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:

@@ -27,7 +27,7 @@ class VerifyStage:
     engines: tuple[str, ...]
     name: str = "verify"
     kind: str = "verify"
-    version: int = 3
+    rooms: tuple[str, ...] = ("graph", "precision", "engine", "verify")
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:

@@ -1,26 +1,15 @@
 """The same build gives the same bytes, wherever the model lies and however the process starts."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from running import layout_can_be_fixed
 
 from trtforge.cli.main import _run
 from trtforge.engine.backend import BuildRequest, get_backend
 
 PROFILE = {"image": ((1, 1, 8, 8), (32, 1, 8, 8), (256, 1, 8, 8))}
-FIXES_LAYOUT = """
-import ctypes, sys
-sys.exit(0 if ctypes.CDLL(None).personality(ctypes.c_ulong(0x0040000)) != -1 else 1)
-"""
-
-
-def layout_can_be_fixed() -> bool:
-    if not sys.platform.startswith("linux"):
-        return False
-    return subprocess.run([sys.executable, "-c", FIXES_LAYOUT]).returncode == 0
 
 
 @pytest.fixture(scope="module")

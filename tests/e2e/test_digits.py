@@ -63,7 +63,6 @@ def test_force_runs_everything_and_gives_the_same_content(
     one = build(digits, "int8", store, tmp_path / "one")
     two = build(digits, "int8", store, tmp_path / "two", "--force")
     assert {row["outcome"] for row in two["stages"]} == {"ran"}
-    assert Path(one["bundle"]).name == Path(two["bundle"]).name
     first, second = (content_without_times(Path(result["bundle"])) for result in (one, two))
     assert first == second
 

@@ -225,3 +225,36 @@ def test_accuracy_without_classes_is_an_error():
         accuracy(np.zeros((2, 1), np.float32), np.array([0, 0]))
     with pytest.raises(ParityError):
         accuracy(np.zeros((0, 3), np.float32), np.array([], np.int64))
+
+
+def brute_top5(reference: np.ndarray, candidate: np.ndarray) -> float:
+    hits = 0
+    for left, right in zip(reference, candidate, strict=True):
+        five = np.argsort(-right, kind="stable")[:5]
+        hits += int(np.argmax(left) in five)
+    return hits / len(reference)
+
+
+def test_top5_is_the_share_of_rows_whose_class_is_among_the_five_best():
+    generator = np.random.default_rng(5)
+    reference = generator.standard_normal((400, 20)).astype(np.float32)
+    candidate = (reference + 1.5 * generator.standard_normal((400, 20))).astype(np.float32)
+    found = metrics.top5_agreement(reference, candidate)
+    assert found == brute_top5(reference, candidate)
+    assert metrics.top1_agreement(reference, candidate) < found < 1
+    parts = metrics.OutputStats().update(reference[:7], candidate[:7])
+    parts.merge(metrics.OutputStats().update(reference[7:], candidate[7:]))
+    whole = parts.metrics()
+    assert whole is not None
+    assert whole.top5_agreement == found
+
+
+def test_top5_wants_more_than_five_classes_and_counts_no_row_with_nan():
+    with pytest.raises(ParityError):
+        metrics.top5_agreement(np.ones((3, 5), np.float32), np.ones((3, 5), np.float32))
+    scores = np.eye(6, dtype=np.float32)
+    broken = scores.copy()
+    broken[2, 4] = np.nan
+    assert metrics.top5_agreement(scores, scores) == 1
+    assert metrics.top5_agreement(scores, -scores) == 0
+    assert metrics.top5_agreement(scores, broken) == pytest.approx(5 / 6)

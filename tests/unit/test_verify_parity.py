@@ -237,6 +237,7 @@ def test_a_tolerance_of_an_unknown_output_is_an_error():
     [
         ({"top1_agreement": 0.9}, np.zeros((3, 1), np.float32), "two classes"),
         ({"top1_agreement": 0.9}, np.zeros((3,), np.float32), "two axes"),
+        ({"top5_agreement": 0.9}, np.zeros((3, 5), np.float32), "six classes"),
         ({"accuracy_drop": 0.1}, np.zeros((3, 5), np.float32), "labels"),
         ({"sqnr_db": 20}, np.zeros((3, 5), np.int64), "exact_agreement"),
         ({"cosine": 0.9}, np.zeros((3, 5), np.bool_), "exact_agreement"),
@@ -426,6 +427,7 @@ def test_the_keys_of_the_json_are_those_of_format_1():
         "cosine",
         "exact_agreement",
         "top1_agreement",
+        "top5_agreement",
         "rows",
         "reference_amax",
         "nonfinite",

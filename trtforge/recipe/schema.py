@@ -222,6 +222,12 @@ class Tolerance(Section):
     top1_agreement: Number | None = Field(
         None, ge=0, le=1, description="at least this share of samples with the same arg-max"
     )
+    top5_agreement: Number | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="at least this share of samples whose class is among the five best",
+    )
     accuracy_drop: Number | None = Field(
         None,
         ge=0,

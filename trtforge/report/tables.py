@@ -29,6 +29,7 @@ _BOUND_TEXT = {
     "max_abs": ("max abs ≤", plain),
     "max_rel": ("max rel ≤", plain),
     "top1_agreement": ("top-1 ≥", percent),
+    "top5_agreement": ("top-5 ≥", percent),
     "exact_agreement": ("equal ≥", percent),
     "accuracy_drop": ("accuracy drop ≤", points),
 }
@@ -99,7 +100,7 @@ def cases_table(output: Json, judged: Sequence[str]) -> Table:
     )
 
 
-_METRIC_COLUMNS = ("SQNR", "cosine", "max abs", "max rel", "top-1", "equal")
+_METRIC_COLUMNS = ("SQNR", "cosine", "max abs", "max rel", "top-1", "top-5", "equal")
 
 
 def _unjudged(group: Any, judged: Sequence[str]) -> str:
@@ -115,6 +116,7 @@ def _metric_cells(metrics: Any) -> tuple[str, ...]:
         plain(metrics.get("max_abs"), 3),
         plain(metrics.get("max_rel"), 3),
         percent(metrics.get("top1_agreement")),
+        percent(metrics.get("top5_agreement")),
         percent(metrics.get("exact_agreement")),
     )
 

@@ -27,6 +27,9 @@ BLOCK_ELEMENTS = 1 << 16
 _SAFE_EXPONENT = 400
 """Values of 2**-400..2**400 can be squared and summed in float64 (2**-1022..2**1024) unscaled."""
 
+_TOP = 5
+"""The k of top-k agreement; top-5 is ImageNet's second measure (Russakovsky et al., 2015)."""
+
 _NARROW_FLOATS = ("bfloat", "float8", "float6", "float4")
 _NARROW_INTEGERS = ("int4", "uint4", "int2", "uint2")
 
@@ -110,6 +113,8 @@ class OutputStats:
     cross: PowerSum = field(default_factory=PowerSum)
     rows: int = 0
     rows_agreeing: int = 0
+    wide_rows: int = 0
+    wide_rows_agreeing: int = 0
 
     def update(self, reference: Array, candidate: Array) -> Self:
         """Add one batch.
@@ -138,8 +143,8 @@ class OutputStats:
         self._set_kind(other.kind)
         for count in ("elements", "finite", "equal", "nonfinite", "candidate_nonfinite"):
             setattr(self, count, getattr(self, count) + getattr(other, count))
-        self.rows += other.rows
-        self.rows_agreeing += other.rows_agreeing
+        for count in ("rows", "rows_agreeing", "wide_rows", "wide_rows_agreeing"):
+            setattr(self, count, getattr(self, count) + getattr(other, count))
         self.max_abs = max(self.max_abs, other.max_abs)
         self.max_rel = max(self.max_rel, other.max_rel)
         self.amax = max(self.amax, other.amax)
@@ -162,6 +167,7 @@ class OutputStats:
             cosine=self._cosine() if is_float else None,
             exact_agreement=self.equal / self.elements,
             top1_agreement=self.rows_agreeing / self.rows if self.rows else None,
+            top5_agreement=self.wide_rows_agreeing / self.wide_rows if self.wide_rows else None,
             rows=self.rows,
             reference_amax=self.amax if is_number else None,
             nonfinite=self.nonfinite,
@@ -270,11 +276,15 @@ class OutputStats:
         left, right = class_rows(reference), class_rows(candidate)
         if left is None or right is None:
             return
+        wide = left.shape[1] > _TOP  # with fewer classes every row would agree
         step = max(1, BLOCK_ELEMENTS // left.shape[1])
         for start in range(0, left.shape[0], step):
             rows = slice(start, start + step)
             self.rows_agreeing += _agreeing_rows(left[rows], right[rows])
+            if wide:
+                self.wide_rows_agreeing += _rows_within_top(_TOP, left[rows], right[rows])
         self.rows += left.shape[0]
+        self.wide_rows += left.shape[0] if wide else 0
 
 
 def _widened(values: Array) -> Array:
@@ -288,6 +298,18 @@ def _agreeing_rows(reference: Array, candidate: Array) -> int:
     row = np.arange(reference.shape[0])
     tied = reference[row, chosen] == reference[row, best]
     return int(np.count_nonzero((chosen == best) | tied))
+
+
+def _rows_within_top(k: int, reference: Array, candidate: Array) -> int:
+    """Count rows where a maximum of the reference is among the candidate's k largest.
+
+    A class is among them when fewer than k classes score higher; NaN scores never are.
+    """
+    best = reference == reference.max(axis=1, keepdims=True)
+    score = np.where(best, candidate, -np.inf).max(axis=1, keepdims=True)
+    higher = np.count_nonzero(candidate > score, axis=1)
+    sound = ~(np.isnan(candidate).any(axis=1) | np.isnan(reference).any(axis=1))
+    return int(np.count_nonzero((higher < k) & sound))
 
 
 def _whole(reference: Array, candidate: Array) -> Metrics:
@@ -350,3 +372,16 @@ def top1_agreement(reference: Array, candidate: Array) -> float:
         ParityError: as `sqnr_db`, or the shape has no classes.
     """
     return _number(_whole(reference, candidate).top1_agreement, "top-1 agreement")
+
+
+def top5_agreement(reference: Array, candidate: Array) -> float:
+    """Share of rows whose arg-max in the reference is among the candidate's five largest.
+
+    Args:
+        reference: float, (..., C) with C > 5 and at least two axes; (N, C, 1, 1) counts as (N, C).
+        candidate: same shape.
+
+    Raises:
+        ParityError: as `top1_agreement`, or there are at most five classes.
+    """
+    return _number(_whole(reference, candidate).top5_agreement, "top-5 agreement")

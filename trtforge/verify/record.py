@@ -97,7 +97,8 @@ class OutputRecord:
     def form(self, *, has_accuracy: bool) -> OutputForm:
         """Return what decides which bounds fit."""
         has_classes = any(stats.rows > 0 for stats in self.groups.values())
-        return OutputForm(self.name, self.dtype, self.kind, has_classes, has_accuracy)
+        has_top5 = any(stats.wide_rows > 0 for stats in self.groups.values())
+        return OutputForm(self.name, self.dtype, self.kind, has_classes, has_top5, has_accuracy)
 
     def fail(self, failure: str) -> None:
         """Note what no tolerance forgives; the first time only."""

@@ -49,7 +49,7 @@ CASE_SLACK_DB = 6.0
 The bound is meant for the data as a whole; one case may hold a single row, and rows differ.
 """
 
-_AT_LEAST = ("sqnr_db", "cosine", "top1_agreement", "exact_agreement")
+_AT_LEAST = ("sqnr_db", "cosine", "top1_agreement", "top5_agreement", "exact_agreement")
 _FITTING: dict[str, tuple[str, ...]] = {
     "float": ("sqnr_db", "cosine", "max_abs", "max_rel", "exact_agreement"),
     "integer": ("max_abs", "max_rel", "exact_agreement"),
@@ -61,6 +61,7 @@ _SAID = {
     "max_abs": ("largest absolute error", ""),
     "max_rel": ("largest relative error", ""),
     "top1_agreement": ("top-1 agreement", ""),
+    "top5_agreement": ("top-5 agreement", ""),
     "exact_agreement": ("share of equal values", ""),
     "accuracy_drop": ("top-1 accuracy drop", ""),
 }
@@ -75,6 +76,7 @@ class OutputForm:
         dtype: numpy type name, for messages.
         kind: "float", "integer" or "other".
         has_classes: its last axis holds class scores.
+        has_top5: it holds more than five of them.
         has_accuracy: labels were given and it predicts a class per sample.
     """
 
@@ -82,6 +84,7 @@ class OutputForm:
     dtype: str
     kind: str
     has_classes: bool
+    has_top5: bool
     has_accuracy: bool
 
     @property
@@ -89,6 +92,7 @@ class OutputForm:
         """The names of the bounds that can be judged on this output."""
         names = _FITTING[self.kind]
         names += ("top1_agreement",) if self.has_classes else ()
+        names += ("top5_agreement",) if self.has_top5 else ()
         return names + (("accuracy_drop",) if self.has_accuracy else ())
 
 
@@ -214,7 +218,7 @@ def _with_slack(bounds: Bounds, metrics: Metrics) -> dict[str, float]:
             relaxed[name] = bound - CASE_SLACK_DB
         elif name == "cosine":
             relaxed[name] = 1.0 - (1.0 - bound) * 10.0 ** (CASE_SLACK_DB / 10.0)
-        elif name == "top1_agreement" and metrics.rows:
+        elif name in ("top1_agreement", "top5_agreement") and metrics.rows:
             relaxed[name] = max(0.0, bound - 1.0 / metrics.rows)
         elif name == "exact_agreement":
             relaxed[name] = max(0.0, bound - 1.0 / metrics.elements)
@@ -231,6 +235,8 @@ def _misfit(bound: str, target: str, forms: Collection[OutputForm]) -> UsageErro
         "accuracy_drop": "it needs 'labels' in the verification data and an output with one row "
         "of class scores (or one class id) per sample",
         "top1_agreement": "it needs a float output with at least two axes and two classes on the "
+        "last",
+        "top5_agreement": "it needs a float output with at least two axes and six classes on the "
         "last",
     }
     return UsageError(

@@ -44,6 +44,8 @@ class Bounds(ReportPart):
         max_abs: at most this absolute error, in the output's own unit.
         max_rel: at most this relative error.
         top1_agreement: at least this share of rows with the same arg-max, 0..1.
+        top5_agreement: at least this share of rows whose arg-max in the reference is among the
+            candidate's five largest, 0..1.
         accuracy_drop: at most this loss of top-1 accuracy, 0..1; 0.01 is one point.
         exact_agreement: at least this share of equal elements, 0..1 (integer and bool outputs).
     """
@@ -53,6 +55,7 @@ class Bounds(ReportPart):
     max_abs: float | None = None
     max_rel: float | None = None
     top1_agreement: float | None = None
+    top5_agreement: float | None = None
     accuracy_drop: float | None = None
     exact_agreement: float | None = None
 
@@ -91,6 +94,8 @@ class Metrics(ReportPart):
         cosine: cosine similarity; None for integer and bool outputs.
         exact_agreement: share of equal elements.
         top1_agreement: share of rows with the same arg-max; None where rows have no classes.
+        top5_agreement: share of rows whose arg-max in the reference is among the candidate's five
+            largest; None where rows have at most five classes.
         rows: rows that `top1_agreement` counts.
         reference_amax: largest finite absolute value of the reference.
         nonfinite: elements where exactly one side is NaN or Inf, or both in different ways.
@@ -106,6 +111,7 @@ class Metrics(ReportPart):
     cosine: Number | None
     exact_agreement: float | None
     top1_agreement: float | None
+    top5_agreement: float | None = None
     rows: int
     reference_amax: Number | None
     nonfinite: int

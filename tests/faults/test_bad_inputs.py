@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from trtforge.cli.main import _run
+from trtforge.engine.backend import load_backend
 
 Spoil = Callable[[Path], None]
 
@@ -344,6 +345,18 @@ def test_bad_arguments(
     before = sorted(path.name for path in work.iterdir())
     refused(capfd, list(args), status, *snippets)
     assert sorted(path.name for path in work.iterdir()) == before
+
+
+@pytest.mark.skipif(
+    load_backend("tensorrt").available().can_build, reason="not run: TensorRT builds here"
+)
+def test_a_backend_that_cannot_build_here_is_refused_before_any_work(
+    work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes = ("targets.rtx.backend=tensorrt", "targets.rtx.compute_capabilities=[]")
+    said = refused(capfd, build(work, "--set", changes[0], "--set", changes[1]), 3, "'tensorrt'")
+    assert "calibrate" not in said
+    assert not (work / "out").exists()
 
 
 @pytest.mark.parametrize(

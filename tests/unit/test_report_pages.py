@@ -253,7 +253,6 @@ def test_numbers_as_people_read_them(function, value, text):
 
 def test_every_table_has_as_many_cells_as_columns():
     made = [
-        tables.checks_table(checks_of(SAMPLE)),
         tables.outputs_table(SAMPLE.graph_parity),
         tables.cases_table(SAMPLE.graph_parity["outputs"]["logits"], ["data"]),
         tables.passes_table(OPTIMIZE),

@@ -300,6 +300,22 @@ def load_backend(name: str) -> Backend:
     return backend
 
 
+def require_builder(name: str) -> None:
+    """Raise unless engines can be built with this backend here; nothing is imported for it.
+
+    Raises:
+        UsageError: no backend has this name.
+        MissingError: its library, or a GPU that it tunes on, is missing.
+    """
+    facts = get_backend(name).available()
+    if not facts.can_build:
+        raise MissingError(
+            "TF0603",
+            f"backend '{name}' cannot build here: {facts.reason}",
+            hint="build on a machine with an NVIDIA GPU, or with the backend tensorrt_rtx",
+        )
+
+
 def require_installed(backend: Backend) -> None:
     """Raise a MissingError that says what to install unless the backend's library is there."""
     facts = backend.available()

@@ -116,7 +116,9 @@ def _text_cache(path: Path) -> dict[str, Any]:
     return {
         "kind": "calibration cache (TensorRT text)",
         "header": table.header,
+        "algorithm": table.algorithm,
         "tensors": len(table.scales),
+        "dead_tensors": list(table.dead_tensors),
         "scales": dict(table.scales),
     }
 

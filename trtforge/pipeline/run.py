@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import Timeout
 
 from trtforge.disk import write_error
+from trtforge.engine.backend import require_builder
 from trtforge.errors import ParityError, UsageError
 from trtforge.graph.memory import give_back
 from trtforge.pipeline.events import (
@@ -141,6 +142,8 @@ def job_of(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Job:
 def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> BuildResult:
     """Run all stages of one recipe and write its bundle; see `build`."""
     job = job_of(recipe, options, emit)
+    for target in job.recipe.targets:  # before the work, not after the calibration
+        require_builder(target.backend)
     for text in _target_warnings(job.recipe):
         emit(Warned(text))
     entries, rows = run_stages(job, stages_of(job.recipe), options)
@@ -149,15 +152,15 @@ def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Bu
     if failed := failures(verdicts):
         folder = keep_failure_report(job, entries, options.out)
         raise ParityError(
-            "TF0701",
+            "TF0710",
             f"'{job.recipe.name}' is not shipped: {'; '.join(failed)}",
             f"{remedy(job.recipe, verdicts)}; the report is {folder / 'report.html'}",
         )
     shipped = ship(job, entries, {row.name: row.seconds for row in rows}, options.out)
     seconds = time.monotonic() - started
-    outcome = "hit" if shipped.kept else "ran"
+    outcome: Literal["hit", "ran"] = "hit" if shipped.kept else "ran"
     note = f"{shipped.bytes / 1e6:.1f} MB"
-    emit(StageFinished("bundle", "hit" if shipped.kept else "ran", seconds, note))
+    emit(StageFinished("bundle", outcome, seconds, note))
     return BuildResult(
         shipped.path,
         verdicts,

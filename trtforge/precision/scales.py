@@ -5,13 +5,10 @@ its largest finite value; OCP OFP8 1.0, table 1). Source: TensorRT developer gui
 Quantized Types".
 """
 
-from typing import Literal
-
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-Quantized = Literal["int8", "fp8"]
 Floats = npt.NDArray[np.float32]
 
 LARGEST: dict[str, float] = {"int8": 127.0, "fp8": 448.0}

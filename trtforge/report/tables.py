@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trtforge.report.data import Check, Json, verdict_of
+from trtforge.report.data import Json, verdict_of
 from trtforge.report.figures import (
     count,
     decibel,
@@ -53,12 +53,6 @@ class Table:
 def verdict_text(verdict: str) -> str:
     """Return "✓ pass", "✗ fail" or "○ not run"."""
     return VERDICT_TEXT.get(verdict, VERDICT_TEXT["fail"])
-
-
-def checks_table(checks: Sequence[Check]) -> Table:
-    """Return every verdict with its reason."""
-    rows = tuple((check.name, verdict_text(check.verdict), check.reason or "") for check in checks)
-    return Table(("check", "verdict", "reason"), rows)
 
 
 def outputs_table(parity: Json) -> Table:

@@ -8,12 +8,11 @@ from typing import Any
 
 from trtforge.disk import writing
 from trtforge.engine.backend import MEASURED_FIELDS, BuildRequest, get_backend
+from trtforge.engine.environment import engine_facts
 from trtforge.engine.profiles import profile_shapes
-from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
+from trtforge.pipeline.stage import Inputs, Job, Progress, write_json
 from trtforge.pipeline.store import digest_of
 from trtforge.recipe.schema import Target
-
-_PACKAGES = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,12 @@ class BuildStage:
 
     def facts(self, job: Job) -> dict[str, Any]:
         """The target, the profiles, the library; for `tensorrt` also the GPU it builds for."""
-        environment: dict[str, Any] = package_versions(_PACKAGES[self.target.backend])
-        if self.target.backend == "tensorrt":
-            from trtforge.engine.environment import driver
-
-            environment |= driver().as_json()
         return {
             "recipe": {
                 "target": self.target.model_dump(mode="json", exclude={"name", "timeout_s"}),
                 "shapes": job.shapes_json(),
             },
-            "versions": environment,
+            "versions": engine_facts(self.target.backend),
         }
 
     def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:

@@ -74,7 +74,7 @@ def test_a_block_with_everything() -> None:
         "constant-to-initializer: matched /gain: 'gain' is now an initializer",
         "identity: matched /Dropout: Dropout hands on 'act'",
         "identity: matched /Identity: Identity hands on 'sum'",
-        "constant-folding: matched /head/Shape: the shape of 'head.W' is always [4, 4, 1, 1]",
+        "shape-folding: matched /head/Shape: 'head.shape' is always [4, 4, 1, 1]",
         "constant-folding: matched /head/Reshape: computed from constants",
         "conv-batchnorm: refused /stem/Norm: the result of '/stem/Conv' is used elsewhere too",
         "dead-code: matched /forgotten: no output depends on it",

@@ -1,17 +1,23 @@
 """Edits of a GraphSurgeon graph, each in constant time per place.
 
 GraphSurgeon's own lists compare whole nodes to find one; with a tensor that ten thousand nodes
-share that is quadratic. Here nodes are found by identity, and removed all at once at the end.
+share that is quadratic. Here nodes are found by identity or by operator, and the lists are put in
+order once, when a pass is done.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from onnx import NodeProto
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
+from trtforge.graph.facts import Dims, Facts
 from trtforge.graph.report import Note, PassResult
+from trtforge.graph.skeleton import merge_fields
+
+_STANDARD = (None, "", "ai.onnx")
 
 
 def node_label(node: gs.Node) -> str:
@@ -21,7 +27,7 @@ def node_label(node: gs.Node) -> str:
 
 def in_onnx_domain(node: gs.Node, *ops: str) -> bool:
     """Return whether a node is one of these standard operators."""
-    return node.op in ops and node.domain in (None, "", "ai.onnx")
+    return node.op in ops and node.domain in _STANDARD
 
 
 def constant_values(tensor: gs.Tensor) -> np.ndarray | None:
@@ -51,40 +57,124 @@ def bodies(node: gs.Node) -> Iterator[gs.Graph]:
                 yield from bodies(inner)
 
 
-class Editor:
-    """The edits of one application of one pass to one graph.
+class Names:
+    """The names of a model's tensors, in all its graphs: a new one is in use nowhere."""
 
-    Call `finish` at the end: it takes the removed nodes out and makes the result.
+    def __init__(self, root: gs.Graph) -> None:
+        self._used: set[str] = set()
+        self._add(root)
+        for node in root.nodes:
+            for body in bodies(node):
+                self._add(body)
+
+    def _add(self, graph: gs.Graph) -> None:
+        self._used.update(tensor.name for tensor in (*graph.inputs, *graph.outputs))
+        for node in graph.nodes:
+            self._used.update(tensor.name for tensor in (*node.inputs, *node.outputs))
+        origin = getattr(graph, "origin", None)
+        if origin is not None:
+            self._used.update(tensor.name for tensor in origin.proto.initializer)
+
+    def fresh(self, base: str) -> str:
+        """Return a name that begins with `base`, is new, and from now on is in use."""
+        name, number = base, 0
+        while name in self._used:
+            number += 1
+            name = f"{base}_{number}"
+        self._used.add(name)
+        return name
+
+
+class Editor:
+    """One graph of a model (the outermost or a body) under the hands of pass after pass.
+
+    A tensor's name keeps its meaning through all edits: whatever computes it, it holds the
+    values that it held in the original. So facts about tensors stay true, and so does whatever
+    the user knows them by.
+
+    Args:
+        graph: the graph; edited in place.
+        facts: what is known about its tensors.
+        names: the names in use in the whole model.
+        opset_limit: the newest operator set that a pass may ask for.
     """
 
-    def __init__(self, graph: gs.Graph) -> None:
+    def __init__(
+        self,
+        graph: gs.Graph,
+        facts: Facts | None = None,
+        names: Names | None = None,
+        opset_limit: int | None = None,
+    ) -> None:
         self.graph = graph
+        self.facts = facts if facts is not None else Facts()
+        self.opset_limit = opset_limit if opset_limit is not None else graph.opset
+        self.wanted_opsets: dict[int, list[tuple[str, str]]] = {}
+        self.bodies_changed = False
+        self._names = names if names is not None else Names(graph)
+        self._kept = {tensor.name for tensor in graph.outputs}
+        self._inputs = {id(tensor) for tensor in graph.inputs}
+        self._by_op: dict[str, list[gs.Node]] = {}
+        self._with_bodies: list[gs.Node] = []
+        self._added: list[gs.Node] = []
+        self._removed: list[gs.Node] = []
+        self.begin()
+        for position, node in enumerate(graph.nodes):
+            node.dead, node.owner, node.position = False, self, position
+            self._index(node)
+        self._mark_kept()
+
+    def begin(self) -> None:
+        """Forget what the pass before did; the graph stays as it left it."""
         self.notes: list[Note] = []
         self.rewrites = 0
-        self._dead: set[int] = set()
-        self._removed: list[gs.Node] = []
-        self._kept = {tensor.name for tensor in graph.outputs}
-        for node in graph.nodes:
-            for body in bodies(node):
-                # A body may give back an outer tensor by naming it as its output.
-                self._kept.update(tensor.name for tensor in body.outputs)
-        self._names: set[str] | None = None
+        self.touched = False
+
+    # Looking
+
+    @property
+    def opset(self) -> int:
+        """The version of the standard operator set that the graph is written in."""
+        return int(self.graph.opset)
 
     def nodes(self, *ops: str) -> Iterator[gs.Node]:
-        """Yield the graph's live nodes in order, those of the given standard operators only."""
-        for node in self.graph.nodes:
-            if id(node) not in self._dead and (not ops or in_onnx_domain(node, *ops)):
+        """Yield the graph's live nodes in order, those of the given standard operators only.
+
+        Nodes that are added meanwhile are not seen before the next pass.
+        """
+        if not ops:
+            found: Iterable[gs.Node] = tuple(self.graph.nodes)
+        elif len(ops) == 1:
+            found = tuple(self._by_op.get(ops[0], ()))
+        else:
+            listed = [node for op in ops for node in self._by_op.get(op, ())]
+            found = sorted(listed, key=lambda node: int(node.position))
+        for node in found:
+            if not node.dead and (not ops or (node.op in ops and node.domain in _STANDARD)):
+                yield node
+
+    def nodes_with_bodies(self) -> Iterator[gs.Node]:
+        """Yield the live nodes that have subgraphs (If, Loop, Scan, SequenceMap)."""
+        for node in self._with_bodies:
+            if not node.dead:
                 yield node
 
     def is_kept(self, tensor: gs.Tensor) -> bool:
         """Return whether a tensor's name is an output of the graph or of a body in it."""
         return tensor.name in self._kept
 
+    def is_input(self, tensor: gs.Tensor) -> bool:
+        """Return whether a tensor is an input of this graph."""
+        return id(tensor) in self._inputs
+
     def users(self, tensor: gs.Tensor, at_most: int = 2) -> list[gs.Node]:
-        """Return live nodes that read a tensor, once per use, the first `at_most` of them."""
+        """Return live nodes that read a tensor, once per use, the first `at_most` of them.
+
+        Nodes in bodies count, too: their `owner` is not this editor.
+        """
         found = []
         for node in tensor.outputs:
-            if id(node) not in self._dead:
+            if not getattr(node, "dead", False):
                 found.append(node)
                 if len(found) == at_most:
                     break
@@ -94,12 +184,47 @@ class Editor:
         """Return whether exactly one input of one node reads a tensor, and nothing else does."""
         return not self.is_kept(tensor) and len(self.users(tensor)) == 1
 
-    def producer(self, tensor: gs.Tensor) -> gs.Node | None:
-        """Return the live node that computes a tensor."""
+    def is_local(self, tensor: gs.Tensor) -> bool:
+        """Return whether only nodes of this very graph read a tensor."""
+        return all(
+            getattr(node, "owner", None) is self
+            for node in tensor.outputs
+            if not getattr(node, "dead", False)
+        )
+
+    def producer(self, tensor: gs.Tensor, *ops: str) -> gs.Node | None:
+        """Return the live node of this graph that computes a tensor, if it is one of `ops`.
+
+        A tensor that comes from outside the graph (an input, a constant, an outer graph's) has
+        none.
+        """
         for node in tensor.inputs:
-            if id(node) not in self._dead:
-                return node
+            if not getattr(node, "dead", True) and node.owner is self:
+                return node if not ops or in_onnx_domain(node, *ops) else None
         return None
+
+    def dims(self, tensor: gs.Tensor) -> Dims | None:
+        """Return a tensor's dimensions (numbers, names, None where unknown), None without rank."""
+        return self.facts.dims(tensor)
+
+    def dtype(self, tensor: gs.Tensor) -> "np.dtype[Any] | None":
+        """Return a tensor's element type, None when it is not known."""
+        return self.facts.dtype(tensor)
+
+    def allows(self, node: gs.Node, opset: int) -> bool:
+        """Return whether operators of `opset` may be written now; if not, ask for them.
+
+        When the limit permits, the model is raised after the round and the pass sees the place
+        again. Call it as the last condition, when the rewrite is otherwise certain.
+        """
+        if self.opset >= opset:
+            return True
+        self.wanted_opsets.setdefault(opset, []).append((self.current_pass, node_label(node)))
+        return False
+
+    current_pass = ""
+
+    # Saying
 
     def match(self, node: gs.Node, reason: str) -> None:
         """Count a rewrite and say why."""
@@ -110,31 +235,51 @@ class Editor:
         """Say why a place was left alone."""
         self.notes.append(Note("refused", node_label(node), reason))
 
+    # Changing
+
     def replace_uses(self, old: gs.Tensor, new: gs.Tensor) -> None:
         """Let every node that reads `old` read `new`."""
-        for node in dict.fromkeys(map(_Identity, old.outputs)):
-            inputs = node.value.inputs
+        self.touched = True
+        seen: set[int] = set()
+        for node in old.outputs:
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            inputs = node.inputs
             for index, tensor in enumerate(inputs):
                 if tensor is old:
                     list.__setitem__(inputs, index, new)
-                    list.append(new.outputs, node.value)
+                    list.append(new.outputs, node)
         list.clear(old.outputs)
 
     def set_input(self, node: gs.Node, index: int, new: gs.Tensor) -> None:
         """Let one input of a node read another tensor, appending the input if need be."""
+        self.touched = True
         if index == len(node.inputs):
             list.append(node.inputs, new)
         else:
-            old = node.inputs[index]
-            for position, user in enumerate(old.outputs):
-                if user is node:
-                    list.__delitem__(old.outputs, position)
-                    break
+            _unlink(node.inputs[index].outputs, node)
             list.__setitem__(node.inputs, index, new)
         list.append(new.outputs, node)
 
+    def drop_inputs(self, node: gs.Node, first: int) -> None:
+        """Cut a node's inputs off from index `first` on."""
+        self.touched = True
+        for tensor in node.inputs[first:]:
+            _unlink(tensor.outputs, node)
+        list.__delitem__(node.inputs, slice(first, None))
+
+    def set_attribute(self, node: gs.Node, name: str, value: Any) -> None:
+        """Set an attribute of a node; None removes it."""
+        self.touched = True
+        if value is None:
+            node.attrs.pop(name, None)
+        else:
+            node.attrs[name] = value
+
     def set_output(self, node: gs.Node, index: int, new: gs.Tensor) -> None:
         """Let one output of a node be another tensor, which must lose its producer."""
+        self.touched = True
         list.clear(node.outputs[index].inputs)
         list.clear(new.inputs)
         list.__setitem__(node.outputs, index, new)
@@ -142,32 +287,94 @@ class Editor:
 
     def remove(self, node: gs.Node) -> None:
         """Take a node and its bodies out; its outputs have no readers, or another producer."""
-        self._dead.update(map(id, (node, *inner_nodes(node))))
+        self.touched = True
+        node.dead = True
+        for inner in inner_nodes(node):
+            inner.dead = True
+            self.bodies_changed = True
         self._removed.append(node)
 
-    def constant(self, base: str, values: np.ndarray) -> gs.Constant:
-        """Make a constant whose name begins with `base` and is new in the graph."""
-        if self._names is None:
-            self._names = self._all_names()
-        name, number = base, 0
-        while name in self._names:
-            number += 1
-            name = f"{base}_{number}"
-        self._names.add(name)
-        return gs.Constant(name, values)
+    def add(
+        self,
+        op: str,
+        inputs: Iterable[gs.Tensor],
+        outputs: Iterable[gs.Tensor],
+        at: gs.Node,
+        attrs: Mapping[str, Any] | None = None,
+        name: str = "",
+    ) -> gs.Node:
+        """Add a node just before the node `at`, whose documentation and metadata it shares.
 
-    def _all_names(self) -> set[str]:
-        names = {tensor.name for tensor in (*self.graph.inputs, *self.graph.outputs)}
-        for node in self.graph.nodes:
-            for inner in (node, *inner_nodes(node)):
-                names.update(tensor.name for tensor in (*inner.inputs, *inner.outputs))
-        origin = getattr(self.graph, "origin", None)
-        if origin is not None:
-            names.update(tensor.name for tensor in origin.proto.initializer)
-        return names
+        Args:
+            op: a standard operator.
+            inputs: all must be computed before `at`.
+            outputs: new tensors, or tensors that lose their producer by this.
+            at: where; a live node of this graph, which may be removed afterwards.
+            attrs: attributes; None values are left out.
+            name: of the node.
+        """
+        self.touched = True
+        given = {key: value for key, value in (attrs or {}).items() if value is not None}
+        results = list(outputs)
+        for tensor in results:
+            list.clear(tensor.inputs)
+        node = gs.Node(op, name, given, list(inputs), results)
+        node.dead, node.owner, node.position = False, self, at.position
+        node.source = _remembered(at)
+        self._added.append(node)
+        return node
+
+    def replace(
+        self,
+        root: gs.Node,
+        op: str,
+        inputs: Iterable[gs.Tensor],
+        attrs: Mapping[str, Any] | None = None,
+    ) -> gs.Node:
+        """Let a new node compute the first output of `root`, which goes; it keeps root's name.
+
+        What fed `root` and now has no readers is left for the pass dead-code.
+        """
+        node = self.add(op, inputs, [root.outputs[0]], root, attrs, root.name)
+        self.remove(root)
+        return node
+
+    def bypass(self, node: gs.Node, source: gs.Tensor, index: int = 0) -> str | None:
+        """Let readers of an output of `node` read `source`, which holds the same values.
+
+        An output of the graph keeps its name: the node that computes `source` takes it over.
+
+        Returns:
+            None when done (the node is removed); otherwise why not, and nothing has changed.
+        """
+        result = node.outputs[index]
+        if not self.is_kept(result):
+            self.replace_uses(result, source)
+            self.remove(node)
+            return None
+        producer = self.producer(source)
+        if producer is None:
+            return f"'{result.name}' is an output and '{source.name}' is not computed by this graph"
+        if self.is_kept(source):
+            return f"'{result.name}' and '{source.name}' are both outputs"
+        position = next(i for i, tensor in enumerate(producer.outputs) if tensor is source)
+        self.remove(node)
+        self.set_output(producer, position, result)
+        self.replace_uses(source, result)
+        return None
+
+    def constant(self, base: str, values: np.ndarray) -> gs.Constant:
+        """Make a constant whose name begins with `base` and is new in the model."""
+        return gs.Constant(self._names.fresh(base), values)
+
+    def variable(self, base: str, dtype: Any = None, dims: Dims | None = None) -> gs.Variable:
+        """Make a tensor whose name begins with `base` and is new in the model."""
+        tensor = gs.Variable(self._names.fresh(base))
+        self.facts.learn(tensor, dtype, dims)
+        return tensor
 
     def finish(self) -> PassResult:
-        """Take the removed nodes out of the graph and return what was done."""
+        """Put the graph in order and return what was done since `begin`."""
         touched: dict[int, gs.Tensor] = {}
         for node in self._removed:
             for reader in (node, *inner_nodes(node)):  # bodies read outer tensors
@@ -178,24 +385,76 @@ class Editor:
             list.clear(node.inputs)
             list.clear(node.outputs)
         for tensor in touched.values():
-            alive = [user for user in tensor.outputs if id(user) not in self._dead]
+            alive = [user for user in tensor.outputs if not getattr(user, "dead", False)]
             list.clear(tensor.outputs)
             list.extend(tensor.outputs, alive)
-        if self._removed:
-            self.graph.nodes = [n for n in self.graph.nodes if id(n) not in self._dead]
+        if self._removed or self._added:
+            self._reorder()
         return PassResult(self.rewrites, tuple(self.notes))
 
+    def _reorder(self) -> None:
+        nodes: list[gs.Node] = self.graph.nodes
+        before: dict[int, list[gs.Node]] = {}
+        for node in self._added:
+            before.setdefault(node.position, []).append(node)
+            self._index(node)
+        merged: list[gs.Node] = []
+        for position, node in enumerate(nodes):
+            merged.extend(new for new in before.get(position, ()) if not new.dead)
+            if not node.dead:
+                merged.append(node)
+        for position, node in enumerate(merged):
+            node.position = position
+        self.graph.nodes = merged
+        had_bodies = len(self._with_bodies)
+        self._by_op = {}
+        self._with_bodies = []
+        for node in merged:
+            self._index(node)
+        if len(self._with_bodies) != had_bodies:
+            self.bodies_changed = True
+            self._kept = {tensor.name for tensor in self.graph.outputs}
+            self._mark_kept()
+        self._added, self._removed = [], []
 
-class _Identity:
-    """A node as a dictionary key; GraphSurgeon's nodes cannot be hashed."""
+    def _index(self, node: gs.Node) -> None:
+        self._by_op.setdefault(node.op, []).append(node)
+        if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
+            self._with_bodies.append(node)
 
-    __slots__ = ("value",)
+    def _mark_kept(self) -> None:
+        for node in self._with_bodies:
+            for body in bodies(node):
+                # A body may give back an outer tensor by naming it as its output.
+                self._kept.update(tensor.name for tensor in body.outputs)
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
 
-    def __hash__(self) -> int:
-        return id(self.value)
+def _unlink(users: list[gs.Node], node: gs.Node) -> None:
+    for position, user in enumerate(users):
+        if user is node:
+            list.__delitem__(users, position)
+            return
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and other.value is self.value
+
+def _remembered(node: gs.Node) -> NodeProto | None:
+    """What a new node inherits from the one whose place it takes: everything but its meaning."""
+    source = getattr(node, "source", None)
+    if source is None:
+        return None
+    kept = NodeProto()
+    merge_fields(source, kept, skip=_MEANING)
+    return kept
+
+
+_MEANING = frozenset(
+    {
+        "name",
+        "op_type",
+        "domain",
+        "overload",
+        "input",
+        "output",
+        "attribute",
+        "device_configurations",
+    }
+)

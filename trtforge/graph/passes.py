@@ -1,27 +1,29 @@
-"""Passes over a graph: which there are, running them to a fixpoint, and proving the result.
+"""Passes over a graph: running them to a fixpoint, and proving the result.
 
-A pass that turns out to change what the model computes is found, taken back and named.
-To add one: a file under cleanup/ or fusion/, and a line in `PASSES`.
+A pass that turns out to change what the model computes is found, taken back and named. The table
+of passes is in catalog.py.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib import import_module
-from typing import Literal, Protocol
-
-import onnx_graphsurgeon as gs
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from trtforge.errors import GraphError, UsageError
+from trtforge.graph.catalog import DEFAULT_PASSES, PASSES
+from trtforge.graph.edit import Editor
 from trtforge.graph.inputs import Shapes
 from trtforge.graph.model import Model
 from trtforge.graph.names import did_you_mean
 from trtforge.graph.proof import Reference, reference_for
 from trtforge.graph.report import Note, OptimizeReport, PassOutcome, PassResult, Proof
 from trtforge.graph.weights import storage_bytes
+from trtforge.graph.workshop import FaultyPassError, Pass, Workshop, try_raise
 
 __all__ = [
+    "DEFAULT_OPSET_LIMIT",
     "DEFAULT_PASSES",
     "PASSES",
+    "Editor",
     "Note",
     "OptimizeReport",
     "Optimized",
@@ -31,39 +33,10 @@ __all__ = [
     "run_passes",
 ]
 
-_CLEANUP, _FUSION = "trtforge.graph.cleanup", "trtforge.graph.fusion"
+_MAX_ROUNDS = 20
 
-PASSES: dict[str, str] = {
-    "constant-to-initializer": f"{_CLEANUP}.constant_to_initializer:ConstantToInitializer",
-    "identity": f"{_CLEANUP}.identity:RemoveIdentity",
-    "constant-folding": f"{_CLEANUP}.constant_folding:FoldConstants",
-    "conv-batchnorm": f"{_FUSION}.conv_batchnorm:FuseConvBatchNorm",
-    "conv-mul-add": f"{_FUSION}.conv_mul_add:FuseConvMulAdd",
-    "dead-code": f"{_CLEANUP}.dead_code:RemoveDeadCode",
-    "duplicate-initializers": f"{_CLEANUP}.duplicate_initializers:MergeDuplicates",
-}
-
-DEFAULT_PASSES: tuple[str, ...] = (
-    "constant-to-initializer",
-    "identity",
-    "constant-folding",
-    "conv-batchnorm",
-    "conv-mul-add",
-    "dead-code",
-    "duplicate-initializers",  # last: fusions leave shared weights alone
-)
-
-_MAX_ROUNDS = 10
-
-
-class Pass(Protocol):
-    """One kind of rewrite; free of state, so that any prefix of a run can be repeated."""
-
-    name: str
-
-    def apply(self, graph: gs.Graph) -> PassResult:
-        """Rewrite the graph in place and say what was done."""
-        ...
+DEFAULT_OPSET_LIMIT = 23
+"""The newest operator set that passes may raise a model to unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +49,7 @@ class PassRequest:
         shapes: the numerical proof runs at each of these; empty means the static shapes.
         seed: of the random inputs.
         prove: whether to compare with the original at all.
+        opset_limit: the newest operator set that the targets take.
     """
 
     use: Literal["default", "none"] | tuple[str, ...] = "default"
@@ -83,6 +57,7 @@ class PassRequest:
     shapes: tuple[Shapes, ...] = ()
     seed: int = 0
     prove: bool = True
+    opset_limit: int = DEFAULT_OPSET_LIMIT
 
 
 @dataclass(frozen=True)
@@ -125,18 +100,11 @@ def _chosen(request: PassRequest) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name not in request.drop)
 
 
-def _pass_named(name: str) -> Pass:
-    module, _, attribute = PASSES[name].partition(":")
-    made: Pass = getattr(import_module(module), attribute)()
-    return made
+_Step = str | int
+"""What changed a model: a pass by its name, the operator set that it was raised to, or `_ROUND`."""
 
-
-class _FaultyPassError(Exception):
-    """A pass failed or told an untruth about itself."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(reason)
-        self.name, self.reason = name, reason
+_ROUND = 0
+"""The beginning of a round, in which all that is known about tensors is learnt anew."""
 
 
 @dataclass
@@ -145,8 +113,8 @@ class _Attempt:
 
     model: Model
     outcomes: dict[str, PassOutcome]
-    steps: list[str]
-    rounds: int
+    steps: list[_Step] = field(default_factory=list)
+    rounds: int = 0
 
 
 class _Run:
@@ -190,34 +158,66 @@ class _Run:
         while True:
             try:
                 return self._fixpoint()
-            except _FaultyPassError as fault:
+            except FaultyPassError as fault:
                 self._drop(fault.name, fault.reason)
 
     def _fixpoint(self) -> _Attempt:
         names = [name for name in self._names if name not in self._dropped]
-        graph = self._model.to_graph()
-        attempt = _Attempt(self._model, {name: PassOutcome(name) for name in names}, [], 0)
-        while attempt.rounds < _MAX_ROUNDS:
+        workshop = Workshop(self._model, self._request.opset_limit)
+        attempt = _Attempt(self._model, {name: PassOutcome(name) for name in names})
+        impossible: dict[int, str] = {}
+        while attempt.rounds < _MAX_ROUNDS and names:
             attempt.rounds += 1
-            rewrites = 0
-            for name in names:
-                result = _applied(name, graph)
-                attempt.outcomes[name] = attempt.outcomes[name].adding(result)
-                if result.rewrites:
-                    rewrites += result.rewrites
-                    attempt.steps.append(name)
-                    self._tell(f"{name}: {result.rewrites} rewrites")
-            if not rewrites:
+            if not self._round(workshop, names, attempt) and not self._raised(
+                workshop, attempt, impossible
+            ):
                 break
+        for version, places in workshop.wanted_opsets().items():
+            why = impossible.get(version, f"the targets take opset {self._request.opset_limit}")
+            for name, node in places:
+                note = Note("refused", node, f"this needs opset {version}: {why}")
+                attempt.outcomes[name] = attempt.outcomes[name].adding(PassResult(0, (note,)))
         if attempt.steps:
-            attempt.model = self._model.with_graph(graph)
+            attempt.model = workshop.model()
         return attempt
 
-    def _guilty(self, steps: list[str], reference: Reference) -> str | None:
+    def _round(self, workshop: Workshop, names: list[str], attempt: _Attempt) -> int:
+        """Apply every pass once; return the number of rewrites."""
+        workshop.begin_round()
+        attempt.steps.append(_ROUND)
+        rewrites = 0
+        for name in names:
+            applied = workshop.apply(name)
+            attempt.outcomes[name] = attempt.outcomes[name].adding(
+                applied.result, applied.nodes, applied.seconds
+            )
+            if applied.result.rewrites:
+                rewrites += applied.result.rewrites
+                attempt.steps.append(name)
+                self._tell(f"{name}: {applied.result.rewrites} rewrites")
+        if not rewrites:
+            attempt.steps.pop()
+        return rewrites
+
+    def _raised(self, workshop: Workshop, attempt: _Attempt, impossible: dict[int, str]) -> bool:
+        """Raise the model to the newest operator set that a pass waits for, where that goes."""
+        limit = self._request.opset_limit
+        wanted = [v for v in workshop.wanted_opsets() if v <= limit and v not in impossible]
+        for version in sorted(wanted, reverse=True):
+            why = try_raise(workshop, version)
+            if why is None:
+                attempt.steps.append(version)
+                self._tell(f"the model is raised to opset {version}")
+                return True
+            impossible[version] = why
+        return False
+
+    def _guilty(self, steps: list[_Step], reference: Reference) -> str | None:
         """Find the step at which the result goes wrong, by halving.
 
         Returns:
-            The pass, or None when the model is wrong without any pass.
+            The pass, or None when the model is wrong without any pass. Where raising the
+            operator set is to blame, the pass that first needed it.
         """
         if not self._holds([], reference):
             return None
@@ -228,14 +228,20 @@ class _Run:
                 good = middle
             else:
                 bad = middle
-        return steps[bad - 1]
+        return next((step for step in steps[bad - 1 :] if isinstance(step, str)), None)
 
-    def _holds(self, steps: list[str], reference: Reference) -> bool:
-        graph = self._model.to_graph()
-        for name in steps:
-            _applied(name, graph)
+    def _holds(self, steps: list[_Step], reference: Reference) -> bool:
+        workshop = Workshop(self._model, self._request.opset_limit)
         try:
-            return reference.compare(self._model.with_graph(graph)).verdict == "pass"
+            for step in steps:
+                if isinstance(step, str):
+                    workshop.apply(step)
+                elif step == _ROUND:
+                    workshop.begin_round()
+                else:
+                    workshop.raise_opset(step)
+            model = workshop.model() if steps else self._model.with_graph(self._model.to_graph())
+            return reference.compare(model).verdict == "pass"
         except GraphError:
             return False
 
@@ -247,7 +253,7 @@ class _Run:
         for name in self._names:
             self._dropped.setdefault(name, "the model cannot be edited without changing it")
         reason = f"the model is the original; editing alone changes it: {proof.reason}"
-        return self._optimized(_Attempt(self._model, {}, [], 0), Proof("not_run", reason))
+        return self._optimized(_Attempt(self._model, {}), Proof("not_run", reason))
 
     def _optimized(self, attempt: _Attempt, proof: Proof) -> Optimized:
         outcomes = []
@@ -267,27 +273,3 @@ class _Run:
             proof=proof,
         )
         return Optimized(attempt.model, report)
-
-
-def _applied(name: str, graph: gs.Graph) -> PassResult:
-    before = _fingerprint(graph)
-    try:
-        result = _pass_named(name).apply(graph)
-    except Exception as error:  # a fault in one pass must not cost the user the build
-        raise _FaultyPassError(name, f"it failed: {type(error).__name__}: {error}") from error
-    if not result.rewrites and _fingerprint(graph) != before:
-        raise _FaultyPassError(name, "it changed the graph and reported no rewrite")
-    return result
-
-
-def _fingerprint(graph: gs.Graph) -> int:
-    """Hash the wiring and which values the constants hold, in time linear in the graph."""
-    parts: list[object] = [tuple(tensor.name for tensor in (*graph.inputs, *graph.outputs))]
-    for node in graph.nodes:
-        parts.append((node.op, node.domain, len(node.attrs)))
-        parts.extend(tensor.name for tensor in node.outputs)
-        for tensor in node.inputs:
-            parts.append(tensor.name)
-            if isinstance(tensor, gs.Constant):
-                parts.append(id(tensor._values))
-    return hash(tuple(parts))

@@ -43,7 +43,9 @@ class PassOutcome:
 
     Attributes:
         name: as in the table of passes.
-        rewrites: places rewritten in the result; 0 after a roll-back.
+        rewrites: places rewritten, over all rounds.
+        nodes: by how much the number of nodes grew through it; mostly negative.
+        seconds: wall time over all rounds.
         rolled_back: whether the pass was taken back.
         reason: why it was taken back.
         notes: each note once, in order.
@@ -51,20 +53,29 @@ class PassOutcome:
 
     name: str
     rewrites: int = 0
+    nodes: int = 0
+    seconds: float = 0.0
     rolled_back: bool = False
     reason: str | None = None
     notes: tuple[Note, ...] = ()
 
-    def adding(self, result: PassResult) -> "PassOutcome":
+    def adding(self, result: PassResult, nodes: int = 0, seconds: float = 0.0) -> "PassOutcome":
         """Return the outcome after one more application."""
-        notes = tuple(dict.fromkeys((*self.notes, *result.notes)))
-        return replace(self, rewrites=self.rewrites + result.rewrites, notes=notes)
+        return replace(
+            self,
+            rewrites=self.rewrites + result.rewrites,
+            nodes=self.nodes + nodes,
+            seconds=self.seconds + seconds,
+            notes=tuple(dict.fromkeys((*self.notes, *result.notes))),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
         return {
             "name": self.name,
             "rewrites": self.rewrites,
+            "nodes": self.nodes,
+            "seconds": round(self.seconds, 4),
             "rolled_back": self.rolled_back,
             "reason": self.reason,
             "notes": [note.as_json() for note in self.notes],

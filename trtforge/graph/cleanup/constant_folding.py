@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -10,9 +11,11 @@ from onnx import ModelProto, helper, numpy_helper
 from trtforge.errors import GraphError
 from trtforge.graph.dialect import export_node
 from trtforge.graph.edit import Editor, bodies, constant_values, in_onnx_domain
-from trtforge.graph.execute import Session
+from trtforge.graph.evaluate import evaluate
 from trtforge.graph.model import Model
-from trtforge.graph.report import PassResult
+
+if TYPE_CHECKING:
+    from trtforge.graph.execute import Session
 
 _NEVER = frozenset(
     {
@@ -35,8 +38,9 @@ _NEVER = frozenset(
 )
 
 _FREE_GROWTH_BYTES = 1 << 20
-"""A result above this size must not be bigger than what it is computed from: a stored
-ConstantOfShape or Expand of 100 MB would cost the engine more than it saves."""
+"""A result above this size must not be bigger than what it is computed from and what goes with
+it: a stored ConstantOfShape or Expand of 100 MB would cost the engine more than it saves, and a
+transposed copy of an embedding that is used elsewhere too would be a second embedding."""
 
 _AS_INPUT_BYTES = 1024
 _MAX_TRIES = 8
@@ -45,47 +49,84 @@ _MAX_TRIES = 8
 class FoldConstants:
     """Compute nodes whose inputs are all constant.
 
-    Matches: standard operators with constant inputs only, in chains of any length; Shape of a
-    tensor whose dimensions are all fixed.
-    Rewrites to: an initializer of the same name, computed by ONNX Runtime without optimizations.
+    Matches: standard operators with constant inputs only, in chains of any length.
+    Rewrites to: an initializer of the same name; the usual operators are computed by numpy, the
+    others by ONNX Runtime without optimizations.
     Refuses when: the operator is random, has a body, or quantizes; the result is an output of
-    the graph, or above 1 MiB and bigger than what it is computed from.
+    the graph, or above 1 MiB and bigger than what goes because of it.
     """
 
     name = "constant-folding"
 
-    def apply(self, graph: gs.Graph) -> PassResult:
-        """Rewrite the outermost graph in place."""
-        editor = Editor(graph)
-        _fold_shapes(editor)
+    def apply(self, editor: Editor) -> None:
+        """Rewrite one graph in place."""
         refused: dict[int, tuple[gs.Node, str]] = {}
+        for node in editor.nodes():
+            _fold_simple(editor, node, refused)
         for _ in range(_MAX_TRIES):
             group = _foldable(editor, refused)
             if not group.nodes:
                 break
-            values, objections = _evaluated(graph, group)
+            values, objections = _evaluated(editor.graph, group)
             if not objections:
                 _commit(editor, group, values)
                 break
             refused.update((id(node), (node, why)) for node, why in objections)
         for node, why in refused.values():
             editor.refuse(node, why)
-        return editor.finish()
 
 
-def _fold_shapes(editor: Editor) -> None:
-    for node in editor.nodes("Shape"):
-        source, result = node.inputs[0], node.outputs[0]
-        known = source.shape
-        if known is None or not all(isinstance(dim, int) and dim >= 0 for dim in known):
-            continue
-        if editor.is_kept(result) or not editor.users(result, 1):
-            continue
-        dims = list(known)[node.attrs.get("start", 0) : node.attrs.get("end", len(known))]
-        constant = gs.Constant(result.name, np.asarray(dims, dtype=np.int64))
-        editor.match(node, f"the shape of '{source.name}' is always {dims}")
-        editor.replace_uses(result, constant)
-        editor.remove(node)
+def _fold_simple(editor: Editor, node: gs.Node, refused: dict[int, tuple[gs.Node, str]]) -> None:
+    """Fold one node by numpy, where numpy can."""
+    if len(node.outputs) != 1 or node.op in _NEVER or not node.inputs:
+        return
+    if not all(isinstance(tensor, gs.Constant) or not tensor.name for tensor in node.inputs):
+        return
+    result = node.outputs[0]
+    if not in_onnx_domain(node, node.op) or editor.is_kept(result):
+        return
+    arrays = [constant_values(tensor) if tensor.name else None for tensor in node.inputs]
+    if any(a is None and t.name for a, t in zip(arrays, node.inputs, strict=True)):
+        return  # sparse
+    limit = max(_FREE_GROWTH_BYTES, _freed_bytes(editor, node))
+    if node.op not in ("Shape", "Size") and _sure_bytes(node, arrays) > limit:
+        refused[id(node)] = (node, _growth(result.name, _sure_bytes(node, arrays), limit))
+        return
+    value = evaluate(node.op, list(arrays), node.attrs)
+    if value is None or value.nbytes > limit:
+        return
+    editor.match(node, "computed from constants")
+    editor.replace_uses(result, gs.Constant(result.name, value))
+    editor.remove(node)
+
+
+def _freed_bytes(editor: Editor, node: gs.Node) -> int:
+    """Bytes of the constants that nothing but this node reads: they go when it goes."""
+    private = {id(t): t for t in node.inputs if t.name and editor.is_private(t)}
+    return sum(_bytes_of(tensor) for tensor in private.values())
+
+
+def _sure_bytes(node: gs.Node, arrays: list[np.ndarray | None]) -> int:
+    """A lower bound of the result's size, known before it is computed; 0 when there is none."""
+    if node.op in ("Transpose", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity"):
+        return 0 if arrays[0] is None else int(arrays[0].nbytes)
+    if node.op == "Expand" and arrays[0] is not None and arrays[1] is not None:
+        return math.prod(int(dim) for dim in arrays[1].reshape(-1)) * int(arrays[0].itemsize)
+    if node.op == "Range" and all(array is not None and array.size == 1 for array in arrays):
+        start, stop, step = (array.item() for array in arrays if array is not None)
+        return int(abs(stop - start) / abs(step) * 8) if step else 0
+    return 0
+
+
+def _growth(name: str, size: int, limit: int) -> str:
+    return f"'{name}' would take {size} bytes, and it frees or may take only {limit}"
+
+
+def _bytes_of(tensor: gs.Tensor) -> int:
+    if not isinstance(tensor, gs.Constant):
+        return 0
+    itemsize = getattr(tensor.dtype, "itemsize", 1)
+    return int(math.prod(tensor.shape)) * int(itemsize)
 
 
 @dataclass
@@ -142,7 +183,7 @@ def _is_known(tensor: gs.Tensor, group: _Group) -> bool:
 
 def _bytes_behind(tensor: gs.Tensor, group: _Group) -> int:
     if isinstance(tensor, gs.Constant):
-        return int(math.prod(tensor.shape)) * int(tensor.dtype.itemsize)
+        return _bytes_of(tensor)
     return group.cone_bytes.get(tensor.name, 0)
 
 
@@ -222,7 +263,13 @@ def _run(
             feeds[name] = values
     for node in nodes:
         export_node(node, proto.graph.node.add())
-    return Session(Model(proto), outputs=outputs).run(feeds, outputs)
+    return _session(proto, outputs).run(feeds, outputs)
+
+
+def _session(proto: ModelProto, outputs: list[str]) -> "Session":
+    from trtforge.graph.execute import Session  # most models have nothing that needs a session
+
+    return Session(Model(proto), outputs=outputs)
 
 
 def _commit(editor: Editor, group: _Group, values: _Values) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor
-from trtforge.graph.report import PassResult
 
 _NUMBERS: dict[str, Any] = {
     "value_float": np.float32,
@@ -27,9 +26,8 @@ class ConstantToInitializer:
 
     name = "constant-to-initializer"
 
-    def apply(self, graph: gs.Graph) -> PassResult:
-        """Rewrite the outermost graph in place."""
-        editor = Editor(graph)
+    def apply(self, editor: Editor) -> None:
+        """Rewrite one graph in place."""
         for node in editor.nodes("Constant"):
             output = node.outputs[0]
             values = _values(node)
@@ -41,7 +39,6 @@ class ConstantToInitializer:
                 editor.match(node, f"'{output.name}' is now an initializer")
                 editor.replace_uses(output, gs.Constant(output.name, values))
                 editor.remove(node)
-        return editor.finish()
 
 
 def _values(node: gs.Node) -> Any:

@@ -5,7 +5,6 @@ import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, constant_values, node_label
 from trtforge.graph.fusion import convolution
-from trtforge.graph.report import PassResult
 
 _DEFAULT_EPSILON = 1e-5
 
@@ -25,21 +24,19 @@ class FuseConvBatchNorm:
 
     name = "conv-batchnorm"
 
-    def apply(self, graph: gs.Graph) -> PassResult:
-        """Rewrite the outermost graph in place."""
-        editor = Editor(graph)
+    def apply(self, editor: Editor) -> None:
+        """Rewrite one graph in place."""
         for norm in editor.nodes("BatchNormalization"):
             conv = convolution.convolution_before(editor, norm.inputs[0])
             if conv is None:
                 continue
-            why = _training(norm, editor, graph.opset) or convolution.objection(editor, conv)
+            why = _training(norm, editor, editor.opset) or convolution.objection(editor, conv)
             why = why or _fused(editor, conv, norm)
             if why is None:
                 editor.match(norm, f"folded into '{node_label(conv)}'")
                 convolution.take_over(editor, conv, norm)
             else:
                 editor.refuse(norm, why)
-        return editor.finish()
 
 
 def _training(norm: gs.Node, editor: Editor, opset: int) -> str | None:

@@ -5,7 +5,6 @@ import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, constant_values, node_label
 from trtforge.graph.fusion import convolution
-from trtforge.graph.report import PassResult
 
 
 class FuseConvMulAdd:
@@ -21,9 +20,8 @@ class FuseConvMulAdd:
 
     name = "conv-mul-add"
 
-    def apply(self, graph: gs.Graph) -> PassResult:
-        """Rewrite the outermost graph in place."""
-        editor = Editor(graph)
+    def apply(self, editor: Editor) -> None:
+        """Rewrite one graph in place."""
         for node in editor.nodes("Mul", "Add", "Sub", "Div"):
             for index in (0, 1):
                 constant = constant_values(node.inputs[1 - index])
@@ -38,7 +36,6 @@ class FuseConvMulAdd:
                 else:
                     editor.refuse(node, why)
                 break
-        return editor.finish()
 
 
 def _fused(

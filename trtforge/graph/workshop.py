@@ -1,0 +1,170 @@
+"""A model opened for editing: its graphs, what is known about them, and passes applied to them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from time import perf_counter
+from typing import Protocol
+
+import onnx_graphsurgeon as gs
+
+from trtforge.errors import GraphError
+from trtforge.graph import shapes
+from trtforge.graph.catalog import PASSES
+from trtforge.graph.edit import Editor, Names, bodies
+from trtforge.graph.facts import Facts
+from trtforge.graph.model import Model
+from trtforge.graph.report import Note, PassResult
+
+
+class Pass(Protocol):
+    """One kind of rewrite; free of state, so that any prefix of a run can be repeated."""
+
+    name: str
+
+    def apply(self, editor: Editor) -> None:
+        """Rewrite one graph (the outermost or a body) in place, saying what was done."""
+        ...
+
+
+class FaultyPassError(Exception):
+    """A pass failed or told an untruth about itself."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name, self.reason = name, reason
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What one application of a pass did, and what it cost.
+
+    Attributes:
+        result: rewrites and notes.
+        nodes: by how much the number of nodes grew, bodies included; mostly negative.
+        seconds: wall time.
+    """
+
+    result: PassResult
+    nodes: int
+    seconds: float
+
+
+class Workshop:
+    """A model on the bench.
+
+    Args:
+        model: the original; unchanged.
+        opset_limit: the newest operator set that passes may ask for.
+    """
+
+    def __init__(self, model: Model, opset_limit: int) -> None:
+        self._limit = max(opset_limit, model.opset)
+        self._passes: dict[str, Pass] = {}
+        self._open(model)
+
+    def _open(self, model: Model) -> None:
+        self._model = model
+        self._graph = model.to_graph()
+        self._facts = Facts.of(self._graph, model.proto, model.files)
+        self._names = Names(self._graph)
+        self._root = self._editor(self._graph)
+        self._inner = self._inner_editors()
+        self._is_edited = False
+
+    def _editor(self, graph: gs.Graph) -> Editor:
+        return Editor(graph, self._facts, self._names, self._limit)
+
+    def _inner_editors(self) -> list[Editor]:
+        found = (body for node in self._root.nodes_with_bodies() for body in bodies(node))
+        return [self._editor(body) for body in found]
+
+    def _editors(self) -> Iterator[Editor]:
+        yield self._root
+        yield from self._inner
+
+    def begin_round(self) -> None:
+        """Learn what can be known about all tensors as they are now."""
+        for editor in self._editors():
+            editor.wanted_opsets.clear()
+            shapes.walk(editor)
+
+    def apply(self, name: str) -> Applied:
+        """Apply a pass to the outermost graph and to every body.
+
+        Raises:
+            FaultyPassError: it failed, or changed a graph without saying so.
+        """
+        start = perf_counter()
+        before = self._node_count()
+        rewrites, notes = 0, list[Note]()
+        try:
+            made = self._passes.get(name) or pass_named(name)
+            self._passes[name] = made
+            for editor in self._editors():
+                editor.begin()
+                editor.current_pass = name
+                made.apply(editor)
+                result = editor.finish()
+                if editor.touched and not result.rewrites:
+                    raise FaultyPassError(name, "it changed the graph and reported no rewrite")
+                rewrites += result.rewrites
+                notes.extend(result.notes)
+        except FaultyPassError:
+            raise
+        except Exception as error:  # a fault in one pass must not cost the user the build
+            raise FaultyPassError(name, f"it failed: {type(error).__name__}: {error}") from error
+        if rewrites:
+            self._is_edited = True
+            self._renew_inner()
+        seconds = perf_counter() - start
+        return Applied(PassResult(rewrites, tuple(notes)), self._node_count() - before, seconds)
+
+    def _renew_inner(self) -> None:
+        if any(editor.bodies_changed for editor in self._editors()):
+            self._root.bodies_changed = False
+            wanted = [editor.wanted_opsets for editor in self._inner]
+            self._inner = self._inner_editors()
+            for opsets in wanted:
+                for version, places in opsets.items():
+                    self._root.wanted_opsets.setdefault(version, []).extend(places)
+
+    def _node_count(self) -> int:
+        return sum(len(editor.graph.nodes) for editor in self._editors())
+
+    def wanted_opsets(self) -> dict[int, list[tuple[str, str]]]:
+        """Return opset -> (pass, node) of the places that need it, from this round."""
+        wanted: dict[int, list[tuple[str, str]]] = {}
+        for editor in self._editors():
+            for version, places in editor.wanted_opsets.items():
+                wanted.setdefault(version, []).extend(places)
+        return wanted
+
+    def raise_opset(self, version: int) -> None:
+        """Bring the whole model to a newer operator set.
+
+        Raises:
+            GraphError: TF0407, an operator of the model cannot be raised; nothing has changed.
+        """
+        raised = self.model().with_opset(version)
+        self._open(raised)
+
+    def model(self) -> Model:
+        """Return the model as it is now; the original itself when nothing was edited."""
+        return self._model.with_graph(self._graph) if self._is_edited else self._model
+
+
+def pass_named(name: str) -> Pass:
+    """Import and make one pass of the table."""
+    module, _, attribute = PASSES[name].partition(":")
+    made: Pass = getattr(import_module(module), attribute)()
+    return made
+
+
+def try_raise(workshop: Workshop, version: int) -> str | None:
+    """Raise the opset; return None when done, otherwise why it cannot be."""
+    try:
+        workshop.raise_opset(version)
+    except GraphError as error:
+        return error.message
+    return None

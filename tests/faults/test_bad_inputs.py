@@ -308,6 +308,9 @@ ARGUMENTS: dict[str, tuple[list[str], int, tuple[str, ...]]] = {
     ),
     "inspect: nothing there": (["inspect", "gone.onnx"], 2, ("gone.onnx",)),
     "inspect: an archive": (["inspect", "calib.npz"], 2, ("calib.npz",)),
+    "diff: nothing there": (["diff", "model.onnx", "gone.onnx"], 2, ("gone.onnx",)),
+    "diff: one thing": (["diff", "model.onnx"], 2, ("'B'",)),
+    "diff: an archive": (["diff", "calib.npz", "calib.npz"], 2, ("calib.npz",)),
     "optimize: shape of no input": (
         ["optimize", "model.onnx", "-o", "o.onnx", "--shape", "im=1x1x8x8"],
         2,

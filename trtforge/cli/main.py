@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trtforge.cli.commands.inspect:inspect",
         "Say what a file or bundle is, without a GPU.",
     ),
+    "diff": ("trtforge.cli.commands.diff:diff", "Show what changed between two ONNX files."),
     "optimize": (
         "trtforge.cli.commands.optimize:optimize",
         "Clean up and fuse an ONNX graph, with proof.",

@@ -13,6 +13,7 @@ from trtforge.pipeline.store import file_sha256
 # TensorRT OSS 11.1. TensorRT-RTX's header is not published, so nothing is read out of it.
 _PLAN_TAG = b"ftrt"
 _PLAN_VERSION_OFFSET = 24
+_HEAD_BYTES = 64
 _TEXT_CACHE_START = b"TRT-"
 _JSON_CACHE_SCHEMA = "trtforge.calibration/"
 
@@ -24,34 +25,56 @@ def inspect_path(path: Path) -> dict[str, Any]:
         UsageError: there is nothing there, or it is none of these things.
         GraphError, DataError, IntegrityError: it is one of them, but not sound.
     """
+    readers = {
+        "bundle": _bundle,
+        "onnx": _onnx,
+        "calibration cache (TensorRT text)": _text_cache,
+        "calibration cache": _json_cache,
+        "engine": _engine,
+    }
+    return readers[kind_of(path)](path)
+
+
+def kind_of(path: Path) -> str:
+    """Return the `kind` of a file or folder, by its name and its first bytes alone.
+
+    Raises:
+        UsageError: there is nothing there, or it is none of these things.
+        MissingError: it cannot be read.
+    """
     where = Place(file=str(path))
     if path.is_dir():
         if (path / "manifest.json").is_file():
-            return _bundle(path)
+            return "bundle"
         hint = "a bundle is a folder with a manifest.json, as `trtforge build` writes it"
         raise UsageError("TF0713", f"'{path}' is a folder, but not a bundle", hint, where)
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(64)
-    except FileNotFoundError as error:
-        raise UsageError("TF0712", f"'{path}' does not exist", "check the path", where) from error
-    except OSError as error:
-        message = f"'{path}' cannot be read: {error.strerror}"
-        raise MissingError("TF0303", message, None, where) from error
+    head = _head(path)
     if path.suffix.lower() == ".onnx":
-        return _onnx(path)
+        return "onnx"
     if head.startswith(_TEXT_CACHE_START):
-        return _text_cache(path)
+        return "calibration cache (TensorRT text)"
     if head.lstrip().startswith(b"{"):
-        return _json_cache(path)
+        return "calibration cache"
     if path.suffix.lower() in (".engine", ".plan", ".trt") or head.startswith(_PLAN_TAG):
-        return _engine(path, head)
+        return "engine"
     raise UsageError(
         "TF0719",
         f"'{path}' is none of: ONNX file, engine, bundle, calibration cache",
         "ONNX files end in .onnx, engines in .engine, .plan or .trt",
         where,
     )
+
+
+def _head(path: Path) -> bytes:
+    where = Place(file=str(path))
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_HEAD_BYTES)
+    except FileNotFoundError as error:
+        raise UsageError("TF0712", f"'{path}' does not exist", "check the path", where) from error
+    except OSError as error:
+        message = f"'{path}' cannot be read: {error.strerror}"
+        raise MissingError("TF0303", message, None, where) from error
 
 
 def _bundle(path: Path) -> dict[str, Any]:
@@ -85,7 +108,8 @@ def _onnx(path: Path) -> dict[str, Any]:
     }
 
 
-def _engine(path: Path, head: bytes) -> dict[str, Any]:
+def _engine(path: Path) -> dict[str, Any]:
+    head = _head(path)
     size = path.stat().st_size
     if size == 0:
         raise UsageError("TF0720", f"'{path}' is empty", "build the engine again", Place(str(path)))

@@ -1,0 +1,271 @@
+"""What `trtforge diff` found, as aligned lines of text: one section for each thing that changed."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trtforge.report.data import Json
+from trtforge.report.figures import size
+
+_WIDEST = 60
+"""Characters that are shown of one value; metadata hold whole stack traces."""
+
+_DIGEST_DIGITS = 12
+
+_MOST_NOTES = 6
+"""Lines below one row, where not all are asked for."""
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that changed: the cells of its row, and lines of text below it."""
+
+    row: Row
+    notes: tuple[str, ...] = ()
+
+
+Group = tuple[str, tuple[Item, ...]]
+"""What happened to these things ("removed", "added"), and the things."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a comparison.
+
+    Attributes:
+        title: what it is about and how much changed.
+        groups: the things that changed; none is empty.
+    """
+
+    title: str
+    groups: tuple[Group, ...]
+
+    def lines(self, most: int | None) -> Iterator[str]:
+        """Yield the title and indented, aligned rows.
+
+        Args:
+            most: how many rows are shown, of every group some; None for all rows and notes.
+        """
+        yield self.title
+        quotas = _quotas([len(items) for _, items in self.groups], most)
+        shown = [items[:quota] for (_, items), quota in zip(self.groups, quotas, strict=True)]
+        widths = _widths([item.row for items in shown for item in items])
+        for (word, items), part in zip(self.groups, shown, strict=True):
+            for item in part:
+                *cells, last = item.row
+                aligned = (cell.ljust(width) for cell, width in zip(cells, widths, strict=False))
+                yield f"  {' '.join((*aligned, last))}".rstrip()
+                notes = item.notes if most is None else item.notes[:_MOST_NOTES]
+                yield from (f"      {note}" for note in notes)
+                if len(notes) < len(item.notes):
+                    yield f"      ... and {len(item.notes) - len(notes)} more"
+            if len(part) < len(items):
+                yield f"  ... and {len(items) - len(part)} more {word}".rstrip()
+
+
+def _quotas(sizes: Sequence[int], most: int | None) -> list[int]:
+    """Share rows out: what a small group does not need is left to the others."""
+    if most is None:
+        return list(sizes)
+    quotas = [0] * len(sizes)
+    left = most
+    for done, index in enumerate(sorted(range(len(sizes)), key=lambda index: sizes[index])):
+        quotas[index] = min(sizes[index], left // (len(sizes) - done))
+        left -= quotas[index]
+    return quotas
+
+
+def _widths(rows: Sequence[Row]) -> list[int]:
+    """The widths of all columns but each row's last cell, which ends its line."""
+    columns = max(map(len, rows), default=0)
+    return [
+        max((len(row[index]) for row in rows if index + 1 < len(row)), default=0)
+        for index in range(columns)
+    ]
+
+
+def sections(document: Json, *, details: bool = False) -> Iterator[Section]:
+    """Yield the sections of a comparison in which something changed.
+
+    Args:
+        document: `DiffResult.as_json()`.
+        details: digests of values and nodes' outputs, too.
+    """
+    return SECTIONS[str(document["kind"])](document, details)
+
+
+def _onnx_sections(document: Json, details: bool) -> Iterator[Section]:
+    makers = (
+        _contract(document["contract"]),
+        _fields("model", document["model"]),
+        _operators(document["operators"]),
+        _nodes(document["nodes"], details),
+        _initializers(document["initializers"], details),
+        _functions(document["functions"]),
+    )
+    return (section for section in makers if section is not None)
+
+
+SECTIONS: Mapping[str, Callable[[Json, bool], Iterator[Section]]] = {"onnx": _onnx_sections}
+"""Kind -> what shows a comparison of two of it."""
+
+
+def _contract(contract: Json) -> Section | None:
+    items: list[Item] = []
+    for side, key in (("input", "inputs"), ("output", "outputs")):
+        found = contract[key]
+        for mark, kind in _MARKS:
+            items += [Item((mark, side, spec["name"], _spec(spec))) for spec in found[kind]]
+        items += [
+            Item(("~", side, old["name"], f"{_spec(old)} -> {_spec(new)}"))
+            for old, new in _pairs(found["changed"])
+        ]
+        if found["reordered"]:
+            items.append(Item(("~", f"{side}s in another order")))
+    return _section("contract", {"changed": items})
+
+
+def _fields(title: str, changes: Sequence[Json]) -> Section | None:
+    items = [Item(("~", change["what"], _change_text(change))) for change in changes]
+    return _section(title, {"changed": items})
+
+
+def _operators(operators: Sequence[Json]) -> Section | None:
+    items = [
+        Item(
+            (
+                _mark(entry["before"], entry["after"]),
+                entry["op"],
+                f"{entry['before']} -> {entry['after']}",
+                f"{entry['delta']:+d}",
+            )
+        )
+        for entry in operators
+    ]
+    return _section("operators", {"changed": items})
+
+
+def _nodes(nodes: Json, details: bool) -> Section | None:
+    def item(mark: str, facts: Json, changes: Sequence[Json] = ()) -> Item:
+        notes = [f"{change['what']}: {_change_text(change)}" for change in changes]
+        if details:
+            notes.insert(0, f"makes {', '.join(filter(None, facts['outputs'])) or 'nothing'}")
+        return Item((mark, facts["path"], facts["op"]), tuple(notes))
+
+    groups = {kind: [item(mark, facts) for facts in nodes[kind]] for mark, kind in _MARKS}
+    groups["changed"] = [
+        item("~", entry["after"] | {"path": entry["before"]["path"]}, entry["changes"])
+        for entry in nodes["changed"]
+    ]
+    groups["reordered"] = [
+        Item(("~", path or "graph", "nodes in another order")) for path in nodes["reordered"]
+    ]
+    return _section(f"nodes: {_span(nodes['count'])}", groups)
+
+
+def _initializers(found: Json, details: bool) -> Section | None:
+    groups = {
+        kind: [
+            Item((mark, facts["path"], f"{_array(facts)}, {size(facts['bytes'])}"))
+            for facts in found[kind]
+        ]
+        for mark, kind in _MARKS
+    }
+    groups["renamed"] = [
+        Item((">", old["path"], f"renamed to {new['path']}, equal bytes"))
+        for old, new in _pairs(found["renamed"])
+    ]
+    groups["changed"] = [_changed_weight(entry, details) for entry in found["changed"]]
+    total = found["bytes"]
+    sizes = f"{_number(total['before'])} -> {_number(total['after'])} bytes"
+    return _section(f"initializers: {_span(found['count'])} ({sizes})", groups)
+
+
+def _changed_weight(entry: Json, details: bool) -> Item:
+    before, after, values = entry["before"], entry["after"], entry["values"]
+    kinds = [_array(before), _array(after)]
+    said = [kinds[0] if kinds[0] == kinds[1] else " -> ".join(kinds)]
+    if values is not None and values["differing"] is not None:
+        said.append(f"{values['differing']} of {values['elements']} values differ")
+    elif kinds[0] == kinds[1]:
+        said.append("other values")
+    if values is not None and values["max_abs"] is not None:
+        said.append(f"max abs {float(values['max_abs']):.4g}")
+    notes = (f"{_digest(before)} -> {_digest(after)}",) if details else ()
+    return Item(("~", before["path"], ", ".join(said)), notes)
+
+
+def _functions(functions: Json) -> Section | None:
+    groups = {kind: [Item((mark, name)) for name in functions[kind]] for mark, kind in _MARKS}
+    groups["changed"] = [
+        Item(
+            ("~", entry["name"]), tuple(f"{c['what']}: {_change_text(c)}" for c in entry["changes"])
+        )
+        for entry in functions["changed"]
+    ]
+    return _section("functions", groups)
+
+
+_MARKS = (("-", "removed"), ("+", "added"))
+
+
+def _section(title: str, groups: Mapping[str, Sequence[Item]]) -> Section | None:
+    """A section of the groups that are not empty, None without any; its title has the counts."""
+    kept = tuple((word, tuple(items)) for word, items in groups.items() if items)
+    if not kept:
+        return None
+    counts = ", ".join(f"{len(items)} {word}" for word, items in kept)
+    return Section(f"{title}{';' if ':' in title else ':'} {counts}", kept)
+
+
+def _pairs(entries: Iterable[Json]) -> Iterator[tuple[Json, Json]]:
+    return ((entry["before"], entry["after"]) for entry in entries)
+
+
+def _mark(before: int, after: int) -> str:
+    return "+" if before == 0 else "-" if after == 0 else "~"
+
+
+def _span(counts: Json) -> str:
+    before, after = counts["before"], counts["after"]
+    return str(before) if before == after else f"{before} -> {after}"
+
+
+def _number(value: int) -> str:
+    return f"{value:,}".replace(",", " ")
+
+
+def _spec(spec: Json) -> str:
+    return _array(spec) if spec["dims"] is not None else f"{spec['dtype']} of any shape"
+
+
+def _array(facts: Json) -> str:
+    dims = ",".join("?" if dim is None else str(dim) for dim in facts["dims"])
+    return f"{facts['dtype']}[{dims}]"
+
+
+def _digest(facts: Json) -> str:
+    algorithm, _, digits = str(facts["digest"]).partition(":")
+    return f"{algorithm}:{digits[:_DIGEST_DIGITS]}"
+
+
+def _change_text(change: Json) -> str:
+    text = f"{_value(change['before'])} -> {_value(change['after'])}"
+    return f"{text} ({change['note']})" if change["note"] else text
+
+
+def _value(value: Any) -> str:
+    """A value as short text; long ones are cut."""
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        values = value.get("values")
+        text = _array(value) + (f" {_value(values)}" if values is not None else "")
+    elif isinstance(value, list):
+        text = f"[{', '.join(map(_value, value))}]"
+    else:
+        text = str(value) if value != "" else "''"
+    text = " ".join(text.split())
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"

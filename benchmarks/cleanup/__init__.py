@@ -1,0 +1,1 @@
+"""Parts of `graph_cleanup.py`: contenders, measuring, examination, records, tables, targets."""

@@ -1,7 +1,7 @@
 """What changed between two ONNX models: contract, operators, nodes, weights and the rest.
 
-Not compared is what a model does not mean by itself: the order of initializers, and where and in
-which field their bytes are stored.
+Not compared are the order of initializers, where and in which field their bytes are stored, and
+what subgraphs and initializers tell their readers only (documentation, value_info, metadata).
 """
 
 from collections import Counter

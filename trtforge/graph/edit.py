@@ -5,6 +5,7 @@ share that is quadratic. Here nodes are found by identity or by operator, and th
 order once, when a pass is done.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -62,18 +63,27 @@ class Names:
 
     def __init__(self, root: gs.Graph) -> None:
         self._used: set[str] = set()
+        self._defined: Counter[str] = Counter()
         self._add(root)
         for node in root.nodes:
             for body in bodies(node):
                 self._add(body)
 
     def _add(self, graph: gs.Graph) -> None:
-        self._used.update(tensor.name for tensor in (*graph.inputs, *graph.outputs))
+        defined = {tensor.name for tensor in graph.inputs}
+        self._used.update(tensor.name for tensor in graph.outputs)
         for node in graph.nodes:
-            self._used.update(tensor.name for tensor in (*node.inputs, *node.outputs))
+            self._used.update(tensor.name for tensor in node.inputs)
+            defined.update(tensor.name for tensor in node.outputs)
         origin = getattr(graph, "origin", None)
         if origin is not None:
-            self._used.update(tensor.name for tensor in origin.proto.initializer)
+            defined.update(tensor.name for tensor in origin.proto.initializer)
+        self._used |= defined
+        self._defined.update(defined)
+
+    def is_shared(self, name: str) -> bool:
+        """Return whether two graphs, such as the branches of two Ifs, defined this name."""
+        return self._defined[name] > 1
 
     def fresh(self, base: str) -> str:
         """Return a name that begins with `base`, is new, and from now on is in use."""
@@ -111,7 +121,7 @@ class Editor:
         self.opset_limit = opset_limit if opset_limit is not None else graph.opset
         self.wanted_opsets: dict[int, list[tuple[str, str]]] = {}
         self.bodies_changed = False
-        self._names = names if names is not None else Names(graph)
+        self.names = names if names is not None else Names(graph)
         self._kept = {tensor.name for tensor in graph.outputs}
         self._inputs = {id(tensor) for tensor in graph.inputs}
         self._by_op: dict[str, list[gs.Node]] = {}
@@ -324,6 +334,13 @@ class Editor:
         self._added.append(node)
         return node
 
+    def adopt(self, node: gs.Node, at: gs.Node) -> None:
+        """Take a node of a body of `at` into this graph, just before `at`."""
+        self.touched = True
+        self.bodies_changed = True
+        node.dead, node.owner, node.position = False, self, at.position
+        self._added.append(node)
+
     def replace(
         self,
         root: gs.Node,
@@ -365,11 +382,11 @@ class Editor:
 
     def constant(self, base: str, values: np.ndarray) -> gs.Constant:
         """Make a constant whose name begins with `base` and is new in the model."""
-        return gs.Constant(self._names.fresh(base), values)
+        return gs.Constant(self.names.fresh(base), values)
 
     def variable(self, base: str, dtype: Any = None, dims: Dims | None = None) -> gs.Variable:
         """Make a tensor whose name begins with `base` and is new in the model."""
-        tensor = gs.Variable(self._names.fresh(base))
+        tensor = gs.Variable(self.names.fresh(base))
         self.facts.learn(tensor, dtype, dims)
         return tensor
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import onnx_graphsurgeon as gs
 
@@ -17,6 +17,7 @@ from trtforge.graph.model import Model
 from trtforge.graph.report import Note, PassResult
 
 
+@runtime_checkable
 class Pass(Protocol):
     """One kind of rewrite; free of state, so that any prefix of a run can be repeated."""
 
@@ -24,6 +25,16 @@ class Pass(Protocol):
 
     def apply(self, editor: Editor) -> None:
         """Rewrite one graph (the outermost or a body) in place, saying what was done."""
+        ...
+
+
+class ModelPass(Protocol):
+    """A rewrite of a model as a whole, which is opened again afterwards."""
+
+    name: str
+
+    def apply_model(self, model: Model) -> tuple[Model, PassResult]:
+        """Return the rewritten model, or the model itself and no rewrites."""
         ...
 
 
@@ -60,7 +71,7 @@ class Workshop:
 
     def __init__(self, model: Model, opset_limit: int) -> None:
         self._limit = max(opset_limit, model.opset)
-        self._passes: dict[str, Pass] = {}
+        self._passes: dict[str, Pass | ModelPass] = {}
         self._open(model)
 
     def _open(self, model: Model) -> None:
@@ -95,30 +106,45 @@ class Workshop:
         Raises:
             FaultyPassError: it failed, or changed a graph without saying so.
         """
-        start = perf_counter()
-        before = self._node_count()
-        rewrites, notes = 0, list[Note]()
+        start, before = perf_counter(), self._node_count()
         try:
             made = self._passes.get(name) or pass_named(name)
             self._passes[name] = made
-            for editor in self._editors():
-                editor.begin()
-                editor.current_pass = name
-                made.apply(editor)
-                result = editor.finish()
-                if editor.touched and not result.rewrites:
-                    raise FaultyPassError(name, "it changed the graph and reported no rewrite")
-                rewrites += result.rewrites
-                notes.extend(result.notes)
+            result = (
+                self._apply_to_graphs(made)
+                if isinstance(made, Pass)
+                else self._apply_to_model(made)
+            )
         except FaultyPassError:
             raise
         except Exception as error:  # a fault in one pass must not cost the user the build
             raise FaultyPassError(name, f"it failed: {type(error).__name__}: {error}") from error
+        return Applied(result, self._node_count() - before, perf_counter() - start)
+
+    def _apply_to_model(self, made: ModelPass) -> PassResult:
+        model = self.model()
+        changed, result = made.apply_model(model)
+        if changed is not model:
+            self._open(changed)
+            self.begin_round()
+        return result
+
+    def _apply_to_graphs(self, made: Pass) -> PassResult:
+        rewrites, notes = 0, list[Note]()
+        for editor in self._editors():
+            editor.begin()
+            editor.current_pass = made.name
+            made.apply(editor)
+            result = editor.finish()
+            if editor.touched and not result.rewrites:
+                reason = "it changed the graph and reported no rewrite"
+                raise FaultyPassError(made.name, reason)
+            rewrites += result.rewrites
+            notes.extend(result.notes)
         if rewrites:
             self._is_edited = True
             self._renew_inner()
-        seconds = perf_counter() - start
-        return Applied(PassResult(rewrites, tuple(notes)), self._node_count() - before, seconds)
+        return PassResult(rewrites, tuple(notes))
 
     def _renew_inner(self) -> None:
         if any(editor.bodies_changed for editor in self._editors()):
@@ -154,10 +180,10 @@ class Workshop:
         return self._model.with_graph(self._graph) if self._is_edited else self._model
 
 
-def pass_named(name: str) -> Pass:
+def pass_named(name: str) -> Pass | ModelPass:
     """Import and make one pass of the table."""
     module, _, attribute = PASSES[name].partition(":")
-    made: Pass = getattr(import_module(module), attribute)()
+    made: Pass | ModelPass = getattr(import_module(module), attribute)()
     return made
 
 

@@ -101,10 +101,13 @@ def _chosen(request: PassRequest) -> tuple[str, ...]:
 
 
 _Step = str | int
-"""What changed a model: a pass by its name, the operator set that it was raised to, or `_ROUND`."""
+"""What changed a model: a pass by its name, the operator set that it was raised to, or: """
 
 _ROUND = 0
-"""The beginning of a round, in which all that is known about tensors is learnt anew."""
+"""a round began, and sizes were followed through the graph again;"""
+
+_REOPENED = -1
+"""shape inference ran again."""
 
 
 @dataclass
@@ -168,10 +171,11 @@ class _Run:
         impossible: dict[int, str] = {}
         while attempt.rounds < _MAX_ROUNDS and names:
             attempt.rounds += 1
-            if not self._round(workshop, names, attempt) and not self._raised(
-                workshop, attempt, impossible
-            ):
+            if self._round(workshop, names, attempt) or self._raised(workshop, attempt, impossible):
+                continue
+            if not workshop.reopen():
                 break
+            attempt.steps.append(_REOPENED)
         for version, places in workshop.wanted_opsets().items():
             why = impossible.get(version, f"the targets take opset {self._request.opset_limit}")
             for name, node in places:
@@ -238,6 +242,8 @@ class _Run:
                     workshop.apply(step)
                 elif step == _ROUND:
                     workshop.begin_round()
+                elif step == _REOPENED:
+                    workshop.reopen()
                 else:
                     workshop.raise_opset(step)
             model = workshop.model() if steps else self._model.with_graph(self._model.to_graph())

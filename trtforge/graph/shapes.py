@@ -33,6 +33,9 @@ def walk(editor: Editor) -> None:
     for node in editor.nodes():
         if not in_onnx_domain(node, node.op) or not node.outputs:
             continue
+        if node.op == "Split":
+            _learn_split(editor, node)
+            continue
         result = node.outputs[0]
         result.value = computed(editor, node)
         known = editor.dims(result)
@@ -59,6 +62,31 @@ def _dims(editor: Editor, node: gs.Node) -> Dims | None:
         return total
     rule = _RULES.get(node.op)
     return rule(editor, node) if rule is not None else None
+
+
+def _learn_split(editor: Editor, node: gs.Node) -> None:
+    dims = editor.dims(node.inputs[0])
+    if dims is None:
+        return
+    axis = int(node.attrs.get("axis", 0)) % len(dims)
+    parts = _parts(node, dims[axis])
+    for index, tensor in enumerate(node.outputs):
+        part = parts[index] if parts is not None and index < len(parts) else None
+        editor.facts.refine(tensor, (*dims[:axis], part, *dims[axis + 1 :]))
+
+
+def _parts(node: gs.Node, whole: Dim) -> tuple[int, ...] | None:
+    """The lengths that Split gives: said by an attribute or input, or equal, the last shorter."""
+    if "split" in node.attrs:
+        return tuple(node.attrs["split"])
+    if len(node.inputs) > 1 and node.inputs[1].name:
+        value = value_of(node.inputs[1])
+        return None if value is None else value.numbers
+    if not isinstance(whole, int):
+        return None
+    count = len(node.outputs)
+    each = -(-whole // count)
+    return (*[each] * (count - 1), whole - each * (count - 1))
 
 
 def _sizes(value: Value | None) -> Dims | None:

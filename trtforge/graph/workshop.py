@@ -175,9 +175,29 @@ class Workshop:
         raised = self.model().with_opset(version)
         self._open(raised)
 
+    def reopen(self) -> bool:
+        """Open the edited model anew, for facts that follow from what it has become.
+
+        Returns:
+            False when there is nothing to learn: it was not edited, or all is known already.
+        """
+        if not self._is_edited or all(map(_is_fully_known, self._editors())):
+            return False
+        self._open(self.model())
+        return True
+
     def model(self) -> Model:
         """Return the model as it is now; the original itself when nothing was edited."""
         return self._model.with_graph(self._graph) if self._is_edited else self._model
+
+
+def _is_fully_known(editor: Editor) -> bool:
+    for node in editor.nodes():
+        for tensor in node.outputs:
+            dims = editor.dims(tensor)
+            if dims is None or not all(isinstance(dim, int) for dim in dims):
+                return False
+    return True
 
 
 def pass_named(name: str) -> Pass | ModelPass:

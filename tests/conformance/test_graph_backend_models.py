@@ -100,10 +100,9 @@ def put_a_reader_behind(
     kind = info.type.tensor_type.elem_type
     proto.graph.input.append(helper.make_tensor_value_info(tail, kind, (1, *shape)))
     info.CopyFrom(helper.make_tensor_value_info(name, kind, (2, *shape)))
-    dtype = object if kind == TensorProto.STRING else helper.tensor_dtype_to_np_dtype(kind)
-    return {
-        tail: np.full((1, *shape), "", object) if dtype is object else np.zeros((1, *shape), dtype)
-    }
+    if kind == TensorProto.STRING:
+        return {tail: np.full((1, *shape), "", object)}
+    return {tail: np.zeros((1, *shape), helper.tensor_dtype_to_np_dtype(kind))}
 
 
 def array_of(value: Any) -> Any:

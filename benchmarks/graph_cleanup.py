@@ -175,7 +175,8 @@ class Bench:
             outcome = measure(command, Path(own), self.limits)
             size = sum(file.stat().st_size for file in target.parent.iterdir())
         if outcome.failed is not None:
-            _say(f"{model.name}: {tool} failed in round {place[0]}: {outcome.failed}")
+            lost = {"model": model.name, "tool": tool, "round": place[0], "failed": outcome.failed}
+            self._write("lost", lost)
             return
         figures = {
             "seconds": outcome.seconds,
@@ -326,6 +327,15 @@ def find_models(arguments: argparse.Namespace, environments: Environments) -> li
     return sorted(models, key=lambda model: (model.facts["bytes"], model.name))
 
 
+def check_programs(environments: Environments, tools: list[str]) -> None:
+    """Stop before any work where a contender's program is missing."""
+    for tool in tools:
+        for large in (False, True):
+            command = contenders.command(tool, environments, Path(), Path(), large=large)
+            if command is not None and not Path(command[0]).exists():
+                raise SystemExit(f"{tool}: there is no {command[0]}")
+
+
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -335,11 +345,17 @@ def parse_arguments() -> argparse.Namespace:
     def names(text: str) -> list[str]:
         return text.split(",")
 
+    def folder(text: str) -> Path:
+        # Not resolved: the python of a virtual environment is a link that must stay one.
+        return Path(text).absolute()
+
     add = parser.add_argument
-    add("--trtforge", type=Path, metavar="BIN", help="bin folder of the environment with trtforge")
-    add("--peers", type=Path, metavar="BIN", help="likewise, with the peers")
-    add("--peers-protobuf6", type=Path, metavar="BIN", help="onnxslim for models above 2 GB")
-    add("--trtforge-protobuf6", type=Path, metavar="BIN", help="also on models above 2 GB")
+    add(
+        "--trtforge", type=folder, metavar="BIN", help="bin folder of the environment with trtforge"
+    )
+    add("--peers", type=folder, metavar="BIN", help="likewise, with the peers")
+    add("--peers-protobuf6", type=folder, metavar="BIN", help="onnxslim for models above 2 GB")
+    add("--trtforge-protobuf6", type=folder, metavar="BIN", help="also on models above 2 GB")
     add("--models", type=Path, metavar="DIR", help="*.onnx here and one folder below")
     add("--only", type=names, metavar="NAME,...", help="these models")
     add("--tools", type=names, default=list(contenders.NAMES), metavar="NAME,...")
@@ -365,10 +381,13 @@ def main() -> None:
     """Measure, and write the page."""
     arguments = parse_arguments()
     if not arguments.table:
-        # Not resolved: the python of a virtual environment is a link that must stay one.
-        given = (arguments.trtforge, arguments.peers)
-        given += (arguments.peers_protobuf6, arguments.trtforge_protobuf6)
-        environments = Environments(*(None if path is None else path.absolute() for path in given))
+        environments = Environments(
+            trtforge=arguments.trtforge,
+            peers=arguments.peers,
+            peers_protobuf6=arguments.peers_protobuf6,
+            trtforge_protobuf6=arguments.trtforge_protobuf6,
+        )
+        check_programs(environments, arguments.tools)
         Bench(arguments, environments).run(find_models(arguments, environments))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(page(Results(read(arguments.results))), encoding="utf-8")

@@ -80,8 +80,8 @@ def _all_tensors(model: Any, nodes: list[Any]) -> Iterator[Any]:
 def reference(path: Path, outputs: Path) -> dict[str, Any]:
     """Run a model as written on every seed and keep what it gives.
 
-    Says also how many dB are left when the largest weight is off by `PERTURBATION`: what the
-    comparison is able to see on this model.
+    Says also how many dB are left when the largest weight in the file is off by `PERTURBATION`:
+    what the comparison is able to see on this model.
     """
     import numpy as np
 
@@ -101,7 +101,8 @@ def _perturbed_db(path: Path, kept: dict[str, Any]) -> float | None:
 
     model = onnx.load(path, load_external_data=False)
     floats = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
-    if not floats or any(tensor.external_data for tensor in floats):
+    floats = [tensor for tensor in floats if not tensor.external_data]
+    if not floats:
         return None
     largest = max(floats, key=lambda tensor: int(np.prod(tensor.dims)))
     values = onnx.numpy_helper.to_array(largest)

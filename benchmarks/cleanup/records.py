@@ -1,9 +1,9 @@
 """Raw records in a file of JSON lines, and what can be asked of them.
 
 Kinds: `setting` (machine, versions), `model`, `reference` (its outputs, and what a comparison with
-them sees), `run` (one timed process), `examination` (one output graph, or why there is none),
-`engine` (one build). All but the first name their setting, so that
-times are only ever compared with times of the same machine and versions.
+them sees), `examination` (one output graph, or why there is none), `run` (one timed process),
+`lost` (one that failed), `engine` (one build). All name their setting: times are only ever divided
+by times of the same machine, versions and round.
 """
 
 import json

@@ -9,6 +9,7 @@ from cleanup.contenders import (
     FLOOR_IR,
     FLOORS,
     NO_PROOF,
+    OURS,
     PEERS,
     SLIM,
     TITLES,
@@ -56,8 +57,8 @@ _MEMORY_NOTE = (
 _SAME_NOTE = (
     "SQNR in dB, the lowest over outputs and seeds, both graphs run as written (ONNX Runtime, all "
     "optimizations off); `inf`: the same to the bit. Where a model ends in a Softmax, its input is "
-    "compared too. `weight off`: the original with its largest weight off by 1e-4, which says what "
-    "the comparison can see. Second run: trtforge on its own output."
+    "compared too. `weight off`: the original with the largest weight in its file off by 1e-4, "
+    "which says what the comparison can see. Second run: trtforge on its own output."
 )
 _ENGINE_NOTE = (
     "FP32 on the CPU, default compute capabilities; size and parse + build seconds: median "
@@ -88,6 +89,11 @@ def _heading(results: Results) -> list[str]:
         if own:
             load = spread([run["load"] for run in own], 1)
             lines.append(f"- load average of the machine before each run: {load}")
+        lost = [r for r in results.records if r["kind"] == "lost" and r["setting"] == name]
+        lines += [
+            f"- not timed: {TITLES[r['tool']]} on {r['model']}, round {r['round']}: {r['failed']}"
+            for r in lost
+        ]
         lines.append("")
     if len(results.settings) > 1:
         lines.append("Several settings: of each contender the last one counts, model by model.")
@@ -114,7 +120,19 @@ def _nodes(results: Results) -> list[str]:
     judged = sum(results.node_margin(model) is not None for model in results.models)
     count = f"{wins} fewer, {ties} equal, {judged - wins - ties} more"
     rows.append(["all", *[""] * (len(SHOWN) + 1), count])
-    return _table(["model", "original", *(TITLES[tool] for tool in SHOWN), "trtforge"], rows)
+    head = ["model", "original", *(TITLES[tool] for tool in SHOWN), "trtforge"]
+    return [*_table(head, rows), "", *_failures(results)]
+
+
+def _failures(results: Results) -> list[str]:
+    """Say why contenders made no output."""
+    found = [
+        (model, tool, examination["failed"])
+        for model in results.models
+        for tool in (*OURS, *PEERS, *FLOORS)
+        if (examination := results.examination(model, tool)) and "failed" in examination
+    ]
+    return [f"- {TITLES[tool]} fails on {model}: {why}" for model, tool, why in found]
 
 
 def _node_cell(results: Results, model: str, tool: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cleanup.contenders import (
     FLOOR,
     NO_PROOF,
+    PEERS,
     PROTOBUF6,
     PROTOBUF_LIMIT,
     SCRIPT,
@@ -88,7 +89,8 @@ def _ratio(value: float) -> str:
 
 def _nodes(results: Results) -> Iterator[Verdict]:
     def margin(model: str) -> float | None:
-        if results.examination(model, TRTFORGE) is None or not results.peer_nodes(model):
+        tried = all(results.examination(model, tool) for tool in (TRTFORGE, *PEERS))
+        if not tried or not results.peer_nodes(model):
             return None
         ours = results.graph(model, TRTFORGE)
         if ours is None or not is_right(ours) or ours["foreign_domains"]:

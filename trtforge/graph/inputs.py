@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +12,9 @@ from trtforge.errors import GraphError, Place
 from trtforge.graph.contract import IoContract, TensorSpec
 from trtforge.graph.model import Model
 from trtforge.graph.names import did_you_mean
-from trtforge.recipe.schema import ShapeRange
+
+if TYPE_CHECKING:
+    from trtforge.recipe.schema import ShapeRange
 
 Feeds = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
@@ -118,7 +120,9 @@ def _axis(node: NodeProto) -> int:
     return 0
 
 
-def resolve_shapes(contract: IoContract, profile: Mapping[str, ShapeRange], which: Which) -> Shapes:
+def resolve_shapes(
+    contract: IoContract, profile: "Mapping[str, ShapeRange]", which: Which
+) -> Shapes:
     """Return the shape of every input at one end of a profile.
 
     Args:
@@ -149,7 +153,7 @@ def _static_shape(spec: TensorSpec) -> tuple[int, ...]:
 
 
 def check_profiles(
-    contract: IoContract, profiles: Sequence[Mapping[str, ShapeRange]]
+    contract: IoContract, profiles: "Sequence[Mapping[str, ShapeRange]]"
 ) -> list[ShapeProblem]:
     """Find what is wrong between profiles and a model.
 
@@ -188,7 +192,7 @@ def _lacking(index: tuple[int, ...], spec: TensorSpec) -> ShapeProblem:
 
 
 def _range_problems(
-    path: tuple[str | int, ...], spec: TensorSpec, shape_range: ShapeRange
+    path: tuple[str | int, ...], spec: TensorSpec, shape_range: "ShapeRange"
 ) -> Iterable[ShapeProblem]:
     if not spec.rank_known:
         return
@@ -214,7 +218,7 @@ def _range_problems(
 def _unequal_names(
     path: tuple[str | int, ...],
     known: Mapping[str, TensorSpec],
-    profile: Mapping[str, ShapeRange],
+    profile: "Mapping[str, ShapeRange]",
 ) -> Iterable[ShapeProblem]:
     for which in _BOUNDS:
         first: dict[str, tuple[str, int, int]] = {}

@@ -6,7 +6,7 @@ of passes is in catalog.py.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from trtforge.errors import GraphError, UsageError
 from trtforge.graph.catalog import DEFAULT_PASSES, PASSES
@@ -14,10 +14,12 @@ from trtforge.graph.edit import Editor
 from trtforge.graph.inputs import Shapes
 from trtforge.graph.model import Model
 from trtforge.graph.names import did_you_mean
-from trtforge.graph.proof import Reference, reference_for
 from trtforge.graph.report import Note, OptimizeReport, PassOutcome, PassResult, Proof
 from trtforge.graph.weights import storage_bytes
 from trtforge.graph.workshop import FaultyPassError, Pass, Workshop, try_raise
+
+if TYPE_CHECKING:
+    from trtforge.graph.proof import Reference
 
 __all__ = [
     "DEFAULT_OPSET_LIMIT",
@@ -142,6 +144,8 @@ class _Run:
             if not self._request.prove:
                 return self._optimized(attempt, Proof("not_run", "not asked for"))
             if reference is None:
+                from trtforge.graph.proof import reference_for  # loads ONNX Runtime
+
                 found = reference_for(self._model, self._request.shapes, self._request.seed)
                 if isinstance(found, Proof):
                     return self._optimized(attempt, found)
@@ -216,7 +220,7 @@ class _Run:
             impossible[version] = why
         return False
 
-    def _guilty(self, steps: list[_Step], reference: Reference) -> str | None:
+    def _guilty(self, steps: list[_Step], reference: "Reference") -> str | None:
         """Find the step at which the result goes wrong, by halving.
 
         Returns:
@@ -234,7 +238,7 @@ class _Run:
                 bad = middle
         return next((step for step in steps[bad - 1 :] if isinstance(step, str)), None)
 
-    def _holds(self, steps: list[_Step], reference: Reference) -> bool:
+    def _holds(self, steps: list[_Step], reference: "Reference") -> bool:
         workshop = Workshop(self._model, self._request.opset_limit)
         try:
             for step in steps:

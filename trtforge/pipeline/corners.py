@@ -1,17 +1,19 @@
 """The shapes at which a model is proven, judged and counted: the corners of its profiles."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from trtforge.graph.inputs import resolve_shapes
 from trtforge.graph.model import IoContract
-from trtforge.recipe.schema import Profile
+
+if TYPE_CHECKING:
+    from trtforge.recipe.schema import Profile
 
 _CORNERS: tuple[Literal["min", "opt", "max"], ...] = ("min", "opt", "max")
 
 
 def corner_shapes(
-    contract: IoContract, profiles: Sequence[Profile]
+    contract: IoContract, profiles: "Sequence[Profile]"
 ) -> dict[str, dict[str, tuple[int, ...]]]:
     """Return corner name -> input name -> shape, each distinct set of shapes once.
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from trtforge.errors import UsageError
-from trtforge.pipeline.stage import package_versions
-from trtforge.pipeline.store import default_root
 
 _PACKAGES = (
     "trtforge",
@@ -111,6 +109,8 @@ def doctor_facts() -> dict[str, Any]:
     """Return versions, the GPU and driver, and what each backend can do here."""
     from trtforge.engine.backend import BACKENDS, load_backend
     from trtforge.engine.environment import driver
+    from trtforge.pipeline.stage import package_versions
+    from trtforge.pipeline.store import default_root
 
     return {
         "backends": [load_backend(name).available().as_json() for name in BACKENDS],

@@ -143,10 +143,27 @@ class MissingError(ForgeError):
     exit_status = EXIT_MISSING
 
 
+@dataclass(eq=False)
 class GraphError(ForgeError):
-    """An ONNX model is refused, or a graph or precision step cannot be done on it (exit 4)."""
+    """An ONNX model is refused, or a graph or precision step cannot be done on it (exit 4).
+
+    Where several places of the model are refused, it carries all of them.
+    """
 
     exit_status = EXIT_REFUSED
+
+    more: Sequence[Problem] = field(default=(), kw_only=True)
+
+    @classmethod
+    def of(cls, problems: Sequence[Problem]) -> "GraphError":
+        """Bundle several problems (at least one) into one error."""
+        first = problems[0]
+        return cls(first.code, first.message, first.hint, first.where, more=tuple(problems[1:]))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The first problem and all others, in the order of the nodes."""
+        return (Problem(self.code, self.message, self.hint, self.where), *self.more)
 
 
 class BuildError(ForgeError):

@@ -22,7 +22,8 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     """Return a recipe's stages in an order in which each finds its inputs done."""
     quantized = recipe.precision.quantize != "none"
     engines = tuple(target for target in recipe.targets if target.backend != "onnxruntime")
-    stages: list[Stage] = [ImportStage(), OptimizeStage()]
+    backends = tuple(sorted({target.backend for target in engines}))
+    stages: list[Stage] = [ImportStage(), OptimizeStage(backends)]
     if quantized:
         stages.append(CalibrateStage())
     stages.append(PrecisionStage(quantized=quantized))

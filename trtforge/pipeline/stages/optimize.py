@@ -7,12 +7,18 @@ from typing import Any
 
 from trtforge.pipeline.corners import corner_shapes
 from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
+from trtforge.pipeline.support import refuse_unsupported
 
 
 @dataclass(frozen=True)
 class OptimizeStage:
-    """Runs the recipe's passes; writes `model.onnx` and `optimize.json`."""
+    """Runs the recipe's passes; writes `model.onnx` and `optimize.json`.
 
+    Attributes:
+        backends: those that will build the model; what they do not take is refused here.
+    """
+
+    backends: tuple[str, ...] = ()
     name: str = "optimize"
     kind: str = "optimize"
     rooms: tuple[str, ...] = ("graph",)
@@ -23,18 +29,23 @@ class OptimizeStage:
         return {"import": ("contract.json",)}
 
     def facts(self, job: Job) -> dict[str, Any]:
-        """The model's bytes, the passes, and the shapes at which they are proven."""
+        """The model's bytes, the passes, the shapes of the proof, and who must take the result."""
         return {
             "sources": {"model": job.model_digest()},
             "recipe": {
                 "passes": job.recipe.passes.model_dump(mode="json"),
                 "shapes": job.shapes_json(),
+                "backends": list(self.backends),
             },
             "versions": package_versions("onnx", "onnx-graphsurgeon", "onnxruntime", "trtforge"),
         }
 
     def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
-        """Optimize and prove."""
+        """Optimize and prove.
+
+        Raises:
+            GraphError: TF0415, a backend does not take what came out; names every node concerned.
+        """
         from trtforge.graph.model import Model
         from trtforge.graph.passes import PassRequest, run_passes
 
@@ -48,6 +59,7 @@ class OptimizeStage:
             seed=job.recipe.verify.seed,
         )
         optimized = run_passes(model, request, lambda text: progress(None, text))
+        refuse_unsupported(optimized.model, self.backends, job.model_path)
         optimized.model.save(out / "model.onnx")
         report = optimized.report.as_json()
         write_json(out / "optimize.json", report)

@@ -1,0 +1,289 @@
+"""Operators on integers with scales (QOperator models) become float operators between Q/DQ."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from trtforge.graph.edit import Editor, constant_values, in_onnx_domain
+from trtforge.graph.readiness.quantizing import (
+    MICROSOFT,
+    PER_CHANNEL_OPSET,
+    Parameters,
+    dequantized,
+    input_of,
+    parameters,
+    quantize_into,
+)
+
+_RENAMED = ("QuantizeLinear", "DequantizeLinear")
+_PER_TENSOR_OPSET = 10
+_OUTPUT_CHANNELS = 0
+_LAST_SOFTMAX_OPSET = 13
+"""Softmax over one axis alone. Source: ONNX, Softmax 13."""
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """A quantized tensor that a node reads, and along which axis its scales lie."""
+
+    tensor: gs.Tensor
+    by: Parameters
+    axis: int | None = None
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What a quantized node computes in floats.
+
+    Attributes:
+        op: the float operator.
+        operands: its quantized inputs, in order.
+        result: how the output is quantized; None when it is float already.
+        attributes: of the float operator.
+        bias: a further float input.
+    """
+
+    op: str
+    operands: tuple[_Operand, ...]
+    result: Parameters | None
+    attributes: Mapping[str, Any]
+    bias: np.ndarray | None = None
+
+
+class QOperatorToQdq:
+    """Write quantized operators as float operators between DequantizeLinear and QuantizeLinear.
+
+    Matches: QLinearConv, QLinearMatMul (https://onnx.ai/onnx/operators/onnx__QLinearConv.html,
+    opset 10 on) and ONNX Runtime's QLinearAdd, QLinearMul, QLinearSigmoid, QLinearLeakyRelu,
+    QLinearSoftmax, QLinearAveragePool, QLinearGlobalAveragePool, QLinearConcat, QGemm,
+    QuantizeLinear and DequantizeLinear.
+    Rewrites to: DequantizeLinear of each input, the float operator, QuantizeLinear of its result
+    with the same scales and zero points: q = round(op(s * (x - z)) / s') + z'. That is the
+    definition of these operators; a tie may be rounded to the other neighbour, as the original's
+    sums are exact and floats are not. An INT32 bias B becomes a float bias s_x * s_w * B.
+    Refuses when: a bias or its scales are computed, a left operand has a scale per row, or an
+    attribute has no standard counterpart (channels last).
+    """
+
+    name = "qoperator-to-qdq"
+
+    def apply(self, editor: Editor) -> None:
+        """Rewrite one graph in place."""
+        for node in editor.nodes():
+            if node.domain == MICROSOFT and node.op in _RENAMED:
+                _rename(editor, node)
+                continue
+            read = _reader_of(node)
+            if read is None:
+                continue
+            meaning = read(editor, node)
+            if isinstance(meaning, str):
+                editor.refuse(node, meaning)
+                continue
+            per_channel = any(operand.by.is_per_channel() for operand in meaning.operands)
+            if editor.allows(node, PER_CHANNEL_OPSET if per_channel else _PER_TENSOR_OPSET):
+                editor.match(node, f"{node.op} is {meaning.op} between Q/DQ")
+                _write(editor, node, meaning)
+
+
+_Reader = Callable[[Editor, gs.Node], _Meaning | str]
+
+
+def _reader_of(node: gs.Node) -> _Reader | None:
+    if in_onnx_domain(node, *_STANDARD):
+        return _STANDARD[node.op]
+    return _CONTRIB.get(node.op) if node.domain == MICROSOFT else None
+
+
+def _rename(editor: Editor, node: gs.Node) -> None:
+    """Replace ONNX Runtime's own Q/DQ by the standard one, which has caught up with it."""
+    scale = input_of(node, 1)
+    if node.op == "QuantizeLinear" and input_of(node, 2) is None:
+        editor.refuse(node, "its zero point, which tells the type of its result, is left out")
+        return
+    per_channel = scale is not None and Parameters(scale, None).is_per_channel()
+    if editor.allows(node, PER_CHANNEL_OPSET if per_channel else _PER_TENSOR_OPSET):
+        attributes = {"axis": int(node.attrs.get("axis", 1))} if per_channel else {}
+        editor.match(node, f"{node.op} of {MICROSOFT} is that of ONNX")
+        editor.replace(node, node.op, list(node.inputs), attributes)
+
+
+def _write(editor: Editor, node: gs.Node, meaning: _Meaning) -> None:
+    result = node.outputs[0]
+    given: list[gs.Tensor] = []
+    for operand in meaning.operands:
+        given.append(dequantized(editor, operand.tensor, operand.by, node, operand.axis))
+    if meaning.bias is not None:
+        given.append(editor.constant(f"{result.name}_bias", meaning.bias))
+    if meaning.result is None:
+        editor.replace(node, meaning.op, given, meaning.attributes)
+        return
+    dtype = editor.dtype(meaning.result.scale) or np.float32
+    middle = editor.variable(f"{result.name}_float", dtype, editor.dims(result))
+    editor.add(meaning.op, given, [middle], node, meaning.attributes, node.name)
+    quantize_into(editor, middle, meaning.result, result, node)
+    editor.remove(node)
+
+
+def _required(node: gs.Node, *places: tuple[int, int, int]) -> "list[_Operand] | str":
+    """Read operands at (tensor, scale, zero point) inputs."""
+    found = []
+    for tensor, scale, zero in places:
+        values, by = input_of(node, tensor), parameters(node, scale, zero)
+        if values is None or by is None:
+            return f"input {tensor} or its scale is left out"
+        found.append(_Operand(values, by))
+    return found
+
+
+def _result(editor: Editor, node: gs.Node, scale: int, zero: int, like: gs.Tensor) -> Any:
+    by = parameters(node, scale, zero)
+    if by is None:
+        return "its result has no scale"
+    if by.zero is None:
+        dtype = editor.dtype(like)
+        if dtype is None:
+            return "the type of its result is not known"
+        by = Parameters(by.scale, editor.constant(f"{by.scale.name}_zero", np.zeros((), dtype)))
+    return by
+
+
+def _conv(editor: Editor, node: gs.Node) -> _Meaning | str:
+    operands = _required(node, (0, 1, 2), (3, 4, 5))
+    if isinstance(operands, str):
+        return operands
+    image, kernel = operands
+    result = _result(editor, node, 6, 7, image.tensor)
+    if isinstance(result, str):
+        return result
+    bias = None
+    if (stored := input_of(node, 8)) is not None:
+        bias = _float_bias(stored, image.by, kernel.by)
+        if isinstance(bias, str):
+            return bias
+    kernel = _Operand(kernel.tensor, kernel.by, _OUTPUT_CHANNELS)
+    return _Meaning("Conv", (image, kernel), result, node.attrs, bias)
+
+
+def _float_bias(
+    stored: gs.Tensor, one: Parameters, two: Parameters, factor: float = 1.0
+) -> np.ndarray | str:
+    values, scales = constant_values(stored), [constant_values(by.scale) for by in (one, two)]
+    if values is None or scales[0] is None or scales[1] is None:
+        return f"its bias ('{stored.name}') or a scale is not constant"
+    product = scales[0].astype(np.float64).reshape(-1) * scales[1].astype(np.float64).reshape(-1)
+    wide = values.astype(np.float64) * (product * factor if product.size > 1 else product[0] * factor)
+    return np.asarray(wide.astype(scales[0].dtype))
+
+
+def _matmul(editor: Editor, node: gs.Node) -> _Meaning | str:
+    operands = _required(node, (0, 1, 2), (3, 4, 5))
+    if isinstance(operands, str):
+        return operands
+    left, right = operands
+    result = _result(editor, node, 6, 7, left.tensor)
+    if isinstance(result, str):
+        return result
+    if left.by.is_per_channel() or result.is_per_channel():
+        return "its left operand or its result has a scale per row"
+    dims = editor.dims(right.tensor)
+    if right.by.is_per_channel():
+        if dims is None or len(right.by.scale.shape) != 1:
+            return "its right operand has scales that are not one per column"
+        right = _Operand(right.tensor, right.by, len(dims) - 1)
+    return _Meaning("MatMul", (left, right), result, {})
+
+
+def _gemm(editor: Editor, node: gs.Node) -> _Meaning | str:
+    operands = _required(node, (0, 1, 2), (3, 4, 5))
+    if isinstance(operands, str):
+        return operands
+    left, right = operands
+    result = None
+    if input_of(node, 7) is not None:
+        result = _result(editor, node, 7, 8, left.tensor)
+        if isinstance(result, str):
+            return result
+    if left.by.is_per_channel():
+        return "its left operand has a scale per row"
+    attributes = {key: node.attrs[key] for key in ("transA", "transB", "alpha") if key in node.attrs}
+    bias = None
+    if (stored := input_of(node, 6)) is not None:
+        bias = _float_bias(stored, left.by, right.by, float(node.attrs.get("alpha", 1.0)))
+        if isinstance(bias, str):
+            return bias
+    columns = 0 if node.attrs.get("transB", 0) else 1
+    return _Meaning(
+        "Gemm", (left, _Operand(right.tensor, right.by, columns)), result, attributes, bias
+    )
+
+
+def _binary(op: str) -> _Reader:
+    def read(editor: Editor, node: gs.Node) -> _Meaning | str:
+        operands = _required(node, (0, 1, 2), (3, 4, 5))
+        if isinstance(operands, str):
+            return operands
+        result = _result(editor, node, 6, 7, operands[0].tensor)
+        return result if isinstance(result, str) else _Meaning(op, tuple(operands), result, {})
+
+    return read
+
+
+def _unary(op: str, *kept: str) -> _Reader:
+    def read(editor: Editor, node: gs.Node) -> _Meaning | str:
+        operands = _required(node, (0, 1, 2))
+        if isinstance(operands, str):
+            return operands
+        if node.attrs.get("channels_last", 0):
+            return "its channels come last"
+        result = _result(editor, node, 3, 4, operands[0].tensor)
+        if isinstance(result, str):
+            return result
+        attributes = {key: node.attrs[key] for key in kept if key in node.attrs}
+        return _Meaning(op, tuple(operands), result, attributes)
+
+    return read
+
+
+def _softmax(editor: Editor, node: gs.Node) -> _Meaning | str:
+    if int(node.attrs.get("opset", 0)) < _LAST_SOFTMAX_OPSET or editor.opset < _LAST_SOFTMAX_OPSET:
+        return "it is the Softmax of an opset before 13, which flattens"
+    meaning = _unary("Softmax", "axis")(editor, node)
+    return meaning
+
+
+def _concat(editor: Editor, node: gs.Node) -> _Meaning | str:
+    operands = _required(node, *((at, at + 1, at + 2) for at in range(2, len(node.inputs), 3)))
+    if isinstance(operands, str):
+        return operands
+    result = _result(editor, node, 0, 1, operands[0].tensor)
+    if isinstance(result, str):
+        return result
+    return _Meaning("Concat", tuple(operands), result, {"axis": int(node.attrs["axis"])})
+
+
+_STANDARD: dict[str, _Reader] = {"QLinearConv": _conv, "QLinearMatMul": _matmul}
+
+_CONTRIB: dict[str, _Reader] = {
+    "QGemm": _gemm,
+    "QLinearAdd": _binary("Add"),
+    "QLinearAveragePool": _unary(
+        "AveragePool",
+        "auto_pad",
+        "ceil_mode",
+        "count_include_pad",
+        "kernel_shape",
+        "pads",
+        "strides",
+    ),
+    "QLinearConcat": _concat,
+    "QLinearConv": _conv,
+    "QLinearGlobalAveragePool": _unary("GlobalAveragePool"),
+    "QLinearLeakyRelu": _unary("LeakyRelu", "alpha"),
+    "QLinearMul": _binary("Mul"),
+    "QLinearSigmoid": _unary("Sigmoid"),
+    "QLinearSoftmax": _softmax,
+}

@@ -16,10 +16,10 @@ from trtforge.graph.model import Model
 from trtforge.graph.names import did_you_mean
 from trtforge.graph.report import Note, OptimizeReport, PassOutcome, PassResult, Proof
 from trtforge.graph.weights import storage_bytes
-from trtforge.graph.workshop import FaultyPassError, Pass, Workshop, try_raise
+from trtforge.graph.workshop import FaultyPassError, Known, Pass, Workshop, try_raise
 
 if TYPE_CHECKING:
-    from trtforge.graph.proof import Reference
+    from trtforge.graph.proof import Prover
 
 __all__ = [
     "DEFAULT_OPSET_LIMIT",
@@ -118,6 +118,7 @@ class _Attempt:
 
     model: Model
     outcomes: dict[str, PassOutcome]
+    known: Known = field(default_factory=dict)
     steps: list[_Step] = field(default_factory=list)
     rounds: int = 0
 
@@ -135,7 +136,7 @@ class _Run:
 
     def complete(self) -> Optimized:
         """Attempt, prove, drop the guilty pass, and so on until the proof holds."""
-        reference: Reference | None = None
+        prover: Prover | None = None
         while True:
             attempt = self._attempt()
             if not attempt.steps:
@@ -143,23 +144,25 @@ class _Run:
                 return self._optimized(attempt, Proof("pass", reason))
             if not self._request.prove:
                 return self._optimized(attempt, Proof("not_run", "not asked for"))
-            if reference is None:
-                from trtforge.graph.proof import reference_for  # loads ONNX Runtime
-
-                found = reference_for(self._model, self._request.shapes, self._request.seed)
-                if isinstance(found, Proof):
-                    return self._optimized(attempt, found)
-                reference = found
-            self._tell(f"comparing with the original at {reference.cases} shapes")
-            proof = reference.compare(attempt.model)
-            if proof.verdict == "fail" and not reference.is_repeatable():
+            if not self._request.shapes and any(s.is_dynamic for s in self._model.contract.inputs):
+                reason = "the model has dynamic dimensions and no shapes are given"
+                return self._optimized(attempt, Proof("not_run", reason))
+            prover = prover or self._prover()
+            self._tell(f"comparing with the original at {prover.cases} shapes")
+            proof = prover.compare(attempt.model, attempt.known)
+            if proof.verdict == "fail" and not prover.is_repeatable():
                 proof = Proof("not_run", "the original gives other results each time it runs")
             if proof.verdict != "fail":
                 return self._optimized(attempt, proof)
-            guilty = self._guilty(attempt.steps, reference)
+            guilty = self._guilty(attempt.steps, prover)
             if guilty is None:
                 return self._given_up(proof)
             self._drop(guilty, f"it changes the result: {proof.reason}")
+
+    def _prover(self) -> "Prover":
+        from trtforge.graph.proof import Prover  # loads ONNX Runtime
+
+        return Prover(self._model, self._request.shapes, self._request.seed)
 
     def _attempt(self) -> _Attempt:
         while True:
@@ -186,7 +189,7 @@ class _Run:
                 note = Note("refused", node, f"this needs opset {version}: {why}")
                 attempt.outcomes[name] = attempt.outcomes[name].adding(PassResult(0, (note,)))
         if attempt.steps:
-            attempt.model = workshop.model()
+            attempt.model, attempt.known = workshop.model(), workshop.known()
         return attempt
 
     def _round(self, workshop: Workshop, names: list[str], attempt: _Attempt) -> int:
@@ -220,25 +223,25 @@ class _Run:
             impossible[version] = why
         return False
 
-    def _guilty(self, steps: list[_Step], reference: "Reference") -> str | None:
+    def _guilty(self, steps: list[_Step], prover: "Prover") -> str | None:
         """Find the step at which the result goes wrong, by halving.
 
         Returns:
             The pass, or None when the model is wrong without any pass. Where raising the
             operator set is to blame, the pass that first needed it.
         """
-        if not self._holds([], reference):
+        if not self._holds([], prover):
             return None
         good, bad = 0, len(steps)
         while bad - good > 1:
             middle = (good + bad) // 2
-            if self._holds(steps[:middle], reference):
+            if self._holds(steps[:middle], prover):
                 good = middle
             else:
                 bad = middle
         return next((step for step in steps[bad - 1 :] if isinstance(step, str)), None)
 
-    def _holds(self, steps: list[_Step], reference: "Reference") -> bool:
+    def _holds(self, steps: list[_Step], prover: "Prover") -> bool:
         workshop = Workshop(self._model, self._request.opset_limit)
         try:
             for step in steps:
@@ -251,7 +254,7 @@ class _Run:
                 else:
                     workshop.raise_opset(step)
             model = workshop.model() if steps else self._model.with_graph(self._model.to_graph())
-            return reference.compare(model).verdict == "pass"
+            return prover.compare(model, workshop.known()).verdict == "pass"
         except GraphError:
             return False
 

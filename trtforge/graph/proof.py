@@ -14,8 +14,10 @@ from trtforge.graph.execute import Feeds, Session
 from trtforge.graph.inputs import Shapes, random_feeds
 from trtforge.graph.memory import give_back
 from trtforge.graph.model import Model
+from trtforge.graph.region_proof import RegionReference
 from trtforge.graph.report import Proof
-from trtforge.graph.weights import model_nodes
+from trtforge.graph.weights import model_nodes, storage_bytes
+from trtforge.graph.workshop import Known
 
 _MIN_SQNR_DB = {"float32": 80.0, "float16": 40.0, "bfloat16": 25.0}
 """How alike outputs must be, by the narrowest float type that the model computes in.
@@ -63,59 +65,46 @@ class Reference:
         """Compare a model with the original.
 
         Returns:
-            pass, or fail with the worst output; a model that ONNX Runtime refuses, or one with
-            other inputs or outputs, fails too.
+            pass, or fail with the worst output; a model that ONNX Runtime refuses fails too.
         """
-        if candidate.contract != self._model.contract:
-            return Proof("fail", "its inputs or outputs are no longer the same")
         try:
             proofs = list(self._judge(Session(candidate)))
         except GraphError as error:
             return Proof("fail", error.message)
-        failed = next((proof for proof in proofs if proof.verdict == "fail"), None)
-        return Proof(
-            "fail" if failed else "pass",
-            failed.reason if failed else None,
-            cases=len(proofs),
-            max_abs=max(proof.max_abs for proof in proofs),
-            min_sqnr_db=min(proof.min_sqnr_db for proof in proofs),
-        )
+        return Proof.of_all(proofs, None, len(proofs))
 
     def _judge(self, session: Session) -> Iterator[Proof]:
         for feeds, expected in zip(self._feeds, self._outputs, strict=True):
-            yield self._judged(expected, session.run(feeds))
+            yield judged(expected, session.run(feeds), self._min_sqnr_db)
 
-    def _judged(self, expected: Feeds, found: Feeds) -> Proof:
-        proofs = [self._output(name, expected[name], found[name]) for name in expected]
-        failed = next((proof for proof in proofs if proof.verdict == "fail"), None)
+
+def judged(expected: Feeds, found: Feeds, min_sqnr_db: float) -> Proof:
+    """Compare outputs of one run: floats by their ratio in dB, all others exactly."""
+    proofs = [_output(name, expected[name], found[name], min_sqnr_db) for name in expected]
+    return Proof.of_all(proofs, None, 1)
+
+
+def _output(name: str, expected: np.ndarray, found: np.ndarray, min_sqnr_db: float) -> Proof:
+    if expected.shape != found.shape or expected.dtype != found.dtype:
         return Proof(
-            "fail" if failed else "pass",
-            failed.reason if failed else None,
-            max_abs=max(proof.max_abs for proof in proofs),
-            min_sqnr_db=min(proof.min_sqnr_db for proof in proofs),
+            "fail",
+            f"output '{name}' is {found.dtype.name} {list(found.shape)}, "
+            f"not {expected.dtype.name} {list(expected.shape)}",
+            max_abs=math.inf,
+            min_sqnr_db=-math.inf,
         )
-
-    def _output(self, name: str, expected: np.ndarray, found: np.ndarray) -> Proof:
-        if expected.shape != found.shape or expected.dtype != found.dtype:
-            return Proof(
-                "fail",
-                f"output '{name}' is {found.dtype.name} {list(found.shape)}, "
-                f"not {expected.dtype.name} {list(expected.shape)}",
-                max_abs=math.inf,
-                min_sqnr_db=-math.inf,
-            )
-        if expected.dtype.kind not in "fV":
-            wrong = int(np.count_nonzero(expected != found))
-            reason = f"output '{name}' differs in {wrong} of {expected.size} values"
-            return Proof("fail", reason) if wrong else Proof("pass")
-        max_abs, sqnr_db = difference(expected, found)
-        if sqnr_db >= self._min_sqnr_db or max_abs <= _NEGLIGIBLE:
-            return Proof("pass", max_abs=max_abs, min_sqnr_db=sqnr_db)
-        reason = (
-            f"output '{name}' differs by up to {max_abs:.3g} "
-            f"({sqnr_db:.1f} dB, at least {self._min_sqnr_db:.0f} dB expected)"
-        )
-        return Proof("fail", reason, max_abs=max_abs, min_sqnr_db=sqnr_db)
+    if expected.dtype.kind not in "fV":
+        wrong = int(np.count_nonzero(expected != found))
+        reason = f"output '{name}' differs in {wrong} of {expected.size} values"
+        return Proof("fail", reason) if wrong else Proof("pass")
+    max_abs, sqnr_db = difference(expected, found)
+    if sqnr_db >= min_sqnr_db or max_abs <= _NEGLIGIBLE:
+        return Proof("pass", max_abs=max_abs, min_sqnr_db=sqnr_db)
+    reason = (
+        f"output '{name}' differs by up to {max_abs:.3g} "
+        f"({sqnr_db:.1f} dB, at least {min_sqnr_db:.0f} dB expected)"
+    )
+    return Proof("fail", reason, max_abs=max_abs, min_sqnr_db=sqnr_db)
 
 
 def difference(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:
@@ -141,25 +130,82 @@ def difference(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:
     return float(np.abs(noise).max()), ratio
 
 
-def reference_for(model: Model, shapes: Sequence[Shapes], seed: int) -> Reference | Proof:
-    """Run the original.
+class Prover:
+    """Compares rewritten models with the original, as a whole or place by place.
+
+    A model of few weights runs as a whole. Of a bigger one the rewritten places are compared; a
+    place that differs is no verdict by itself, since random values at its borders may be such as
+    never occur there: then the whole model decides, if it fits.
 
     Args:
         model: the original.
         shapes: where to run it; empty means its static shapes.
         seed: of the inputs.
-
-    Returns:
-        The reference, or a proof that did not run, with the reason.
     """
-    if not shapes and any(spec.is_dynamic for spec in model.contract.inputs):
-        return Proof("not_run", "the model has dynamic dimensions and no shapes are given")
-    distinct = {tuple(sorted(case.items())): case for case in (shapes or ({},))}
-    try:
-        feeds = [random_feeds(model, case, seed) for case in distinct.values()]
-        return Reference(model, feeds)
-    except GraphError as error:
-        return Proof("not_run", f"the original does not run here: {error.message}")
+
+    def __init__(self, model: Model, shapes: Sequence[Shapes], seed: int) -> None:
+        self._model, self._seed = model, seed
+        distinct = {tuple(sorted(case.items())): case for case in (shapes or ({},))}
+        self._shapes = tuple(distinct.values())
+        self._weights = sum(map(storage_bytes, model.proto.graph.initializer))
+        self._whole: Reference | None = None
+        self._regions: RegionReference | None = None
+
+    @property
+    def cases(self) -> int:
+        """At how many shapes models are compared."""
+        return len(self._shapes)
+
+    def compare(self, candidate: Model, known: Known) -> Proof:
+        """Compare a model with the original.
+
+        Args:
+            candidate: the rewritten model.
+            known: what is known about its tensors.
+
+        Returns:
+            pass; fail with the worst output, also when its contract is another; not_run when the
+            original does not run here.
+        """
+        if candidate.contract != self._model.contract:
+            return Proof("fail", "its inputs or outputs are no longer the same")
+        if self._weights <= _WHOLE_BYTES:
+            return self._by_whole(candidate)
+        proof = self._by_regions(candidate, known)
+        if proof.verdict == "pass" or self._weights > _WHOLE_AT_MOST_BYTES:
+            return proof
+        return self._by_whole(candidate)
+
+    def is_repeatable(self) -> bool:
+        """Whether the original gives the same results each time, as far as that was tried."""
+        return self._whole is None or self._whole.is_repeatable()
+
+    def _by_whole(self, candidate: Model) -> Proof:
+        try:
+            if self._whole is None:
+                feeds = [random_feeds(self._model, case, self._seed) for case in self._shapes]
+                self._whole = Reference(self._model, feeds)
+        except GraphError as error:
+            return Proof("not_run", f"the original does not run here: {error.message}")
+        return self._whole.compare(candidate)
+
+    def _by_regions(self, candidate: Model, known: Known) -> Proof:
+        least = _MIN_SQNR_DB[_narrowest_type(self._model)]
+        try:
+            if self._regions is None:
+                self._regions = RegionReference(
+                    self._model, self._shapes, self._seed, lambda a, b: judged(a, b, least)
+                )
+            return self._regions.compare(candidate, known)
+        except GraphError as error:
+            return Proof("fail", error.message)
+
+
+_WHOLE_BYTES = 64 << 20
+"""Models with weights up to this size run as a whole."""
+
+_WHOLE_AT_MOST_BYTES = 1500 << 20
+"""Models with more weights never do: the proof's memory is bounded."""
 
 
 def _narrowest_type(model: Model) -> str:

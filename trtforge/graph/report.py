@@ -1,6 +1,7 @@
 """What passes did and what was proved about it, as plain values."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -92,6 +93,7 @@ class Proof:
         cases: how many sets of inputs were compared.
         max_abs: largest absolute difference over all outputs and cases.
         min_sqnr_db: smallest signal-to-noise ratio, dB; +inf when identical.
+        scope: what was compared; None for the outputs of the whole model.
     """
 
     verdict: Literal["pass", "fail", "not_run"]
@@ -99,6 +101,22 @@ class Proof:
     cases: int = 0
     max_abs: float = 0.0
     min_sqnr_db: float = math.inf
+    scope: str | None = None
+
+    @classmethod
+    def of_all(cls, proofs: "Sequence[Proof]", scope: str | None, cases: int) -> "Proof":
+        """Join proofs: pass when all passed, fail when one failed, not_run when there is none."""
+        if not proofs:
+            return cls("not_run", "nothing could be compared", scope=scope)
+        failed = next((proof for proof in proofs if proof.verdict == "fail"), None)
+        return cls(
+            "fail" if failed else "pass",
+            failed.reason if failed else None,
+            cases=cases,
+            max_abs=max(proof.max_abs for proof in proofs),
+            min_sqnr_db=min(proof.min_sqnr_db for proof in proofs),
+            scope=scope,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON data; JSON has no infinities, so they are text."""
@@ -108,6 +126,7 @@ class Proof:
             "cases": self.cases,
             "max_abs": json_number(self.max_abs),
             "min_sqnr_db": json_number(self.min_sqnr_db),
+            "scope": self.scope,
         }
 
 

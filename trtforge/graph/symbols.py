@@ -3,7 +3,7 @@
 Two sizes that are equal as polynomials are equal whatever the inputs; nothing is said of others.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from trtforge.graph.facts import Dim
 
@@ -60,6 +60,17 @@ class Size:
     def is_always_positive(self) -> bool:
         """Whether the size is >= 1 whatever the names stand for."""
         return self.is_never_negative and () in self.terms
+
+    def at(self, sizes: Mapping[str, int]) -> int | None:
+        """Return the size where the names stand for these numbers, None when one is missing."""
+        total = 0
+        for names, factor in self.terms.items():
+            for name in names:
+                if name not in sizes:
+                    return None
+                factor *= sizes[name]
+            total += factor
+        return total
 
     def __add__(self, other: "Size") -> "Size":
         terms = dict(self.terms)

@@ -1,20 +1,24 @@
 """A model opened for editing: its graphs, what is known about them, and passes applied to them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from time import perf_counter
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from trtforge.errors import GraphError
 from trtforge.graph import shapes
 from trtforge.graph.catalog import PASSES
 from trtforge.graph.edit import Editor, Names, bodies
-from trtforge.graph.facts import Facts
+from trtforge.graph.facts import Dims, Facts
 from trtforge.graph.model import Model
 from trtforge.graph.report import Note, PassResult
+
+Known = Mapping[str, tuple["np.dtype[Any] | None", Dims | None]]
+"""Types and (symbolic) dimensions of a model's tensors, by name."""
 
 
 @runtime_checkable
@@ -185,6 +189,16 @@ class Workshop:
             return False
         self._open(self.model())
         return True
+
+    def known(self) -> Known:
+        """Return what is known about the tensors that the outermost graph computes."""
+        root = self._root
+        return {
+            tensor.name: (root.dtype(tensor), root.dims(tensor))
+            for node in root.nodes()
+            for tensor in node.outputs
+            if tensor.name
+        }
 
     def model(self) -> Model:
         """Return the model as it is now; the original itself when nothing was edited."""

@@ -99,6 +99,12 @@ NAME_GRAPHS: dict[str, Builder] = {
     "output_is_an_initializer": hostile(
         "(float[N,4] x) => (float[4] w, float[N,4] y) { y = Mul(x, w) }", weights={"w": (4,)}
     ),
+    "output_is_an_input_described_otherwise": hostile(
+        "(float[N,4] x) => (float[?,?] x, float[N,4] y) { y = Relu(x) }"
+    ),
+    "output_is_an_initializer_described_otherwise": hostile(
+        "(float[N,4] x) => (float[K] w, float[N,4] y) { y = Mul(x, w) }", weights={"w": (4,)}
+    ),
     "output_is_a_constant": hostile(
         "(float[N,4] x) => (float[2] k, float[N,4] y)"
         " { k = Constant<value_floats = [1.0, 2.0]>() y = Relu(x) }"

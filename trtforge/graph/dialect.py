@@ -18,16 +18,15 @@ from onnx import (
     NodeProto,
     OperatorSetIdProto,
     TensorProto,
-    ValueInfoProto,
     helper,
     numpy_helper,
 )
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter, dtype_to_onnx
-from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from trtforge.errors import GraphError
+from trtforge.graph.described import Infos, end_info, end_infos, source_infos, value_info
 from trtforge.graph.skeleton import merge_fields
 from trtforge.graph.weights import (
     HELD_BYTES,
@@ -188,11 +187,13 @@ def _export_graph(
         target.doc_string = graph.doc_string
     constants = _own_constants(graph, origin, outer)
     _export_constants(constants, origin, target, files)
-    infos = _source_infos(origin)
+    proto = None if origin is None else origin.proto
+    infos = source_infos(proto)
+    inputs, outputs = end_infos(proto)
     for tensor in graph.inputs:
-        target.input.append(_value_info(tensor, infos))
+        target.input.append(end_info(tensor, inputs, outputs))
     for tensor in graph.outputs:
-        target.output.append(_value_info(tensor, infos))
+        target.output.append(end_info(tensor, outputs, inputs))
     _export_value_info(graph, infos, target)
     inner = outer | frozenset(constants)
     for node in graph.nodes:
@@ -258,34 +259,7 @@ def _export_tensor(
         target.name = constant.name
 
 
-def _source_infos(origin: Origin | None) -> dict[str, ValueInfoProto]:
-    if origin is None:
-        return {}
-    proto = origin.proto
-    return {info.name: info for info in (*proto.value_info, *proto.output, *proto.input)}
-
-
-def _value_info(tensor: gs.Tensor, infos: dict[str, ValueInfoProto]) -> ValueInfoProto:
-    """Describe a tensor; the original description is kept word for word while it is true."""
-    source = infos.get(tensor.name)
-    if source is not None and _says_the_same(source, tensor):
-        return source
-    info: ValueInfoProto = OnnxExporter.export_value_info_proto(tensor, False)
-    if source is not None:
-        merge_fields(source, info, skip={"name", "type"})
-    return info
-
-
-def _says_the_same(source: ValueInfoProto, tensor: gs.Tensor) -> bool:
-    described = OnnxImporter.import_tensor(source)
-    if described.dtype is None:
-        return tensor.dtype is None
-    return bool(described.dtype == tensor.dtype and described.shape == tensor.shape)
-
-
-def _export_value_info(
-    graph: gs.Graph, infos: dict[str, ValueInfoProto], target: GraphProto
-) -> None:
+def _export_value_info(graph: gs.Graph, infos: Infos, target: GraphProto) -> None:
     ends = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
     inner = {
         tensor.name: tensor
@@ -297,7 +271,7 @@ def _export_value_info(
     for name in order:
         tensor = inner[name]
         if tensor.dtype is not None or name in infos:
-            target.value_info.append(_value_info(tensor, infos))
+            target.value_info.append(value_info(tensor, infos))
 
 
 def export_node(node: gs.Node, target: NodeProto, outer: frozenset[str] = frozenset()) -> None:

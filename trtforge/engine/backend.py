@@ -41,6 +41,15 @@ BACKENDS: dict[str, str] = {
 }
 """Backend name -> "module:Class"; nothing is imported before it is used."""
 
+OPSET_LIMITS: dict[str, int] = {"tensorrt_rtx": 24, "tensorrt": 22, "onnxruntime": 23}
+"""Backend name -> the newest operator set that graphs may be raised to for it.
+
+TensorRT 10.13, the oldest that is supported, takes opset 22 (onnx-tensorrt, docs/operators.md);
+Attention came with 10.14 (its release notes), opset 24 with 10.15, and TensorRT 11 documents 25
+(docs.nvidia.com, "ONNX Opset Guide"). TensorRT-RTX 1.7 parsed operators of 24 when it was asked.
+The oldest ONNX Runtime that is supported, 1.22, knows 23.
+"""
+
 MEASURED_FIELDS = ("parse_seconds", "build_seconds", "peak_rss_bytes")
 """Fields of a BuildReport that differ from run to run; the others depend on the build alone."""
 

@@ -5,6 +5,7 @@ share that is quadratic. Here nodes are found by identity or by operator, and th
 order once, when a pass is done.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -41,6 +42,13 @@ def constant_values(tensor: gs.Tensor) -> np.ndarray | None:
     values = tensor._values
     array: np.ndarray = values.load() if isinstance(values, LazyValues) else values
     return array
+
+
+def constant_bytes(tensor: gs.Tensor) -> int:
+    """Return the size of a constant's values, bytes; 0 for anything else."""
+    if not isinstance(tensor, gs.Constant):
+        return 0
+    return int(math.prod(tensor.shape)) * int(getattr(tensor.dtype, "itemsize", 1))
 
 
 def inner_nodes(node: gs.Node) -> Iterator[gs.Node]:

@@ -200,7 +200,10 @@ class _Run:
         for name in names:
             applied = workshop.apply(name)
             attempt.outcomes[name] = attempt.outcomes[name].adding(
-                applied.result, applied.nodes, applied.seconds
+                applied.result,
+                nodes=applied.nodes,
+                bytes=applied.bytes,
+                seconds=applied.seconds,
             )
             if applied.result.rewrites:
                 rewrites += applied.result.rewrites
@@ -279,6 +282,8 @@ class _Run:
         report = OptimizeReport(
             nodes_before=len(before.node),
             nodes_after=len(after.node),
+            opset_before=self._model.opset,
+            opset_after=attempt.model.opset,
             initializer_bytes_before=sum(map(storage_bytes, before.initializer)),
             initializer_bytes_after=sum(map(storage_bytes, after.initializer)),
             rounds=attempt.rounds,

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from trtforge.errors import ParityError
+
 
 @dataclass(frozen=True)
 class Note:
@@ -46,6 +48,7 @@ class PassOutcome:
         name: as in the table of passes.
         rewrites: places rewritten, over all rounds.
         nodes: by how much the number of nodes grew through it; mostly negative.
+        bytes: by how much the constants that nodes read grew through it.
         seconds: wall time over all rounds.
         rolled_back: whether the pass was taken back.
         reason: why it was taken back.
@@ -55,17 +58,21 @@ class PassOutcome:
     name: str
     rewrites: int = 0
     nodes: int = 0
+    bytes: int = 0
     seconds: float = 0.0
     rolled_back: bool = False
     reason: str | None = None
     notes: tuple[Note, ...] = ()
 
-    def adding(self, result: PassResult, nodes: int = 0, seconds: float = 0.0) -> "PassOutcome":
+    def adding(
+        self, result: PassResult, *, nodes: int = 0, bytes: int = 0, seconds: float = 0.0
+    ) -> "PassOutcome":
         """Return the outcome after one more application."""
         return replace(
             self,
             rewrites=self.rewrites + result.rewrites,
             nodes=self.nodes + nodes,
+            bytes=self.bytes + bytes,
             seconds=self.seconds + seconds,
             notes=tuple(dict.fromkeys((*self.notes, *result.notes))),
         )
@@ -76,6 +83,7 @@ class PassOutcome:
             "name": self.name,
             "rewrites": self.rewrites,
             "nodes": self.nodes,
+            "bytes": self.bytes,
             "seconds": round(self.seconds, 4),
             "rolled_back": self.rolled_back,
             "reason": self.reason,
@@ -141,6 +149,7 @@ class OptimizeReport:
 
     Attributes:
         nodes_before: nodes of the outermost graph; likewise after.
+        opset_before: the operator set it was written in; likewise after.
         initializer_bytes_before: bytes of its initializers; likewise after.
         rounds: how often the sequence of passes ran until nothing changed.
         passes: one outcome per pass, in order.
@@ -149,17 +158,41 @@ class OptimizeReport:
 
     nodes_before: int
     nodes_after: int
+    opset_before: int
+    opset_after: int
     initializer_bytes_before: int
     initializer_bytes_after: int
     rounds: int
     passes: tuple[PassOutcome, ...]
     proof: Proof
 
+    def require_proof(self) -> None:
+        """Hold the result to what strict promises: every pass stands, and the proof passed.
+
+        Raises:
+            ParityError: TF0416, with each pass that was taken back and why.
+        """
+        back = [outcome for outcome in self.passes if outcome.rolled_back]
+        if back:
+            names = ", ".join(f"'{outcome.name}'" for outcome in back)
+            raise ParityError(
+                "TF0416",
+                f"strict: taken back: {names}: {back[0].reason}",
+                "drop it by name, or do without strict; please report it",
+                details="\n".join(f"{outcome.name}: {outcome.reason}" for outcome in back),
+            )
+        if self.proof.verdict != "pass":
+            said = f"{self.proof.verdict}: {self.proof.reason}"
+            hint = "the graph must be proven under strict; see why it was not"
+            raise ParityError("TF0416", f"strict: the proof says {said}", hint)
+
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
         return {
             "nodes_before": self.nodes_before,
             "nodes_after": self.nodes_after,
+            "opset_before": self.opset_before,
+            "opset_after": self.opset_after,
             "initializer_bytes_before": self.initializer_bytes_before,
             "initializer_bytes_after": self.initializer_bytes_after,
             "rounds": self.rounds,

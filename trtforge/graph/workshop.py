@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from trtforge.errors import GraphError
 from trtforge.graph import shapes
 from trtforge.graph.catalog import PASSES
-from trtforge.graph.edit import Editor, Names, bodies
+from trtforge.graph.edit import Editor, Names, bodies, constant_bytes
 from trtforge.graph.facts import Dims, Facts
 from trtforge.graph.model import Model
 from trtforge.graph.report import Note, PassResult
@@ -57,12 +57,14 @@ class Applied:
     Attributes:
         result: rewrites and notes.
         nodes: by how much the number of nodes grew, bodies included; mostly negative.
+        bytes: by how much the constants that nodes read grew.
         seconds: wall time.
     """
 
     result: PassResult
-    nodes: int
-    seconds: float
+    nodes: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
 
 
 class Workshop:
@@ -86,6 +88,7 @@ class Workshop:
         self._root = self._editor(self._graph)
         self._inner = self._inner_editors()
         self._is_edited = False
+        self._bytes = self._constant_bytes()
 
     def _editor(self, graph: gs.Graph) -> Editor:
         return Editor(graph, self._facts, self._names, self._limit)
@@ -110,7 +113,7 @@ class Workshop:
         Raises:
             FaultyPassError: it failed, or changed a graph without saying so.
         """
-        start, before = perf_counter(), self._node_count()
+        start, nodes = perf_counter(), self._node_count()
         try:
             made = self._passes.get(name) or pass_named(name)
             self._passes[name] = made
@@ -123,7 +126,11 @@ class Workshop:
             raise
         except Exception as error:  # a fault in one pass must not cost the user the build
             raise FaultyPassError(name, f"it failed: {type(error).__name__}: {error}") from error
-        return Applied(result, self._node_count() - before, perf_counter() - start)
+        seconds = perf_counter() - start
+        if not result.rewrites:
+            return Applied(result, seconds=seconds)
+        before, self._bytes = self._bytes, self._constant_bytes()
+        return Applied(result, self._node_count() - nodes, self._bytes - before, seconds)
 
     def _apply_to_model(self, made: ModelPass) -> PassResult:
         model = self.model()
@@ -158,6 +165,16 @@ class Workshop:
             for opsets in wanted:
                 for version, places in opsets.items():
                     self._root.wanted_opsets.setdefault(version, []).extend(places)
+
+    def _constant_bytes(self) -> int:
+        constants = {
+            id(tensor): tensor
+            for editor in self._editors()
+            for node in editor.graph.nodes
+            for tensor in node.inputs
+            if isinstance(tensor, gs.Constant)
+        }
+        return sum(map(constant_bytes, constants.values()))
 
     def _node_count(self) -> int:
         return sum(len(editor.graph.nodes) for editor in self._editors())

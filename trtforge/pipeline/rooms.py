@@ -29,12 +29,16 @@ class OptimizeOptions:
         use: names of the passes to run; empty for the default ones.
         drop: names of passes to leave out.
         prove: compare with the original in ONNX Runtime, and roll back a pass that broke it.
+        strict: a pass that was taken back, or a proof that did not pass, is an error.
+        opset_limit: the newest operator set that passes may raise the model to; None: the default.
     """
 
     shapes: tuple[str, ...] = ()
     use: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     prove: bool = True
+    strict: bool = False
+    opset_limit: int | None = None
 
 
 def optimize_file(
@@ -58,9 +62,10 @@ def optimize_file(
         GraphError: the model is refused.
         UsageError: a shape or a pass name is wrong.
         MissingError: the output cannot be written.
+        ParityError: TF0416, strict, and a pass had to be taken back; nothing is written.
     """
     from trtforge.graph.model import Model
-    from trtforge.graph.passes import PassRequest, run_passes
+    from trtforge.graph.passes import DEFAULT_OPSET_LIMIT, PassRequest, run_passes
     from trtforge.pipeline.corners import free_shapes
 
     model = Model.load(source)
@@ -70,8 +75,11 @@ def optimize_file(
         drop=options.drop,
         shapes=tuple(corners.values()),
         prove=options.prove,
+        opset_limit=options.opset_limit or DEFAULT_OPSET_LIMIT,
     )
     optimized = run_passes(model, request, on_progress)
+    if options.strict:
+        optimized.report.require_proof()
     optimized.model.save(out)
     report: dict[str, Any] = optimized.report.as_json()
     return report

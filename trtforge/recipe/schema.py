@@ -147,6 +147,9 @@ class Passes(Section):
         Discriminator(lambda value: "names" if isinstance(value, list | tuple) else "word"),
     ] = Field("default", description="'default', 'none', or the passes to run, by name")
     drop: tuple[PassName, ...] = Field((), description="passes to leave out, by name")
+    strict: bool = Field(
+        False, description="fail when a pass had to be taken back, or the graph is not proven"
+    )
 
 
 class KeepRule(Section):

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 )
 @click.option("--force", is_flag=True, help="Run every stage, whatever the store holds.")
 @click.option(
+    "--strict",
+    is_flag=True,
+    help="Fail (exit 5) when a graph pass had to be taken back or the graph is not proven.",
+)
+@click.option(
     "--jobs",
     type=click.IntRange(1, 64),
     default=1,
@@ -44,6 +49,7 @@ def build(
     overrides: tuple[str, ...],
     out: Path,
     force: bool,
+    strict: bool,
     jobs: int,
     as_json: bool,
     quiet: bool,
@@ -56,6 +62,8 @@ def build(
     from trtforge.pipeline.run import BuildOptions, build_recipe
 
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
+    if strict:
+        overrides = (*overrides, "passes.strict=true")
     options = BuildOptions(out=out, targets=targets, overrides=overrides, force=force, jobs=jobs)
     results: list[BuildResult] = []
     for recipe in recipes:

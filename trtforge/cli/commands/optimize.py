@@ -5,7 +5,14 @@ from typing import Any
 
 import click
 
-from trtforge.cli.console import ProgressLines, common_options, print_json, print_table, say
+from trtforge.cli.console import (
+    ProgressLines,
+    common_options,
+    print_json,
+    print_table,
+    say,
+)
+from trtforge.report.figures import decibel, size
 
 
 @click.command()
@@ -26,6 +33,17 @@ from trtforge.cli.console import ProgressLines, common_options, print_json, prin
     "--no-proof", is_flag=True, help="Skip the numerical comparison (the report says so)."
 )
 @click.option(
+    "--strict",
+    is_flag=True,
+    help="Fail (exit 5) when a pass had to be taken back or the result is not proven.",
+)
+@click.option(
+    "--opset-limit",
+    type=click.IntRange(7),
+    metavar="N",
+    help="Newest operator set that fusions may raise the model to.",
+)
+@click.option(
     "--explain", is_flag=True, help="Also list what matched, and what was refused and why."
 )
 @common_options
@@ -36,6 +54,8 @@ def optimize(
     use: tuple[str, ...],
     drop: tuple[str, ...],
     no_proof: bool,
+    strict: bool,
+    opset_limit: int | None,
     explain: bool,
     as_json: bool,
     quiet: bool,
@@ -49,7 +69,9 @@ def optimize(
     report = optimize_file(
         source,
         out,
-        OptimizeOptions(shapes, use, drop, prove=not no_proof),
+        OptimizeOptions(
+            shapes, use, drop, prove=not no_proof, strict=strict, opset_limit=opset_limit
+        ),
         lambda text: show(StageProgress("optimize", None, text)),
     )
     show.done()
@@ -62,20 +84,47 @@ def optimize(
 
 
 def _show(report: dict[str, Any], *, explain: bool) -> None:
-    rows = [
-        (
-            row["name"],
-            str(row["rewrites"]),
-            f"rolled back: {row['reason']}" if row["rolled_back"] else "",
-        )
-        for row in report["passes"]
-    ]
-    print_table(("pass", "rewrites", "note"), rows)
+    passes = report["passes"]
+    idle = [row["name"] for row in passes if not row["rewrites"] and not row["rolled_back"]]
+    rows = [_row(row) for row in passes if explain or row["name"] not in idle]
+    if rows:
+        print_table(("pass", "rewrites", "nodes", "bytes", "time", "note"), rows)
+    if idle and not explain:
+        say(f"{len(idle)} other passes found nothing (--explain says more)")
     if explain:
-        for row in report["passes"]:
-            for note in row["notes"]:
-                say(f"{row['name']}: {note['kind']} '{note['node']}': {note['reason']}")
+        _explain(passes)
     proof = report["proof"]
-    reason = f": {proof['reason']}" if proof["reason"] else ""
-    counts = f"{report['nodes_before']} -> {report['nodes_after']}"
-    say(f"nodes: {counts}; proof {proof['verdict']}{reason}")
+    said = [part for part in (proof["reason"], proof["scope"]) if part]
+    opsets = [report["opset_before"], report["opset_after"]]
+    raised = "" if opsets[0] == opsets[1] else f"; opset {opsets[0]} -> {opsets[1]}"
+    sizes = [report["initializer_bytes_before"], report["initializer_bytes_after"]]
+    say(
+        f"nodes: {report['nodes_before']} -> {report['nodes_after']}; "
+        f"weights: {size(sizes[0])} -> {size(sizes[1])}{raised}"
+    )
+    measured = (
+        ""
+        if not proof["cases"]
+        else f", {decibel(proof['min_sqnr_db'])} at {proof['cases']} shapes"
+    )
+    say(f"proof: {proof['verdict']}{measured}{': ' if said else ''}{'; '.join(said)}")
+
+
+def _row(row: dict[str, Any]) -> tuple[str, ...]:
+    note = f"taken back: {row['reason']}" if row["rolled_back"] else ""
+    sign = "-" if row["bytes"] < 0 else "+"
+    growth = f"{sign}{size(abs(row['bytes']))}" if row["bytes"] else "0"
+    return (
+        row["name"],
+        str(row["rewrites"]),
+        f"{row['nodes']:+d}" if row["nodes"] else "0",
+        growth,
+        f"{row['seconds'] * 1000:.0f} ms",
+        note,
+    )
+
+
+def _explain(passes: list[dict[str, Any]]) -> None:
+    for row in passes:
+        for note in row["notes"]:
+            say(f"{row['name']}: {note['kind']} '{note['node']}': {note['reason']}")

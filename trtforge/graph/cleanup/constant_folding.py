@@ -10,7 +10,13 @@ from onnx import ModelProto, helper, numpy_helper
 
 from trtforge.errors import GraphError
 from trtforge.graph.dialect import export_node
-from trtforge.graph.edit import Editor, bodies, constant_values, in_onnx_domain
+from trtforge.graph.edit import (
+    Editor,
+    bodies,
+    constant_bytes,
+    constant_values,
+    in_onnx_domain,
+)
 from trtforge.graph.evaluate import evaluate
 from trtforge.graph.model import Model
 
@@ -103,7 +109,7 @@ def _fold_simple(editor: Editor, node: gs.Node, refused: dict[int, tuple[gs.Node
 def _freed_bytes(editor: Editor, node: gs.Node) -> int:
     """Bytes of the constants that nothing but this node reads: they go when it goes."""
     private = {id(t): t for t in node.inputs if t.name and editor.is_private(t)}
-    return sum(_bytes_of(tensor) for tensor in private.values())
+    return sum(constant_bytes(tensor) for tensor in private.values())
 
 
 def _sure_bytes(node: gs.Node, arrays: list[np.ndarray | None]) -> int:
@@ -120,13 +126,6 @@ def _sure_bytes(node: gs.Node, arrays: list[np.ndarray | None]) -> int:
 
 def _growth(name: str, size: int, limit: int) -> str:
     return f"'{name}' would take {size} bytes, and it frees or may take only {limit}"
-
-
-def _bytes_of(tensor: gs.Tensor) -> int:
-    if not isinstance(tensor, gs.Constant):
-        return 0
-    itemsize = getattr(tensor.dtype, "itemsize", 1)
-    return int(math.prod(tensor.shape)) * int(itemsize)
 
 
 @dataclass
@@ -183,7 +182,7 @@ def _is_known(tensor: gs.Tensor, group: _Group) -> bool:
 
 def _bytes_behind(tensor: gs.Tensor, group: _Group) -> int:
     if isinstance(tensor, gs.Constant):
-        return _bytes_of(tensor)
+        return constant_bytes(tensor)
     return group.cone_bytes.get(tensor.name, 0)
 
 

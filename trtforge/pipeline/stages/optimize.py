@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trtforge.engine.backend import OPSET_LIMITS
 from trtforge.pipeline.corners import corner_shapes
 from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
 from trtforge.pipeline.support import refuse_unsupported
@@ -44,10 +45,11 @@ class OptimizeStage:
         """Optimize and prove.
 
         Raises:
+            ParityError: TF0416, strict, and a pass was taken back or the proof did not pass.
             GraphError: TF0415, a backend does not take what came out; names every node concerned.
         """
         from trtforge.graph.model import Model
-        from trtforge.graph.passes import PassRequest, run_passes
+        from trtforge.graph.passes import DEFAULT_OPSET_LIMIT, PassRequest, run_passes
 
         model = Model.load(job.model_path)
         shapes = corner_shapes(model.contract, job.recipe.shapes)
@@ -57,8 +59,13 @@ class OptimizeStage:
             drop=chosen.drop,
             shapes=tuple(shapes.values()),
             seed=job.recipe.verify.seed,
+            opset_limit=min(
+                map(OPSET_LIMITS.__getitem__, self.backends), default=DEFAULT_OPSET_LIMIT
+            ),
         )
         optimized = run_passes(model, request, lambda text: progress(None, text))
+        if chosen.strict:
+            optimized.report.require_proof()
         refuse_unsupported(optimized.model, self.backends, job.model_path)
         optimized.model.save(out / "model.onnx")
         report = optimized.report.as_json()

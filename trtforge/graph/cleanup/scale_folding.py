@@ -1,0 +1,265 @@
+"""Multiplications by a constant go into the weights of a product before or after them."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from trtforge.graph.cleanup.scaled_constants import is_float, scaled, unscalable
+from trtforge.graph.cleanup.waiting import is_to_be_raised
+from trtforge.graph.edit import Editor, constant_values, node_label
+from trtforge.graph.pattern import made_by, with_constant
+
+_LAYOUT = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+_WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+_STEPS_AT_MOST = 24
+
+_LEAST_IN_HALF = 2.0**-6
+"""Attention scales by 1 / sqrt(d), d up to 4096; below that FP16 values may become subnormal."""
+
+
+class FoldScales:
+    """Fold Mul and Div by a constant into weights, and two scales of a product into one.
+
+    Matches, for s y or y / s with a constant s:
+        s a number, y the product x W (+ b) of a MatMul, Gemm, Conv or ConvTranspose with constant
+        weights, through an Add or Sub of a constant, a Mul by a constant, and any Reshape,
+        Transpose, Squeeze, Unsqueeze, Flatten: s (x W + b) = x (s W) + s b; and through a MatMul
+        of two computed matrices, into either: s (A B) = (s A) B;
+        s one value per column, y = x W (+ b) of a MatMul directly before;
+        s a number, y going into a MatMul, Gemm or Conv with constant weights, through the same
+        operators that only change the layout: (s x) W = x (s W);
+        MatMul(s q, t k), s and t numbers: MatMul((s t) q, k)
+        (https://onnx.ai/onnx/operators/onnx__MatMul.html).
+    Rewrites to: weights and bias times s, in float64, rounded once; the Mul or Div goes.
+    Refuses when: s is zero or not finite; a weight or bias is shared, or would overflow or lose
+    digits in its type; a result between is an output or read elsewhere; FP16 values before a
+    product would grow (|s| > 1), as they may overflow there, or shrink below 1/64.
+    """
+
+    name = "scale-folding"
+
+    def apply(self, editor: Editor) -> None:
+        """Rewrite one graph in place."""
+        if is_to_be_raised(editor):
+            return
+        for node in editor.nodes("Mul", "Div"):
+            scale = _scale(editor, node)
+            if scale is not None:
+                _fold(editor, node, *scale)
+        for node in editor.nodes("MatMul"):
+            _merge_scales(editor, node)
+
+
+def _scale(editor: Editor, node: gs.Node) -> tuple[gs.Tensor, np.ndarray] | None:
+    """Return what a node scales, and by what as float64; x / s is x * (1 / s)."""
+    split = with_constant(node)
+    if split is None or not is_float(editor.dtype(node.outputs[0])):
+        return None
+    source, values, index = split
+    if node.op == "Div" and index == 0:
+        return None
+    if values.size != 1 and values.size != values.shape[-1]:
+        return None
+    if values.ndim > len(editor.dims(source) or ()):
+        return None  # it may add axes
+    wide = values.reshape(-1).astype(np.float64)
+    with np.errstate(all="ignore"):
+        return source, 1.0 / wide if node.op == "Div" else wide
+
+
+def _fold(editor: Editor, node: gs.Node, source: gs.Tensor, scale: np.ndarray) -> None:
+    place = _Place(editor, scale)
+    found = place.before(source)
+    if not found and scale.size == 1:
+        place = _Place(editor, scale, place.reasons)
+        found = place.after(node.outputs[0])
+    if not found:
+        if place.reasons:
+            editor.refuse(node, "; ".join(dict.fromkeys(place.reasons)))
+        return
+    if not np.isfinite(scale).all() or not scale.all():
+        editor.refuse(node, "the scale is zero or not finite")
+        return
+    constants = [place.new_values(reader, index) for reader, index in place.constants]
+    if any(values is None for values in constants):
+        editor.refuse(node, "scaled weights would overflow or lose digits in their type")
+        return
+    why = editor.bypass(node, source)
+    if why is not None:
+        editor.refuse(node, why)
+        return
+    names = []
+    for (reader, index), values in zip(place.constants, constants, strict=True):
+        names.append(f"'{reader.inputs[index].name}'")
+        assert values is not None
+        editor.set_input(reader, index, gs.Constant(reader.inputs[index].name, values))
+    editor.match(node, f"folded into {' and '.join(names)}")
+
+
+@dataclass
+class _Place:
+    """The constants that a scale can go into, found by walking from it.
+
+    Attributes:
+        editor: of the graph.
+        scale: one number, or one per column.
+        reasons: why nearly fitting places do not.
+        constants: node and input of each constant to scale.
+        steps: how many nodes were looked at.
+    """
+
+    editor: Editor
+    scale: np.ndarray
+    reasons: list[str] = field(default_factory=list)
+    constants: list[tuple[gs.Node, int]] = field(default_factory=list)
+    steps: int = 0
+
+    def before(self, tensor: gs.Tensor) -> bool:
+        """Find what computes a tensor, whose only reader is the scale or leads to it."""
+        self.steps += 1
+        node = self.editor.producer(tensor)
+        if node is None or self.steps > _STEPS_AT_MOST or node.domain not in (None, "", "ai.onnx"):
+            return False
+        if node.op in _WEIGHTED:
+            found = self._product(node, tensor)
+        elif node.op in ("Add", "Sub", "Mul", "Div"):
+            found = self._arithmetic(node)
+        else:
+            found = node.op in _LAYOUT and self.scale.size == 1 and self.before(node.inputs[0])
+        if found and not self.editor.is_private(tensor):
+            self.reasons.append(f"the result of '{node_label(node)}' is read elsewhere, too")
+            return False
+        return found
+
+    def _arithmetic(self, node: gs.Node) -> bool:
+        split = with_constant(node)
+        if split is None:
+            return False
+        source, values, index = split
+        if node.op == "Mul" or (node.op == "Div" and index == 0):
+            # s (x c) = x (s c): only worth it where something lies between; a neighbour is merged
+            return values.size == 1 and self.scale.size == 1 and self._take(node, index)
+        if node.op == "Div":
+            return False
+        count = len(self.constants)
+        if not self.before(source):
+            return False
+        if self.scale.size > 1 and values.shape[-1:] not in ((self.scale.size,), (1,)):
+            return False
+        if self._take(node, index):
+            return True
+        del self.constants[count:]
+        return False
+
+    def _product(self, node: gs.Node, tensor: gs.Tensor) -> bool:
+        weights = [i for i in (0, 1) if isinstance(node.inputs[i], gs.Constant)]
+        if len(weights) > 1 or (node.op != "MatMul" and weights != [1]):
+            return False
+        if not weights:
+            return self._through_product(node)
+        index = weights[0]
+        if self.scale.size > 1:
+            values = constant_values(node.inputs[1])
+            if node.op != "MatMul" or values is None or values.shape[-1:] != (self.scale.size,):
+                return False
+            if values.ndim < 2:
+                return False
+        if not self._take(node, index):
+            return False
+        has_bias = len(node.inputs) > 2 and bool(node.inputs[2].name)
+        return not has_bias or self._take(node, 2)
+
+    def _through_product(self, node: gs.Node) -> bool:
+        if self.scale.size > 1 or not self._may_grow(node):
+            return False
+        for tensor in node.inputs:
+            count = len(self.constants)
+            if self.before(tensor):
+                return True
+            del self.constants[count:]
+        return False
+
+    def after(self, tensor: gs.Tensor) -> bool:
+        """Find a product that a scaled tensor goes into, alone."""
+        editor = self.editor
+        while self.steps < _STEPS_AT_MOST and editor.is_private(tensor) and editor.is_local(tensor):
+            self.steps += 1
+            node = editor.users(tensor, 1)[0]
+            if node.domain not in (None, "", "ai.onnx"):
+                return False
+            if node.op in _WEIGHTED:
+                index = 0 if node.inputs[1] is tensor else 1
+                is_weight = isinstance(node.inputs[index], gs.Constant)
+                if not is_weight or (node.op != "MatMul" and index == 0):
+                    return False
+                return self._take(node, index)
+            if node.op not in _LAYOUT or node.inputs[0] is not tensor:
+                return False
+            tensor = node.outputs[0]
+        return False
+
+    def _may_grow(self, node: gs.Node) -> bool:
+        dtype, size = self.editor.dtype(node.outputs[0]), abs(float(self.scale[0]))
+        if dtype == np.float16 and not _LEAST_IN_HALF <= size <= 1:
+            reason = f"values before '{node_label(node)}' would leave float16's range, or digits"
+            self.reasons.append(reason)
+            return False
+        return True
+
+    def _take(self, node: gs.Node, index: int) -> bool:
+        why = unscalable(self.editor, node.inputs[index])
+        if why is not None:
+            self.reasons.append(why)
+            return False
+        self.constants.append((node, index))
+        return True
+
+    def new_values(self, node: gs.Node, index: int) -> np.ndarray | None:
+        """Return the scaled values of a constant, None when they do not fit."""
+        values = constant_values(node.inputs[index])
+        assert values is not None  # said by `unscalable`
+        if self.scale.size > 1 and values.shape[-1:] != (self.scale.size,):
+            values = np.broadcast_to(values, (*values.shape[:-1], self.scale.size))
+        return scaled(values, self.scale)
+
+
+def _merge_scales(editor: Editor, node: gs.Node) -> None:
+    """Let one factor of a product bear the scale of both."""
+    left, right = (_scale_before(editor, tensor) for tensor in node.inputs)
+    if left is None or right is None:
+        return
+    (one, index, first), (two, _, second) = left, right
+    total = first * second
+    dtype = editor.dtype(node.outputs[0])
+    if dtype is None or not np.isfinite(total) or total == 0:
+        return
+    if dtype == np.float16 and not _LEAST_IN_HALF <= abs(total) <= max(1.0, abs(first)):
+        editor.refuse(node, "the scale of both is too big or too small for float16 on one factor")
+        return
+    value = np.asarray(total if one.op == "Mul" else 1 / total)
+    shape = one.inputs[index].shape
+    constant = scaled(np.ones(shape, dtype), value)
+    if constant is None:
+        editor.refuse(node, f"the product of the scales does not fit in {dtype.name}")
+        return
+    why = editor.bypass(two, next(t for t in two.inputs if not isinstance(t, gs.Constant)))
+    if why is not None:
+        editor.refuse(node, why)
+        return
+    editor.set_input(one, index, editor.constant(f"{one.outputs[0].name}_scale", constant))
+    editor.match(node, f"'{node_label(one)}' bears the scale of '{node_label(two)}' as well")
+
+
+def _scale_before(editor: Editor, tensor: gs.Tensor) -> tuple[gs.Node, int, float] | None:
+    for _ in range(_STEPS_AT_MOST):
+        node = made_by(editor, tensor, "Mul", "Div", *_LAYOUT)
+        if node is None:
+            return None
+        if node.op not in _LAYOUT:
+            split, found = with_constant(node), _scale(editor, node)
+            if split is None or found is None or found[1].size != 1:
+                return None
+            return node, split[2], float(found[1][0])
+        tensor = node.inputs[0]
+    return None

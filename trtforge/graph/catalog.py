@@ -66,7 +66,13 @@ PASSES: dict[str, str] = {
 }
 """Name -> "module:class"."""
 
-OPTIONAL: frozenset[str] = frozenset()
-"""Passes that run only when they are asked for by name."""
+OPTIONAL: frozenset[str] = frozenset(
+    {
+        *("sigmoid", "softplus", "hard-sigmoid", "swish"),
+        *("layer-norm-unscaled", "rms-norm-unscaled"),
+    }
+)
+"""Passes that run only when they are asked for by name: engines get larger or slower to build with
+them, see docs/fusions.md."""
 
 DEFAULT_PASSES: tuple[str, ...] = tuple(name for name in PASSES if name not in OPTIONAL)

@@ -3,7 +3,6 @@
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor
-from trtforge.graph.fusion.layer_norm import described
 from trtforge.graph.fusion.scale_bias import narrowed, uniform, with_scale
 from trtforge.graph.fusion.spelled_norm import Spelled, spelled_norm, trailing_axis
 
@@ -43,7 +42,7 @@ def _fuse(editor: Editor, found: Spelled) -> None:
     if tail.scale is None and (tail.left is not None or spatial < 2):
         return
     if editor.allows(tail.root, _OPSET):
-        editor.match(tail.root, described("InstanceNormalization", tail))
+        editor.match(tail.root, f"InstanceNormalization of '{tail.source.name}'")
         scale = tail.scale or uniform(editor, tail, "scale", shape, 1.0)
         bias = tail.bias or uniform(editor, tail, "bias", shape, 0.0)
         inputs: list[gs.Tensor] = [tail.source, scale, bias]

@@ -19,14 +19,16 @@ class FuseLayerNorm:
     the scale in the type of x, as those nodes do.
     Rewrites to: LayerNormalization
     (https://onnx.ai/onnx/operators/onnx__LayerNormalization.html, opset 17). A scale that varies
-    along other axes than the normalized ones stays outside, as does what is added then; the
-    operator's scale is 1 in that case.
-    Refuses when: the axes are not the last ones or their sizes not known, epsilon is added outside
-    the root, the variance is an unbiased one, a value in between is an output or used elsewhere,
-    or x is FP64, which the operator would compute in FP32.
+    along other axes than the normalized ones stays outside, as does what is added then.
+    Refuses when: there is no scale that fits (the operator needs one, and engines with a scale of
+    ones are larger, docs/fusions.md; the pass layer-norm-unscaled does it), the axes are not the
+    last ones or their sizes not known, epsilon is added outside the root, the variance is an
+    unbiased one, a value in between is an output or used elsewhere, or x is FP64, which the
+    operator would compute in FP32.
     """
 
     name = "layer-norm"
+    takes_unscaled = False
 
     def apply(self, editor: Editor) -> None:
         """Rewrite one graph in place."""
@@ -35,25 +37,27 @@ class FuseLayerNorm:
             if isinstance(found, NearMiss) and found.is_centred:
                 editor.refuse(node, f"this looks like LayerNormalization, but {found.reason}")
             elif isinstance(found, Spelled) and found.is_centred:
-                _fuse(editor, node, found)
+                self._fuse(editor, node, found)
+
+    def _fuse(self, editor: Editor, node: gs.Node, found: Spelled) -> None:
+        shape = trailing_shape(editor, found)
+        tail = shape if isinstance(shape, str) else scaled(editor, found, shape)
+        if isinstance(shape, str) or isinstance(tail, str):
+            editor.refuse(node, f"this looks like LayerNormalization, but {tail}")
+        elif tail.scale is None and not self.takes_unscaled:
+            editor.refuse(node, unscaled(self.name, tail))
+        elif editor.allows(tail.root, _OPSET):
+            editor.match(tail.root, f"LayerNormalization of '{tail.source.name}'")
+            scale = tail.scale or uniform(editor, tail, "scale", shape, 1.0)
+            inputs = [tail.source, scale, *([tail.bias] if tail.bias is not None else [])]
+            attributes = {"axis": -len(shape), "epsilon": found.epsilon}
+            editor.replace(tail.root, "LayerNormalization", inputs, attributes)
 
 
-def _fuse(editor: Editor, node: gs.Node, found: Spelled) -> None:
-    shape = trailing_shape(editor, found)
-    tail = scaled(editor, found, shape) if not isinstance(shape, str) else shape
-    if isinstance(shape, str) or isinstance(tail, str):
-        editor.refuse(node, f"this looks like LayerNormalization, but {tail}")
-    elif editor.allows(tail.root, _OPSET):
-        editor.match(tail.root, described("LayerNormalization", tail))
-        scale = tail.scale or uniform(editor, tail, "scale", shape, 1.0)
-        inputs = [tail.source, scale, *([tail.bias] if tail.bias is not None else [])]
-        attributes = {"axis": -len(shape), "epsilon": found.epsilon}
-        editor.replace(tail.root, "LayerNormalization", inputs, attributes)
-
-
-def described(op: str, tail: Tail) -> str:
-    """Return what a note says of a match."""
-    return f"{op} of '{tail.source.name}'" + (f"; {tail.left}" if tail.left else "")
+def unscaled(name: str, tail: Tail) -> str:
+    """Return why a normalization without a scale stays as it is."""
+    why = tail.left or "there is no constant scale"
+    return f"{why}: with a scale of ones engines are larger (the pass {name}-unscaled does it)"
 
 
 def trailing_shape(editor: Editor, found: Spelled) -> tuple[int, ...] | str:

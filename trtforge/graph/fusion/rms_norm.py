@@ -3,7 +3,7 @@
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor
-from trtforge.graph.fusion.layer_norm import described, scaled, trailing_shape
+from trtforge.graph.fusion.layer_norm import scaled, trailing_shape, unscaled
 from trtforge.graph.fusion.scale_bias import Tail, uniform
 from trtforge.graph.fusion.spelled_norm import NearMiss, Spelled, spelled_norm
 
@@ -18,11 +18,13 @@ class FuseRmsNorm:
     go in: x to FP32 before, n back to the type of x before it meets the scale.
     Rewrites to: RMSNormalization
     (https://onnx.ai/onnx/operators/onnx__RMSNormalization.html, opset 23).
-    Refuses when: the axes are not the last ones or their sizes not known, epsilon is added outside
+    Refuses when: there is no scale that fits (as for layer-norm; the pass rms-norm-unscaled takes
+    those), the axes are not the last ones or their sizes not known, epsilon is added outside
     the root, a value in between is an output or used elsewhere, or x is FP64.
     """
 
     name = "rms-norm"
+    takes_unscaled = False
 
     def apply(self, editor: Editor) -> None:
         """Rewrite one graph in place."""
@@ -31,21 +33,28 @@ class FuseRmsNorm:
             if isinstance(found, NearMiss) and not found.is_centred:
                 editor.refuse(node, f"this looks like RMSNormalization, but {found.reason}")
             elif isinstance(found, Spelled) and not found.is_centred:
-                _fuse(editor, node, found)
+                self._fuse(editor, node, found)
+
+    def _fuse(self, editor: Editor, node: gs.Node, found: Spelled) -> None:
+        shape = trailing_shape(editor, found)
+        tail = shape if isinstance(shape, str) else scaled(editor, found, shape)
+        if isinstance(shape, str) or isinstance(tail, str):
+            editor.refuse(node, f"this looks like RMSNormalization, but {tail}")
+            return
+        tail = _without_bias(editor, tail)
+        if tail.scale is None and not self.takes_unscaled:
+            editor.refuse(node, unscaled(self.name, tail))
+        elif editor.allows(tail.root, _OPSET):
+            editor.match(tail.root, f"RMSNormalization of '{tail.source.name}'")
+            scale = tail.scale or uniform(editor, tail, "scale", shape, 1.0)
+            attributes = {"axis": -len(shape), "epsilon": found.epsilon}
+            inputs = [tail.source, scale]
+            editor.replace(tail.root, "RMSNormalization", inputs, attributes)
 
 
-def _fuse(editor: Editor, node: gs.Node, found: Spelled) -> None:
-    shape = trailing_shape(editor, found)
-    tail = scaled(editor, found, shape) if not isinstance(shape, str) else shape
-    if isinstance(shape, str) or isinstance(tail, str):
-        editor.refuse(node, f"this looks like RMSNormalization, but {tail}")
-        return
-    root = tail.root
-    if tail.bias is not None:  # the operator has none: the Add stays
-        lower = next(t for t in root.inputs if editor.producer(t) is not None)
-        tail = Tail(editor.producer(lower), tail.source, tail.scale)
-    if editor.allows(tail.root, _OPSET):
-        editor.match(tail.root, described("RMSNormalization", tail))
-        scale = tail.scale or uniform(editor, tail, "scale", shape, 1.0)
-        attributes = {"axis": -len(shape), "epsilon": found.epsilon}
-        editor.replace(tail.root, "RMSNormalization", [tail.source, scale], attributes)
+def _without_bias(editor: Editor, tail: Tail) -> Tail:
+    """Leave an Add that follows outside: the operator has no bias."""
+    if tail.bias is None:
+        return tail
+    below = next(filter(None, (editor.producer(tensor) for tensor in tail.root.inputs)))
+    return Tail(below, tail.source, tail.scale, left=tail.left)

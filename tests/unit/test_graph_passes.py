@@ -122,7 +122,8 @@ def test_conv_result_that_is_an_output_stays() -> None:
 
 
 @pytest.mark.parametrize("shared", ["W", "b"])
-def test_shared_weights_stay(shared: str) -> None:
+def test_shared_weights_stay(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trtforge.graph.fusion.linear._MOST_GROWTH_BYTES", 0)
     proto = mg.conv_bn()
     second = mg.node("Conv", ["x", "W", "b2"], ["c2"], pads=[1, 1, 1, 1])
     second.input[1:] = ["W", "b2"] if shared == "W" else ["W2", "b"]

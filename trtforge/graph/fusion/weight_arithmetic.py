@@ -46,7 +46,7 @@ def scaled(values: np.ndarray, factor: np.ndarray) -> np.ndarray | str:
 def rounded(values: np.ndarray, like: np.ndarray) -> np.ndarray | str:
     """Round float64 values to the type of `like`, or say that it cannot hold them."""
     with np.errstate(over="ignore", invalid="ignore"):
-        result: np.ndarray = values.astype(like.dtype)
+        result: np.ndarray = np.asarray(values).astype(like.dtype)  # a scalar is no array
     if not np.isfinite(result).all():
         return f"the folded bias does not fit in {like.dtype.name}"
     return result

@@ -5,6 +5,7 @@ places are taken; both versions of them run in ONNX Runtime on the same values a
 Memory is bounded by the weights of the places taken.
 """
 
+import math
 import random
 import zlib
 from collections import defaultdict
@@ -30,6 +31,10 @@ _PER_KIND = 2
 
 _BYTES_AT_ONCE = 192 << 20
 """Weights of the places that run together."""
+
+_MOST_DRAWN_BYTES = 64 << 20
+"""Bigger borders are weights in another layout rather than activations; the constants that
+borders are computed from are bounded likewise."""
 
 _MOST_FED_NODES = 128
 _MOST_RELATED_NODES = 24
@@ -157,8 +162,10 @@ class _Borders:
             if dtype is None or dims is None or dtype.kind not in "fV":
                 continue
             shapes = [_numbers(dims, case) for case in sizes]
-            if None not in shapes:
-                self.free[name] = (dtype, [shape for shape in shapes if shape is not None])
+            known_shapes = [shape for shape in shapes if shape is not None]
+            biggest = max(map(math.prod, known_shapes), default=0) * int(dtype.itemsize)
+            if len(known_shapes) == len(shapes) and biggest <= _MOST_DRAWN_BYTES:
+                self.free[name] = (dtype, known_shapes)
 
     def place(self, region: Region) -> _Place | None:
         """Find out how a region's borders get their values; None when they cannot.
@@ -206,17 +213,13 @@ class _Borders:
         return found
 
     def _is_feedable(self, cone: set[str]) -> bool:
-        """Whether all that these tensors are computed from can be had."""
-        for name in cone:
-            for read in reads_of(self._original.producer[name]):
-                if (
-                    read not in cone
-                    and read not in self.free
-                    and read not in self._original.constants
-                    and read not in self._original.graph_inputs
-                ):
-                    return False
-        return True
+        """Whether all that these tensors are computed from can be had, and is not too big."""
+        original = self._original
+        read = {n for name in cone for n in reads_of(original.producer[name])} - cone
+        constants = read & set(original.constants)
+        if sum(map(original.constant_bytes, constants)) > _MOST_DRAWN_BYTES:
+            return False
+        return all(name in self.free or name in original.graph_inputs for name in read - constants)
 
 
 class _Part:

@@ -86,7 +86,8 @@ def _merge_bounds(editor: Editor, first: gs.Node, node: gs.Node) -> None:
         return
     if dtype is None or dtype.kind != "f":
         return
-    merged = _Bounds(max(one.low, two.low), min(max(one.high, two.low), two.high))
+    high = min(max(one.high, two.low), two.high)
+    merged = _Bounds(min(max(one.low, two.low), high), high)  # crossed bounds give `high` anyway
     if merged == one:
         _bypass(editor, node, node.inputs[0], f"'{label}' bounds it already")
     elif made_by(editor, node.inputs[0], *_BOUNDING) is None:

@@ -385,3 +385,14 @@ def test_fused_norms_are_typed_and_no_worse(kind: str, type_: str) -> None:
         found.append(sqnr_db(expected, Session(emulate(result.model)).run(feeds)["y"]))
     assert set(result.cast.nodes) == {type_}
     assert found[1] > found[0] - 1.0
+
+
+@pytest.mark.parametrize("kind", ["layer", "rms", "group", "instance"])
+def test_the_whole_table_fuses_and_proves_them(kind: str) -> None:
+    proto, dims = _normalized(kind)
+    request = PassRequest(shapes=({"x": dims},))
+    result = run_passes(Model(proto), request)
+    name = {"layer": "Layer", "rms": "RMS", "group": "Group", "instance": "Instance"}[kind]
+    assert f"{name}Normalization" in mg.ops(result.model)
+    assert len(mg.ops(result.model)) == 2
+    assert result.report.proof.verdict == "pass"

@@ -14,8 +14,8 @@ MOVERS = _operators(
 
 POINTWISE = _operators(
     "Add Sub Mul Div Neg Abs Sqrt Reciprocal Pow Exp Log Floor Ceil Round Min Max Clip Mod Sum "
-    "Relu LeakyRelu PRelu Sigmoid HardSigmoid HardSwish Tanh Elu Selu Softplus Erf Gelu Mish "
-    "Sign Sin Cos Tan Mean"
+    "Relu LeakyRelu PRelu Sigmoid HardSigmoid HardSwish Tanh Elu Selu Softplus Erf Gelu Mish Swish "
+    "Softsign Sign Sin Cos Tan Mean"
 )
 """Cheap arithmetic, one result per position: not worth a cast on each side."""
 

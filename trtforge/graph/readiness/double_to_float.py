@@ -62,11 +62,15 @@ def _outer(node: gs.Node) -> Iterator[gs.Tensor]:
 
 def _double_attributes(node: gs.Node) -> Iterator[str]:
     for name, value in node.attrs.items():
-        if name in _TYPE_ATTRIBUTES and value == TensorProto.DOUBLE:
-            yield name
-        elif isinstance(value, gs.Constant) and value.dtype == np.float64:
-            yield name
-        elif name in _TYPE_ATTRIBUTES and isinstance(value, np.dtype | type) and value is np.float64:
+        if (
+            (name in _TYPE_ATTRIBUTES and value == TensorProto.DOUBLE)
+            or (isinstance(value, gs.Constant) and value.dtype == np.float64)
+            or (
+                name in _TYPE_ATTRIBUTES
+                and isinstance(value, np.dtype | type)
+                and value is np.float64
+            )
+        ):
             yield name
 
 

@@ -108,7 +108,11 @@ def _write(editor: Editor, node: gs.Node, products: list[_Product]) -> None:
         op = _PRODUCTS[product.node.op]
         attributes = dict(product.node.attrs)
         editor.add(
-            op, [whole, weights], [product.cast.outputs[0]], product.cast, attributes,
+            op,
+            [whole, weights],
+            [product.cast.outputs[0]],
+            product.cast,
+            attributes,
             product.node.name,
         )
         editor.remove(product.cast)
@@ -120,7 +124,11 @@ def _whole_numbers(editor: Editor, node: gs.Node) -> gs.Tensor:
     """Write round(x / s) + z, clipped, less z; s keeps its name."""
     source, scale = node.inputs[0], node.outputs[1]
     writer = _Writer(editor, node, source.name)
-    nought, one, top = writer.number("zero", 0.0), writer.number("one", 1.0), writer.number("top", _TOP)
+    nought, one, top = (
+        writer.number("zero", 0.0),
+        writer.number("one", 1.0),
+        writer.number("top", _TOP),
+    )
     low = writer.write("Min", [writer.write("ReduceMin", [source], (), keepdims=0), nought], ())
     high = writer.write("Max", [writer.write("ReduceMax", [source], (), keepdims=0), nought], ())
     width = writer.write("Sub", [high, low], ())

@@ -175,7 +175,9 @@ def _float_bias(
     if values is None or scales[0] is None or scales[1] is None:
         return f"its bias ('{stored.name}') or a scale is not constant"
     product = scales[0].astype(np.float64).reshape(-1) * scales[1].astype(np.float64).reshape(-1)
-    wide = values.astype(np.float64) * (product * factor if product.size > 1 else product[0] * factor)
+    wide = values.astype(np.float64) * (
+        product * factor if product.size > 1 else product[0] * factor
+    )
     return np.asarray(wide.astype(scales[0].dtype))
 
 
@@ -209,7 +211,9 @@ def _gemm(editor: Editor, node: gs.Node) -> _Meaning | str:
             return result
     if left.by.is_per_channel():
         return "its left operand has a scale per row"
-    attributes = {key: node.attrs[key] for key in ("transA", "transB", "alpha") if key in node.attrs}
+    attributes = {
+        key: node.attrs[key] for key in ("transA", "transB", "alpha") if key in node.attrs
+    }
     bias = None
     if (stored := input_of(node, 6)) is not None:
         bias = _float_bias(stored, left.by, right.by, float(node.attrs.get("alpha", 1.0)))

@@ -59,7 +59,9 @@ def dequantized(
         f"{tensor.name}_float", editor.dtype(by.scale) or np.float32, editor.dims(tensor)
     )
     given = [tensor, *_operands(editor, by)]
-    editor.add("DequantizeLinear", given, [result], at, _axis(by, axis), f"{result.name}/dequantize")
+    editor.add(
+        "DequantizeLinear", given, [result], at, _axis(by, axis), f"{result.name}/dequantize"
+    )
     return result
 
 

@@ -182,7 +182,9 @@ def _constant_input(index: int, role: str) -> Callable[[NodeView], Objection | N
     return rule
 
 
-def _only(name: str, role: str, *accepted: Any, remedy: str) -> Callable[[NodeView], Objection | None]:
+def _only(
+    name: str, role: str, *accepted: Any, remedy: str
+) -> Callable[[NodeView], Objection | None]:
     """Refuse values of an attribute but some; the first one is the default."""
 
     def rule(view: NodeView) -> Objection | None:

@@ -170,11 +170,15 @@ class _Report:
         if node.domain == MICROSOFT:
             if name in operators.CONTRIB:
                 return None
-            remedy = "write it with standard operators, as the readiness passes do for the usual ones"
+            remedy = (
+                "write it with standard operators, as the readiness passes do for the usual ones"
+            )
             return "it is ONNX Runtime's own operator, which TensorRT does not take", remedy
         if self._target != "tensorrt_rtx":
             return None  # it may be a plugin
-        remedy = "write it with standard operators or as an ONNX function: TensorRT-RTX has no plugins"
+        remedy = (
+            "write it with standard operators or as an ONNX function: TensorRT-RTX has no plugins"
+        )
         return "the operator is neither ONNX's nor one that TensorRT knows", remedy
 
     def _constant(self, name: str, scope: _Scope) -> np.ndarray | None:

@@ -50,8 +50,7 @@ def test_a_block_with_everything() -> None:
     result = run_passes(block(), PassRequest())
     assert lines(result.model) == [
         "[/stem/Conv] stem = Conv <pads: ints = [1, 1, 1, 1]> (image, stem.W)",
-        "[/stem/Norm] stem.norm = BatchNormalization (stem, bn.scale, bn.B, bn.mean, bn.var)",
-        "[/scale/Mul] scaled = Mul (stem.norm, gain)",
+        "[/stem/Norm] scaled = BatchNormalization (stem, bn.scale, bn.B, bn.mean, bn.var)",
         "[/stem/Relu] act = Relu (scaled)",
         "[/head/Conv] head = Conv (act, head.back)",
         "[/Add] logits = Add (head, stem)",
@@ -61,7 +60,6 @@ def test_a_block_with_everything() -> None:
         "bn.mean",
         "bn.scale",
         "bn.var",
-        "gain",
         "head.back",
         "stem.W",
     ]
@@ -77,6 +75,7 @@ def test_a_block_with_everything() -> None:
         "shape-folding: matched /head/Shape: 'head.shape' is always [4, 4, 1, 1]",
         "constant-folding: matched /head/Reshape: computed from constants",
         "conv-batchnorm: refused /stem/Norm: the result of '/stem/Conv' is used elsewhere too",
+        "batchnorm-chain: matched /scale/Mul: merged into '/stem/Norm'",
         "dead-code: matched /forgotten: no output depends on it",
     ]
     assert result.report.proof.verdict == "pass"

@@ -236,6 +236,28 @@ def test_matmul_and_bias(shape: tuple[int, ...], computed: bool) -> None:
     assert list(model.proto.graph.node[0].input) == ["x", "W", "b"]
 
 
+@pytest.mark.parametrize("computed", [False, True])
+def test_gemm_without_bias_takes_one(computed: bool) -> None:
+    nodes, initializers, inputs = product(bias=None, transB=1, alpha=0.5, beta=3.0)
+    nodes.append(mg.node("Add", ["p", "b"], ["y"]))
+    if computed:
+        inputs.append(mg.info("b", [5]))
+    else:
+        initializers.append(mg.tensor("b", mg.weights(5)))
+    proto = mg.model(nodes, inputs, [mg.info("y", ["N", 5])], initializers)
+    model = proven(proto, ("matmul-bias", "dead-code"), ["Gemm"], x=(3, 6))
+    assert {a.name for a in model.proto.graph.node[0].attribute} == {"transB", "alpha"}
+
+
+def test_product_that_others_read_keeps_its_sum() -> None:
+    nodes, initializers, inputs = product("MatMul")
+    nodes.append(mg.node("Add", ["p", "b"], ["y"]))
+    initializers.append(mg.tensor("b", mg.weights(5)))
+    outputs = [mg.info("y", ["N", 5]), mg.info("p", ["N", 5])]
+    proto = mg.model(nodes, inputs, outputs, initializers)
+    unchanged(proto, "matmul-bias", "used elsewhere")
+
+
 @pytest.mark.parametrize("shape", [(3, 1), ("N", 5), (None, 5)])
 def test_residual_is_no_bias(shape: tuple[Any, ...]) -> None:
     nodes, initializers, inputs = product("MatMul", x=(3, 6))

@@ -3,18 +3,18 @@
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, node_label
-from trtforge.graph.facts import Dims
+from trtforge.graph.facts import Dim
 from trtforge.graph.pattern import arms
 
 _FLOATS = ("float16", "float32", "float64")
 
 
 class FuseMatMulBias:
-    """Fuse MatMul + Add of a bias, for matrices, to Gemm.
+    """Fuse MatMul + Add of a bias, for matrices, to Gemm; and Gemm + Add where it has no bias.
 
-    Matches: MatMul of two tensors that are known to have two axes, whose result only an Add with
-    a bias reads: a number, or one value per column, as a constant or computed
-    (https://onnx.ai/onnx/operators/onnx__Gemm.html, opset 7 on; BF16 from 13 on).
+    Matches: MatMul of two tensors that are known to have two axes, or Gemm without C, whose
+    result only an Add with a bias reads: a number, or one value per column, as a constant or
+    computed (https://onnx.ai/onnx/operators/onnx__Gemm.html, opset 7 on; BF16 from 13 on).
     Rewrites to: x W + b is Gemm(x, W, b); the weights are not touched.
     Refuses when: the bias is a whole matrix or may be (that is a residual), or the product is an
     output or read elsewhere.
@@ -27,41 +27,50 @@ class FuseMatMulBias:
         for add in editor.nodes("Add"):
             if add.attrs:  # broadcasting as before opset 7
                 continue
-            for matmul, bias in arms(editor, add, "MatMul"):
-                dims = _matrices(editor, matmul)
-                if dims is None:
+            for product, bias in arms(editor, add, "MatMul", "Gemm"):
+                if not (
+                    _has_no_bias(product) if product.op == "Gemm" else _is_gemm(editor, product)
+                ):
                     continue
-                why = _objection(editor, matmul, bias, dims)
+                why = _objection(editor, product, bias)
                 if why is None:
-                    editor.match(add, f"'{node_label(matmul)}' and its bias are a Gemm")
-                    editor.replace(add, "Gemm", [*matmul.inputs, bias])
+                    editor.match(add, f"'{node_label(product)}' and its bias are a Gemm")
+                    attrs = {**product.attrs, "beta": None}
+                    editor.replace(add, "Gemm", [*product.inputs[:2], bias], attrs)
                 else:
                     editor.refuse(add, why)
                 break
 
 
-def _matrices(editor: Editor, matmul: gs.Node) -> tuple[Dims, Dims] | None:
-    """Return the dimensions of both operands if they are matrices of floats, and not empty."""
+def _has_no_bias(gemm: gs.Node) -> bool:
+    return len(gemm.inputs) < 3 or bool(gemm.inputs[2].is_empty())
+
+
+def _is_gemm(editor: Editor, matmul: gs.Node) -> bool:
+    """Return whether both operands are known to be matrices of floats, and not empty."""
     first, second = (editor.dims(tensor) for tensor in matmul.inputs)
     dtype = editor.dtype(matmul.inputs[0]) or editor.dtype(matmul.inputs[1])
     if first is None or second is None or len(first) != 2 or len(second) != 2 or dtype is None:
-        return None
+        return False
     if dtype.name not in (*_FLOATS, "bfloat16") or first[1] == 0 or second[0] == 0:
-        return None
-    if editor.opset < (7 if dtype.name in _FLOATS else 13):
-        return None
-    return first, second
+        return False
+    return editor.opset >= (7 if dtype.name in _FLOATS else 13)
 
 
-def _objection(
-    editor: Editor, matmul: gs.Node, bias: gs.Tensor, dims: tuple[Dims, Dims]
-) -> str | None:
-    if not editor.is_private(matmul.outputs[0]):
-        return f"the result of '{node_label(matmul)}' is used elsewhere too"
-    shape, columns = editor.dims(bias), dims[1][1]
+def _objection(editor: Editor, product: gs.Node, bias: gs.Tensor) -> str | None:
+    if not editor.is_private(product.outputs[0]):
+        return f"the result of '{node_label(product)}' is used elsewhere too"
+    shape, columns = editor.dims(bias), _columns(editor, product)
     if shape is None or len(shape) > 2:
         return f"'{bias.name}' is not known to be one value per column"
     rows, along = (1, 1, *shape)[-2:]
     if rows != 1 or (along != 1 and (along is None or along != columns)):
         return f"'{bias.name}' is not one value per column"
     return None
+
+
+def _columns(editor: Editor, product: gs.Node) -> Dim:
+    dims = editor.dims(product.inputs[1])
+    if dims is None or len(dims) != 2:
+        return None
+    return dims[0 if product.attrs.get("transB", 0) else 1]

@@ -48,7 +48,7 @@ def rounded(values: np.ndarray, like: np.ndarray) -> np.ndarray | str:
     with np.errstate(over="ignore", invalid="ignore"):
         result: np.ndarray = np.asarray(values).astype(like.dtype)  # a scalar is no array
     if not np.isfinite(result).all():
-        return f"the folded bias does not fit in {like.dtype.name}"
+        return f"the folded weights do not fit in {like.dtype.name}"
     return result
 
 

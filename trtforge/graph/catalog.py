@@ -54,6 +54,9 @@ PASSES: dict[str, str] = {
     "batchnorm-chain": f"{_FUSION}.batchnorm_chain:MergeBatchNorms",
     "batchnorm-before-linear": f"{_FUSION}.batchnorm_before:FuseBatchNormBefore",
     "mul-add-before-linear": f"{_FUSION}.mul_add_before:FuseMulAddBefore",
+    "softmax-guard": f"{_FUSION}.softmax_guard:RemoveSoftmaxGuard",
+    "attention-scale": f"{_FUSION}.attention_scale:MoveAttentionScale",
+    "attention": f"{_FUSION}.attention:FuseAttention",
     # What spells out a fusion's pattern otherwise comes after the fusions.
     "activation-chains": f"{_CLEANUP}.activation_chains:MergeActivations",
     "constant-arithmetic": f"{_CLEANUP}.constant_arithmetic:MergeConstantArithmetic",
@@ -70,6 +73,7 @@ OPTIONAL: frozenset[str] = frozenset(
     {
         *("sigmoid", "softplus", "hard-sigmoid", "swish"),
         *("layer-norm-unscaled", "rms-norm-unscaled"),
+        *("attention",),
     }
 )
 """Passes that run only when they are asked for by name: engines get larger or slower to build with

@@ -1,4 +1,4 @@
-"""ONNX Runtime's own operators in standard ones: the numbers are those of ONNX Runtime's kernels."""
+"""ONNX Runtime's own operators in standard ones: the numbers are those of its kernels."""
 
 from typing import Any
 

@@ -29,7 +29,8 @@ class ContribToStandard:
     Attention and MultiHeadAttention
     (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md), which models
     hold that ONNX Runtime has optimized at the level "extended".
-    Rewrites to: their definition in operators of ONNX, from opset 7 on (attention: 13, normalizations: 17).
+    Rewrites to: their definition in operators of ONNX, from opset 7 on (attention: 13,
+    normalizations: 17).
     Refuses when: a statistic, mask or cache of the operator is used, or a type or rank that the
     definition needs is not known.
     """

@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from trtforge.graph.edit import Editor, bodies, constant_values, in_onnx_domain, node_label
 
-_TYPE_ATTRIBUTES = ("to", "dtype", "stash_type", "output_dtype")
+_TYPE_ATTRIBUTES = ("to", "dtype")
 
 
 class DoubleToFloat:
@@ -62,15 +62,11 @@ def _outer(node: gs.Node) -> Iterator[gs.Tensor]:
 
 def _double_attributes(node: gs.Node) -> Iterator[str]:
     for name, value in node.attrs.items():
-        if (
-            (name in _TYPE_ATTRIBUTES and value == TensorProto.DOUBLE)
-            or (isinstance(value, gs.Constant) and value.dtype == np.float64)
-            or (
-                name in _TYPE_ATTRIBUTES
-                and isinstance(value, np.dtype | type)
-                and value is np.float64
-            )
-        ):
+        if isinstance(value, gs.Constant):
+            is_double = value.dtype == np.float64
+        else:
+            is_double = name in _TYPE_ATTRIBUTES and value == TensorProto.DOUBLE
+        if is_double:
             yield name
 
 

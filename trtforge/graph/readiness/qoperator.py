@@ -159,26 +159,26 @@ def _conv(editor: Editor, node: gs.Node) -> _Meaning | str:
     result = _result(editor, node, 6, 7, image.tensor)
     if isinstance(result, str):
         return result
-    bias = None
-    if (stored := input_of(node, 8)) is not None:
-        bias = _float_bias(stored, image.by, kernel.by)
-        if isinstance(bias, str):
-            return bias
+    bias = _float_bias(input_of(node, 8), image.by, kernel.by)
+    if isinstance(bias, str):
+        return bias
     kernel = _Operand(kernel.tensor, kernel.by, _OUTPUT_CHANNELS)
     return _Meaning("Conv", (image, kernel), result, node.attrs, bias)
 
 
 def _float_bias(
-    stored: gs.Tensor, one: Parameters, two: Parameters, factor: float = 1.0
-) -> np.ndarray | str:
-    values, scales = constant_values(stored), [constant_values(by.scale) for by in (one, two)]
-    if values is None or scales[0] is None or scales[1] is None:
+    stored: gs.Tensor | None, one: Parameters, two: Parameters, factor: float = 1.0
+) -> np.ndarray | str | None:
+    """Compute factor * s1 * s2 * B in float64; None without a bias, a text when it cannot be."""
+    if stored is None:
+        return None
+    values = constant_values(stored)
+    first, second = constant_values(one.scale), constant_values(two.scale)
+    if values is None or first is None or second is None:
         return f"its bias ('{stored.name}') or a scale is not constant"
-    product = scales[0].astype(np.float64).reshape(-1) * scales[1].astype(np.float64).reshape(-1)
-    wide = values.astype(np.float64) * (
-        product * factor if product.size > 1 else product[0] * factor
-    )
-    return np.asarray(wide.astype(scales[0].dtype))
+    steps = factor * first.astype(np.float64).reshape(-1) * second.astype(np.float64).reshape(-1)
+    wide = values.astype(np.float64) * (steps if steps.size > 1 else steps[0])
+    return np.asarray(wide.astype(first.dtype))
 
 
 def _matmul(editor: Editor, node: gs.Node) -> _Meaning | str:
@@ -214,11 +214,10 @@ def _gemm(editor: Editor, node: gs.Node) -> _Meaning | str:
     attributes = {
         key: node.attrs[key] for key in ("transA", "transB", "alpha") if key in node.attrs
     }
-    bias = None
-    if (stored := input_of(node, 6)) is not None:
-        bias = _float_bias(stored, left.by, right.by, float(node.attrs.get("alpha", 1.0)))
-        if isinstance(bias, str):
-            return bias
+    alpha = float(node.attrs.get("alpha", 1.0))
+    bias = _float_bias(input_of(node, 6), left.by, right.by, alpha)
+    if isinstance(bias, str):
+        return bias
     columns = 0 if node.attrs.get("transB", 0) else 1
     return _Meaning(
         "Gemm", (left, _Operand(right.tensor, right.by, columns)), result, attributes, bias
@@ -255,8 +254,7 @@ def _unary(op: str, *kept: str) -> _Reader:
 def _softmax(editor: Editor, node: gs.Node) -> _Meaning | str:
     if int(node.attrs.get("opset", 0)) < _LAST_SOFTMAX_OPSET or editor.opset < _LAST_SOFTMAX_OPSET:
         return "it is the Softmax of an opset before 13, which flattens"
-    meaning = _unary("Softmax", "axis")(editor, node)
-    return meaning
+    return _unary("Softmax", "axis")(editor, node)
 
 
 def _concat(editor: Editor, node: gs.Node) -> _Meaning | str:

@@ -27,7 +27,7 @@ def test_unsqueezes_merge_on_dynamic_dimensions(opset: int, dtype: type) -> None
     model = cases.becomes(proto, "reshape-chains", ["Unsqueeze"], close=0)
     assert [
         d.dim_value or d.dim_param for d in model.proto.graph.output[0].type.tensor_type.shape.dim
-    ] == [1, "N", 1, "M", 1]  # noqa: E501
+    ] == [1, "N", 1, "M", 1]
 
 
 def test_squeezes_merge() -> None:

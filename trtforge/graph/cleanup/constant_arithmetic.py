@@ -78,10 +78,11 @@ def _merge(editor: Editor, first: gs.Node, node: gs.Node, *, is_sum: bool) -> st
     one, two = _step(first, inner), _step(node, outer)
     power = one.power * two.power
     if is_sum:
-        values = two.power * one.values + two.values
+        values = np.asarray(two.power * one.values + two.values)
         why = _unsound_sum(one.values, two.values, values, dtype)
     else:
-        values, power = _product(one, two)
+        product, power = _product(one, two)
+        values = np.asarray(product)  # of Python's integers numpy makes no array by itself
         why = _unsound_product(one.values, two.values, values, dtype)
     if why is not None:
         return why

@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 
 from trtforge.graph.cleanup.scaled_constants import is_float, scaled, unscalable
 from trtforge.graph.cleanup.waiting import is_to_be_raised
-from trtforge.graph.edit import Editor, constant_values, node_label
+from trtforge.graph.edit import Editor, constant_values, in_onnx_domain, node_label
 from trtforge.graph.pattern import made_by, with_constant
 
 _LAYOUT = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
@@ -25,14 +25,15 @@ class FoldScales:
         s a number, y the product x W (+ b) of a MatMul, Gemm, Conv or ConvTranspose with constant
         weights, through an Add or Sub of a constant, a Mul by a constant, and any Reshape,
         Transpose, Squeeze, Unsqueeze, Flatten: s (x W + b) = x (s W) + s b; and through a MatMul
-        of two computed matrices, into either: s (A B) = (s A) B;
+        of two computed matrices, into either: s (A B) = (s A) B; and through a Split along the
+        last axis, where the columns of the other parts are scaled by 1;
         s one value per column, y = x W (+ b) of a MatMul directly before;
         s a number, y going into a MatMul, Gemm or Conv with constant weights, through the same
         operators that only change the layout: (s x) W = x (s W);
         MatMul(s q, t k), s and t numbers: MatMul((s t) q, k)
         (https://onnx.ai/onnx/operators/onnx__MatMul.html).
     Rewrites to: weights and bias times s, in float64, rounded once; the Mul or Div goes.
-    Refuses when: s is zero or not finite; a weight or bias is shared, or would overflow or lose
+    Refuses when: s is zero or not finite; a weight is shared, or would overflow or lose
     digits in its type; a result between is an output or read elsewhere; FP16 values before a
     product would grow (|s| > 1), as they may overflow there, or shrink below 1/64.
     """
@@ -81,7 +82,7 @@ def _fold(editor: Editor, node: gs.Node, source: gs.Tensor, scale: np.ndarray) -
     if not np.isfinite(scale).all() or not scale.all():
         editor.refuse(node, "the scale is zero or not finite")
         return
-    constants = [place.new_values(reader, index) for reader, index in place.constants]
+    constants = [_new_values(*constant) for constant in place.constants]
     if any(values is None for values in constants):
         editor.refuse(node, "scaled weights would overflow or lose digits in their type")
         return
@@ -90,10 +91,13 @@ def _fold(editor: Editor, node: gs.Node, source: gs.Tensor, scale: np.ndarray) -
         editor.refuse(node, why)
         return
     names = []
-    for (reader, index), values in zip(place.constants, constants, strict=True):
-        names.append(f"'{reader.inputs[index].name}'")
+    for (reader, index, _), values in zip(place.constants, constants, strict=True):
+        old = reader.inputs[index]
+        names.append(f"'{old.name}'")
         assert values is not None
-        editor.set_input(reader, index, gs.Constant(reader.inputs[index].name, values))
+        is_private = editor.is_private(old)
+        new = gs.Constant(old.name, values) if is_private else editor.constant(old.name, values)
+        editor.set_input(reader, index, new)
     editor.match(node, f"folded into {' and '.join(names)}")
 
 
@@ -103,34 +107,62 @@ class _Place:
 
     Attributes:
         editor: of the graph.
-        scale: one number, or one per column.
+        scale: one number, or one per column of the tensor that is looked at.
         reasons: why nearly fitting places do not.
-        constants: node and input of each constant to scale.
+        constants: node and input of each constant to scale, and by what.
         steps: how many nodes were looked at.
     """
 
     editor: Editor
     scale: np.ndarray
     reasons: list[str] = field(default_factory=list)
-    constants: list[tuple[gs.Node, int]] = field(default_factory=list)
+    constants: list[tuple[gs.Node, int, np.ndarray]] = field(default_factory=list)
     steps: int = 0
 
     def before(self, tensor: gs.Tensor) -> bool:
         """Find what computes a tensor, whose only reader is the scale or leads to it."""
         self.steps += 1
         node = self.editor.producer(tensor)
-        if node is None or self.steps > _STEPS_AT_MOST or node.domain not in (None, "", "ai.onnx"):
+        if node is None or self.steps > _STEPS_AT_MOST or not in_onnx_domain(node, node.op):
             return False
         if node.op in _WEIGHTED:
-            found = self._product(node, tensor)
+            found = self._product(node)
         elif node.op in ("Add", "Sub", "Mul", "Div"):
             found = self._arithmetic(node)
+        elif node.op == "Split":
+            found = self._split(node, tensor)
         else:
-            found = node.op in _LAYOUT and self.scale.size == 1 and self.before(node.inputs[0])
+            found = self._keeps_columns(node) and self.before(node.inputs[0])
         if found and not self.editor.is_private(tensor):
             self.reasons.append(f"the result of '{node_label(node)}' is read elsewhere, too")
             return False
         return found
+
+    def _keeps_columns(self, node: gs.Node) -> bool:
+        if self.scale.size == 1:
+            return node.op in _LAYOUT
+        ends = [(self.editor.dims(t) or ())[-1:] for t in (node.inputs[0], node.outputs[0])]
+        return node.op in ("Reshape", "Identity") and ends == [(self.scale.size,)] * 2
+
+    def _split(self, node: gs.Node, tensor: gs.Tensor) -> bool:
+        """Scale one part's columns of what is split; those of the others by 1."""
+        dims = self.editor.dims(node.inputs[0])
+        if self.scale.size > 1 or not dims:
+            return False
+        columns = []
+        for part in node.outputs:
+            width = (self.editor.dims(part) or (None,))[-1]
+            if not isinstance(width, int):
+                return False
+            columns.append(np.full(width, self.scale[0] if part is tensor else 1.0))
+        whole, before = np.concatenate(columns), self.scale
+        if int(node.attrs.get("axis", 0)) % len(dims) != len(dims) - 1 or whole.size < 2:
+            return False
+        self.scale = whole
+        if dims[-1] == whole.size and self.before(node.inputs[0]):
+            return True
+        self.scale = before
+        return False
 
     def _arithmetic(self, node: gs.Node) -> bool:
         split = with_constant(node)
@@ -138,37 +170,38 @@ class _Place:
             return False
         source, values, index = split
         if node.op == "Mul" or (node.op == "Div" and index == 0):
-            # s (x c) = x (s c): only worth it where something lies between; a neighbour is merged
-            return values.size == 1 and self.scale.size == 1 and self._take(node, index)
+            return values.size == self.scale.size == 1 and self._take(node, index, self.scale)
         if node.op == "Div":
             return False
-        count = len(self.constants)
-        if not self.before(source):
+        count, scale = len(self.constants), self.scale
+        if scale.size > 1 and values.shape[-1:] not in ((scale.size,), (1,)):
             return False
-        if self.scale.size > 1 and values.shape[-1:] not in ((self.scale.size,), (1,)):
+        if not self._take(node, index, scale):
             return False
-        if self._take(node, index):
+        if self.before(source):
             return True
         del self.constants[count:]
         return False
 
-    def _product(self, node: gs.Node, tensor: gs.Tensor) -> bool:
+    def _product(self, node: gs.Node) -> bool:
         weights = [i for i in (0, 1) if isinstance(node.inputs[i], gs.Constant)]
-        if len(weights) > 1 or (node.op != "MatMul" and weights != [1]):
-            return False
-        if not weights:
+        if not weights and node.op == "MatMul":
             return self._through_product(node)
-        index = weights[0]
-        if self.scale.size > 1:
-            values = constant_values(node.inputs[1])
-            if node.op != "MatMul" or values is None or values.shape[-1:] != (self.scale.size,):
+        if len(weights) != 1 or (weights != [1] and (node.op != "MatMul" or self.scale.size > 1)):
+            return False
+        index, scale = weights[0], self.scale
+        if scale.size > 1:
+            is_turned = node.op == "Gemm" and bool(node.attrs.get("transB", 0))
+            shape = node.inputs[1].shape
+            if node.op not in ("MatMul", "Gemm") or len(shape) < 2:
                 return False
-            if values.ndim < 2:
+            if shape[0 if is_turned else -1] != scale.size:
                 return False
-        if not self._take(node, index):
+            scale = scale[:, np.newaxis] if is_turned else scale
+        if not self._take(node, index, scale):
             return False
         has_bias = len(node.inputs) > 2 and bool(node.inputs[2].name)
-        return not has_bias or self._take(node, 2)
+        return not has_bias or self._take(node, 2, self.scale)
 
     def _through_product(self, node: gs.Node) -> bool:
         if self.scale.size > 1 or not self._may_grow(node):
@@ -186,14 +219,14 @@ class _Place:
         while self.steps < _STEPS_AT_MOST and editor.is_private(tensor) and editor.is_local(tensor):
             self.steps += 1
             node = editor.users(tensor, 1)[0]
-            if node.domain not in (None, "", "ai.onnx"):
+            if not in_onnx_domain(node, node.op):
                 return False
             if node.op in _WEIGHTED:
                 index = 0 if node.inputs[1] is tensor else 1
                 is_weight = isinstance(node.inputs[index], gs.Constant)
                 if not is_weight or (node.op != "MatMul" and index == 0):
                     return False
-                return self._take(node, index)
+                return self._take(node, index, self.scale)
             if node.op not in _LAYOUT or node.inputs[0] is not tensor:
                 return False
             tensor = node.outputs[0]
@@ -207,21 +240,22 @@ class _Place:
             return False
         return True
 
-    def _take(self, node: gs.Node, index: int) -> bool:
+    def _take(self, node: gs.Node, index: int, scale: np.ndarray) -> bool:
         why = unscalable(self.editor, node.inputs[index])
         if why is not None:
             self.reasons.append(why)
             return False
-        self.constants.append((node, index))
+        self.constants.append((node, index, scale))
         return True
 
-    def new_values(self, node: gs.Node, index: int) -> np.ndarray | None:
-        """Return the scaled values of a constant, None when they do not fit."""
-        values = constant_values(node.inputs[index])
-        assert values is not None  # said by `unscalable`
-        if self.scale.size > 1 and values.shape[-1:] != (self.scale.size,):
-            values = np.broadcast_to(values, (*values.shape[:-1], self.scale.size))
-        return scaled(values, self.scale)
+
+def _new_values(node: gs.Node, index: int, scale: np.ndarray) -> np.ndarray | None:
+    """Return a scaled constant, None when it does not fit."""
+    values = constant_values(node.inputs[index])
+    assert values is not None  # said by `unscalable`
+    if scale.size > 1:
+        values = np.broadcast_to(values, np.broadcast_shapes(values.shape, scale.shape))
+    return scaled(values, scale)
 
 
 def _merge_scales(editor: Editor, node: gs.Node) -> None:

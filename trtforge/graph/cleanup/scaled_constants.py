@@ -11,6 +11,9 @@ from trtforge.graph.edit import Editor, constant_values
 _PIECE_ELEMENTS = 1 << 20
 """So much is widened to float64 at a time."""
 
+_SMALL_BYTES = 1 << 16
+"""A bias of 16384 channels."""
+
 
 def is_float(dtype: "np.dtype[Any] | None") -> bool:
     """Return whether a type is one of ONNX's that arithmetic is done in."""
@@ -23,13 +26,16 @@ def precision_of(dtype: "np.dtype[Any]") -> float:
 
 
 def unscalable(editor: Editor, tensor: gs.Tensor) -> str | None:
-    """Return why a tensor's values cannot be replaced by scaled ones, None when they can."""
+    """Return why one reader of a tensor cannot have its values scaled, None when it can.
+
+    A small tensor that others read, too, stays as it is beside a scaled one.
+    """
     values = constant_values(tensor)
     if values is None:
         return f"'{tensor.name}' is not constant"
     if not is_float(values.dtype):
         return f"'{tensor.name}' is {values.dtype.name}"
-    if not editor.is_private(tensor):
+    if values.nbytes > _SMALL_BYTES and not editor.is_private(tensor):
         return f"'{tensor.name}' is shared"
     return None
 

@@ -190,6 +190,7 @@ class _Run:
                 attempt.outcomes[name] = attempt.outcomes[name].adding(PassResult(0, (note,)))
         if attempt.steps:
             attempt.model, attempt.known = workshop.model(), workshop.known()
+        workshop.close()
         return attempt
 
     def _round(self, workshop: Workshop, names: list[str], attempt: _Attempt) -> int:
@@ -257,7 +258,9 @@ class _Run:
                 else:
                     workshop.raise_opset(step)
             model = workshop.model() if steps else self._model.with_graph(self._model.to_graph())
-            return prover.compare(model, workshop.known()).verdict == "pass"
+            known = workshop.known()
+            workshop.close()
+            return prover.compare(model, known).verdict == "pass"
         except GraphError:
             return False
 
@@ -272,6 +275,7 @@ class _Run:
         return self._optimized(_Attempt(self._model, {}), Proof("not_run", reason))
 
     def _optimized(self, attempt: _Attempt, proof: Proof) -> Optimized:
+        self._model.files.release()  # what was looked at need not stay in memory
         outcomes = []
         for name in self._names:
             outcome = attempt.outcomes.get(name, PassOutcome(name))

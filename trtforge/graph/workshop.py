@@ -1,6 +1,6 @@
 """A model opened for editing: its graphs, what is known about them, and passes applied to them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from time import perf_counter
@@ -78,15 +78,17 @@ class Workshop:
     def __init__(self, model: Model, opset_limit: int) -> None:
         self._limit = max(opset_limit, model.opset)
         self._passes: dict[str, Pass | ModelPass] = {}
+        self._opened: list[Editor] = []
         self._open(model)
 
     def _open(self, model: Model) -> None:
+        self.close()
         self._model = model
         self._graph = model.to_graph()
         self._facts = Facts.of(self._graph, model.proto, model.files)
         self._names = Names(self._graph)
         self._root = self._editor(self._graph)
-        self._inner = self._inner_editors()
+        self._opened = [self._root, *self._inner_editors()]
         self._is_edited = False
         self._bytes = self._constant_bytes()
 
@@ -97,9 +99,21 @@ class Workshop:
         found = (body for node in self._root.nodes_with_bodies() for body in bodies(node))
         return [self._editor(body) for body in found]
 
-    def _editors(self) -> Iterator[Editor]:
-        yield self._root
-        yield from self._inner
+    def _editors(self) -> list[Editor]:
+        return self._opened
+
+    def close(self) -> None:
+        """Let go of weights and messages at once.
+
+        Nodes and tensors refer to each other: until the collector comes they would hold them.
+        """
+        for editor in self._editors():
+            editor.graph.origin = None
+            for node in editor.graph.nodes:
+                node.source = None
+                for tensor in node.inputs:
+                    if isinstance(tensor, gs.Constant):
+                        tensor._values = None
 
     def begin_round(self) -> None:
         """Learn what can be known about all tensors as they are now."""
@@ -160,8 +174,8 @@ class Workshop:
     def _renew_inner(self) -> None:
         if any(editor.bodies_changed for editor in self._editors()):
             self._root.bodies_changed = False
-            wanted = [editor.wanted_opsets for editor in self._inner]
-            self._inner = self._inner_editors()
+            wanted = [editor.wanted_opsets for editor in self._opened[1:]]
+            self._opened = [self._root, *self._inner_editors()]
             for opsets in wanted:
                 for version, places in opsets.items():
                     self._root.wanted_opsets.setdefault(version, []).extend(places)

@@ -111,6 +111,19 @@ IF_GRAPHS: dict[str, Builder] = {
         )
         + "}"
     ),
+    "if_always_within_if_always": hostile(
+        f"{_IN} <bool yes = {{1}}, bool no = {{0}}> {{ a = If(yes) < then_branch = t () =>"
+        " (float[N,4] u) { i = Tanh(x) k = If(no) < then_branch = tt () => (float[N,4] p)"
+        " { p = Neg(i) }, else_branch = te () => (float[N,4] q) { j = Abs(i) q = Sqrt(j) } >"
+        " u = Softplus(k) }, else_branch = e () => (float[N,4] v) { v = Neg(x) } > y = Exp(a) }"
+    ),
+    "if_always_twice_with_the_same_node_names": hostile(
+        f"{_IN} <bool yes = {{1}}> {{ a = If(yes) < then_branch = t () => (float[N,4] u)"
+        " { [n] i = Tanh(x) [m] u = Sqrt(i) }, else_branch = e () => (float[N,4] v)"
+        " { [n] v = Neg(x) } > [k] y = If(yes) < then_branch = t () => (float[N,4] u)"
+        " { [n] i = Abs(a) [m] u = Sqrt(i) }, else_branch = e () => (float[N,4] v)"
+        " { [n] v = Neg(a) } > }"
+    ),
     "if_always_gives_an_outer_value": hostile(
         f"{_IN} <bool yes = {{1}}> {{ a = Relu(x) y = If(yes) <"
         "then_branch = t () => (float[N,4] u) { u = Identity(a) },"

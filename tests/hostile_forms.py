@@ -204,6 +204,12 @@ TYPE_GRAPHS: dict[str, Builder] = {
     "float8_casts": hostile(
         f"{_XY} {{ a = Cast<to = 17>(x) y = Cast<to = 1>(a) }}", opset=19, ir_version=9
     ),
+    "float8_constants_saturate": hostile(
+        f"{_XY} {{ a = Cast<to = 19>(k) b = Cast<to = 1>(a) c = Min(b, k) y = Add(x, c) }}",
+        opset=19,
+        ir_version=9,
+        weights={"k": np.asarray([1e6, -1e6, 3.3, 1e-9], np.float32)},
+    ),
     "int4_constants": hostile(
         f"{_XY} {{ a = DequantizeLinear(w, s) y = Mul(x, a) }}",
         opset=21,

@@ -211,6 +211,12 @@ SCALE_GRAPHS: dict[str, Builder] = {
         " d = Sub(x, k) e = Sub(k, x) f = Sum(a, b, c, d) y = Sub(f, e) }",
         weights={"k": (4,)},
     ),
+    "integers_times_constants_twice": hostile(
+        "(int64[N,4] x, int32[N] i) => (int64[N,4] y, int32[N] z) { k = Constant<value_int = 3>()"
+        " l = Constant<value_ints = [2, 5, 7, -1]>() a = Mul(x, k) b = Mul(a, l) c = Add(b, k)"
+        " d = Sub(c, l) y = Sub(k, d) j = Add(i, m) z = Add(j, m) }",
+        weights={"m": np.asarray([2**31 - 1], np.int32)},
+    ),
     "commutes_only_as_it_seems": hostile(
         "(int64[N,4] x) => (int64[N,4] y) { k = Constant<value_int = 3>() a = Sub(x, k) b ="
         " Sub(k, x)"

@@ -222,6 +222,10 @@ SLICE_GRAPHS: dict[str, Builder] = {
 
 NO_OP_GRAPHS: dict[str, Builder] = {
     "transpose_without_perm": hostile("(float[N,M,4] x) => (float[4,M,N] y) { y = Transpose(x) }"),
+    "transpose_of_a_scalar": hostile(
+        f"{_XY} {{ k = Constant<value_float = 2.0>() t = Transpose(k) a = Add(t, x)"
+        " m = ReduceMax<keepdims = 0>(a) u = Transpose(m) y = Sub(x, u) }"
+    ),
     "transposes_that_cancel": hostile(
         "(float[N,M,4] x) => (float[N,M,4] y) { a = Transpose<perm = [1,2,0]>(x)"
         " b = Transpose<perm = [2,0,1]>(a) y = Neg(b) }"

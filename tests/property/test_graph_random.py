@@ -6,7 +6,7 @@ import graph_judging as judge
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, note, seed, settings
+from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto
 from random_graphs import MOVES, OPSETS, random_model
@@ -41,6 +41,8 @@ def test_random_graphs(batch: int) -> None:
         max_examples=EXAMPLES,
         deadline=None,
         database=None,
+        report_multiple_bugs=False,
+        phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
     @given(described=MODELS)

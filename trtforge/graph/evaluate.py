@@ -70,6 +70,8 @@ def _cast(inputs: _Arrays, attrs: _Attrs) -> np.ndarray | None:
         target = numpy_dtype(int(attrs["to"]))
     except GraphError:
         return None
+    if target.isbuiltin != 1 or source.dtype.isbuiltin != 1:
+        return None  # FLOAT8E5M2 is of kind "f" too, and ONNX saturates where numpy says Inf
     if target.kind not in "biuf" or (source.dtype.kind == "f" and target.kind in "iu"):
         return None  # out of range, float to integer is undefined: as ONNX Runtime does it
     return source.astype(target)
@@ -77,7 +79,8 @@ def _cast(inputs: _Arrays, attrs: _Attrs) -> np.ndarray | None:
 
 def _transpose(inputs: _Arrays, attrs: _Attrs) -> np.ndarray | None:
     source = _first(inputs)
-    return np.ascontiguousarray(source.transpose(attrs.get("perm", range(source.ndim)[::-1])))
+    turned = source.transpose(attrs.get("perm", range(source.ndim)[::-1]))
+    return np.asarray(turned, order="C")  # np.ascontiguousarray makes a scalar one-dimensional
 
 
 def _reshape(inputs: _Arrays, attrs: _Attrs) -> np.ndarray | None:

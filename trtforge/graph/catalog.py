@@ -8,6 +8,7 @@ _READINESS = "trtforge.graph.readiness"
 
 PASSES: dict[str, str] = {
     "inline-functions": f"{_CLEANUP}.functions:InlineFunctions",
+    "unused-imports": f"{_CLEANUP}.functions:RemoveUnusedImports",
     "constant-to-initializer": f"{_CLEANUP}.constant_to_initializer:ConstantToInitializer",
     "identity": f"{_CLEANUP}.identity:RemoveIdentity",
     "contrib-to-standard": f"{_READINESS}.contrib:ContribToStandard",
@@ -15,6 +16,8 @@ PASSES: dict[str, str] = {
     "symmetric-quantization": f"{_READINESS}.symmetric:SymmetricQuantization",
     "quantized-bias": f"{_READINESS}.quantized_bias:FloatBiases",
     "dynamic-quantization": f"{_READINESS}.dynamic_quantization:DynamicQuantization",
+    "sequences-to-tensors": f"{_READINESS}.sequences:SequencesToTensors",
+    "decompose-unsupported": f"{_READINESS}.decompose:DecomposeUnsupported",
     "double-to-float": f"{_READINESS}.double_to_float:DoubleToFloat",
     "shape-folding": f"{_CLEANUP}.shape_folding:FoldShapes",
     "constant-folding": f"{_CLEANUP}.constant_folding:FoldConstants",
@@ -22,6 +25,7 @@ PASSES: dict[str, str] = {
     "no-op": f"{_CLEANUP}.no_op:RemoveNoOps",
     "common-subexpressions": f"{_CLEANUP}.common_subexpressions:MergeCommonSubexpressions",
     "cast-chains": f"{_CLEANUP}.cast_chains:MergeCasts",
+    "gemm-between-reshapes": f"{_CLEANUP}.gemm_between_reshapes:UnwrapGemm",
     "reshape-chains": f"{_CLEANUP}.reshape_chains:MergeReshapes",
     "transpose-chains": f"{_CLEANUP}.transpose_chains:MergeTransposes",
     "slice-chains": f"{_CLEANUP}.slice_chains:MergeSlices",
@@ -56,6 +60,7 @@ PASSES: dict[str, str] = {
     "mul-add-before-linear": f"{_FUSION}.mul_add_before:FuseMulAddBefore",
     "softmax-guard": f"{_FUSION}.softmax_guard:RemoveSoftmaxGuard",
     "attention-scale": f"{_FUSION}.attention_scale:MoveAttentionScale",
+    "rotary-embedding": f"{_FUSION}.rotary_embedding:FuseRotaryEmbedding",
     "attention": f"{_FUSION}.attention:FuseAttention",
     # What spells out a fusion's pattern otherwise comes after the fusions.
     "activation-chains": f"{_CLEANUP}.activation_chains:MergeActivations",
@@ -73,7 +78,7 @@ OPTIONAL: frozenset[str] = frozenset(
     {
         *("sigmoid", "softplus", "hard-sigmoid", "swish"),
         *("layer-norm-unscaled", "rms-norm-unscaled"),
-        *("attention",),
+        *("rotary-embedding", "attention"),
     }
 )
 """Passes that run only when they are asked for by name: engines get larger or slower to build with

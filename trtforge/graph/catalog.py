@@ -8,7 +8,6 @@ _READINESS = "trtforge.graph.readiness"
 
 PASSES: dict[str, str] = {
     "inline-functions": f"{_CLEANUP}.functions:InlineFunctions",
-    "unused-imports": f"{_CLEANUP}.functions:RemoveUnusedImports",
     "constant-to-initializer": f"{_CLEANUP}.constant_to_initializer:ConstantToInitializer",
     "identity": f"{_CLEANUP}.identity:RemoveIdentity",
     "contrib-to-standard": f"{_READINESS}.contrib:ContribToStandard",
@@ -69,6 +68,7 @@ PASSES: dict[str, str] = {
     "slices-to-split": f"{_CLEANUP}.slices_to_split:SlicesToSplit",
     "scale-folding": f"{_CLEANUP}.scale_folding:FoldScales",
     "transpose-motion": f"{_CLEANUP}.transpose_motion:MoveTransposes",
+    "unused-imports": f"{_CLEANUP}.unused_imports:RemoveUnusedImports",
     "dead-code": f"{_CLEANUP}.dead_code:RemoveDeadCode",
     "duplicate-initializers": f"{_CLEANUP}.duplicate_initializers:MergeDuplicates",
 }

@@ -129,6 +129,8 @@ class Editor:
         self.opset_limit = opset_limit if opset_limit is not None else graph.opset
         self.wanted_opsets: dict[int, list[tuple[str, str]]] = {}
         self.bodies_changed = False
+        self.current_pass = ""
+        self.is_outermost = True
         self.names = names if names is not None else Names(graph)
         self._kept = {tensor.name for tensor in graph.outputs}
         self._inputs = {id(tensor) for tensor in graph.inputs}
@@ -239,8 +241,6 @@ class Editor:
             return True
         self.wanted_opsets.setdefault(opset, []).append((self.current_pass, node_label(node)))
         return False
-
-    current_pass = ""
 
     # Saying
 

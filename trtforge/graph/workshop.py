@@ -37,6 +37,10 @@ class ModelPass(Protocol):
 
     name: str
 
+    def concerns(self, model: Model) -> bool:
+        """Return whether there may be something to do; cheap, and true of any later version."""
+        ...
+
     def apply_model(self, model: Model) -> tuple[Model, PassResult]:
         """Return the rewritten model, or the model itself and no rewrites."""
         ...
@@ -93,7 +97,9 @@ class Workshop:
         self._bytes = self._constant_bytes()
 
     def _editor(self, graph: gs.Graph) -> Editor:
-        return Editor(graph, self._facts, self._names, self._limit)
+        editor = Editor(graph, self._facts, self._names, self._limit)
+        editor.is_outermost = graph is self._graph
+        return editor
 
     def _inner_editors(self) -> list[Editor]:
         found = (body for node in self._root.nodes_with_bodies() for body in bodies(node))
@@ -147,6 +153,8 @@ class Workshop:
         return Applied(result, self._node_count() - nodes, self._bytes - before, seconds)
 
     def _apply_to_model(self, made: ModelPass) -> PassResult:
+        if not made.concerns(self._model):
+            return PassResult(0)
         model = self.model()
         changed, result = made.apply_model(model)
         if changed is not model:

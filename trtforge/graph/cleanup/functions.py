@@ -18,11 +18,13 @@ class InlineFunctions:
 
     name = "inline-functions"
 
+    def concerns(self, model: Model) -> bool:
+        """Return whether there are functions."""
+        return bool(model.proto.functions)
+
     def apply_model(self, model: Model) -> tuple[Model, PassResult]:
         """Return the model without functions, or the same model."""
         functions = list(model.proto.functions)
-        if not functions:
-            return model, PassResult(0)
         try:
             inlined = onnx.inliner.inline_local_functions(model.proto)
         except Exception as error:  # the inliner raises RuntimeError and its own types

@@ -155,6 +155,43 @@ def test_product_and_constant(
     proven(proto, ("gemm-mul-add",), [result], x=(3, 6))
 
 
+@pytest.mark.parametrize("channels", [5, 4])
+@pytest.mark.parametrize(
+    ("shape", "attributes", "fits"),
+    [
+        ((5,), {"axis": 1}, True),
+        ((1, 5, 1), {"axis": 0}, True),
+        ((5, 1, 1), {}, True),
+        ((), {}, True),
+        ((4,), {}, False),
+        ((4, 1), {"axis": 2}, False),
+    ],
+)
+def test_broadcasting_before_opset_7(
+    shape: tuple[int, ...], attributes: dict[str, int], fits: bool, channels: int
+) -> None:
+    """The result is (2, channels, 4, 4): with 4 channels, (4,) is along the wrong axis."""
+    shape = tuple(channels if dim == 5 else dim for dim in shape)
+    proto = mg.model(
+        [
+            mg.node("Conv", ["x", "W"], ["c"]),
+            mg.node("Mul", ["c", "k"], ["y"], broadcast=1, **attributes),
+        ],
+        [mg.info("x", [2, 3, 4, 4])],
+        [mg.info("y", [2, channels, 4, 4])],
+        [mg.tensor("W", mg.weights(channels, 3, 1, 1)), mg.tensor("k", mg.weights(*shape, seed=2))],
+        opset=6,
+    )
+    if not fits:
+        unchanged(proto, "conv-mul-add", "not one value per channel")
+        return
+    model, outcome = applied(proto, "conv-mul-add")
+    assert outcome.rewrites == 1
+    factor = np.broadcast_to(mg.weights(*shape, seed=2).reshape(-1), (channels,))
+    exact = mg.weights(channels, 3, 1, 1).astype(np.float64) * factor.reshape(-1, 1, 1, 1)
+    assert np.array_equal(model.initializer("W"), exact.astype(np.float32))
+
+
 @pytest.mark.parametrize("x", [("N", "T", 6), (2, 3, 4, 6)])
 @pytest.mark.parametrize("op", ["Mul", "Div"])
 def test_product_of_more_axes_and_factor(x: tuple[int | str, ...], op: str) -> None:

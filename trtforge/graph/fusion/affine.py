@@ -97,7 +97,8 @@ def of_arithmetic(node: gs.Node, index: int, place: Place) -> Affine | str:
     """
     constant = constant_values(node.inputs[1 - index])
     assert constant is not None  # the caller looked for it
-    values = _per_feature(constant, place) if not node.attrs else None
+    shape = _aligned(node, index, constant.shape, place)
+    values = None if shape is None else _per_feature(constant.reshape(shape), place)
     if values is None:
         return f"the constant of shape {list(constant.shape)} is not one value per channel"
     ones, zeros = np.ones(place.features), np.zeros(place.features)
@@ -133,16 +134,29 @@ def keeps_shape(editor: Editor, node: gs.Node, index: int, place: Place) -> bool
     return constant.size == 1 or dims[place.axis % len(dims)] == place.features
 
 
-def _per_feature(constant: np.ndarray, place: Place) -> np.ndarray | None:
-    """Return a constant as float64 (features,) if it varies along the features only, at most."""
+def _aligned(
+    node: gs.Node, index: int, shape: tuple[int, ...], place: Place
+) -> tuple[int, ...] | None:
+    """Return a constant's shape with an axis for each of the result's, None when it has more.
+
+    Before opset 7 the second operand broadcasts when `broadcast` is 1, and `axis` says where.
+    Source: https://onnx.ai/onnx/operators/onnx__Add.html, version 6
+    """
     rank = place.rank
     if rank is None:  # a matrix product of unknown rank has a last axis at least
         rank = 1 if place.axis == -1 else 0
-    if constant.ndim > rank:
+    free = rank - len(shape)
+    if free < 0 or (node.attrs.get("broadcast", 0) and index == 1):
         return None
-    aligned = (1,) * (rank - constant.ndim) + constant.shape
-    axis = place.axis % rank if rank else 0
-    for i, dim in enumerate(aligned):
+    before = int(node.attrs.get("axis", free))
+    before += rank if before < 0 else 0
+    return (1,) * before + shape + (1,) * (free - before) if before <= free else None
+
+
+def _per_feature(constant: np.ndarray, place: Place) -> np.ndarray | None:
+    """Return an aligned constant as float64 (features,) if it varies along the features only."""
+    axis = place.axis % constant.ndim if constant.ndim else 0
+    for i, dim in enumerate(constant.shape):
         if dim != 1 and (i != axis or dim != place.features):
             return None
     return np.broadcast_to(constant.reshape(-1).astype(np.float64), (place.features,))

@@ -1,4 +1,4 @@
-"""Types and dimensions behind ONNX Runtime's own operators, where onnx's inference ends."""
+"""Types and dimensions that the inference over the whole model has not found, node by node."""
 
 from typing import Any
 

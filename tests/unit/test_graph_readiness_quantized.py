@@ -157,6 +157,52 @@ def test_weights_that_int8_does_not_hold_are_refused() -> None:
     stays(proto, "symmetric-quantization", "go from 197 to 197")
 
 
+ASYMMETRIC = ("qoperator-to-qdq", "symmetric-quantization", "asymmetric-to-float")
+
+
+@pytest.mark.parametrize("types", [(INT8, INT8), (UINT8, UINT8)])
+def test_asymmetric_models_compute_the_same_in_floats(
+    types: tuple[QuantType, QuantType], tmp_path: Path
+) -> None:
+    proto = quantized(tmp_path, types=types)
+    exact(proto, *ASYMMETRIC, "quantized-bias", "dead-code")
+
+
+@pytest.mark.parametrize("types", [(INT8, INT8), (UINT8, INT8)])
+def test_softmax_has_another_zero_point_and_costs_nothing(
+    types: tuple[QuantType, QuantType], tmp_path: Path
+) -> None:
+    form, options = QuantFormat.QOperator, {"extra_options": SYMMETRIC, "softmax": True}
+    proto = quantized(tmp_path, form, types, **options)
+    model = exact(proto, *PASSES, "float-quantization")
+    assert mg.ops(model)[-4:] == ["Div", "Round", "Clip", "Mul"]
+
+
+@pytest.mark.parametrize("zero", [np.uint8(0), np.uint8(77), np.int8(-128), np.int8(3)])
+def test_a_pair_in_floats_rounds_and_clips_alike(zero: Any) -> None:
+    model = exact(qdq(zero), "float-quantization", "dead-code")
+    assert mg.ops(model) == ["Div", "Round", "Clip", "Mul"]
+
+
+def test_a_pair_before_a_product_stays_unless_asked_for() -> None:
+    proto = mg.model(
+        [
+            mg.node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            mg.node("DequantizeLinear", ["q", "s", "z"], ["f"]),
+            mg.node("MatMul", ["f", "W"], ["y"]),
+        ],
+        [mg.info("x", [2, 3])],
+        [mg.info("y", [2, 4])],
+        [
+            mg.tensor("s", 0.02, np.float32),
+            mg.tensor("z", 7, np.int8),
+            mg.tensor("W", mg.weights(3, 4)),
+        ],
+    )
+    stays(proto, "float-quantization", "asymmetric-to-float does so")
+    exact(proto, "asymmetric-to-float", "dead-code")
+
+
 def bias_model(**changes: Any) -> ModelProto:
     initializers = {
         "B": np.array([2**24 + 1, -3, 7], np.int32),

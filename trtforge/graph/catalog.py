@@ -13,6 +13,8 @@ PASSES: dict[str, str] = {
     "contrib-to-standard": f"{_READINESS}.contrib:ContribToStandard",
     "qoperator-to-qdq": f"{_READINESS}.qoperator:QOperatorToQdq",
     "symmetric-quantization": f"{_READINESS}.symmetric:SymmetricQuantization",
+    "float-quantization": f"{_READINESS}.float_quantization:FloatQuantization",
+    "asymmetric-to-float": f"{_READINESS}.float_quantization:AsymmetricToFloat",
     "quantized-bias": f"{_READINESS}.quantized_bias:FloatBiases",
     "dynamic-quantization": f"{_READINESS}.dynamic_quantization:DynamicQuantization",
     "sequences-to-tensors": f"{_READINESS}.sequences:SequencesToTensors",
@@ -76,6 +78,7 @@ PASSES: dict[str, str] = {
 
 OPTIONAL: frozenset[str] = frozenset(
     {
+        "asymmetric-to-float",
         *("sigmoid", "softplus", "hard-sigmoid", "swish"),
         *("layer-norm-unscaled", "rms-norm-unscaled"),
         *("rotary-embedding", "attention"),

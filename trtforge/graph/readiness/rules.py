@@ -23,7 +23,8 @@ _QUANTIZABLE = frozenset(
 )
 _SYMMETRIC = (
     "quantize symmetrically to INT8 (ONNX Runtime's quantizer: QInt8, extra_options "
-    "ActivationSymmetric=True, WeightSymmetric=True), as `precision.quantize: int8` does"
+    "ActivationSymmetric=True, WeightSymmetric=True), or give the float model and "
+    "`precision.quantize: int8`; the pass asymmetric-to-float computes the same in floats"
 )
 _ACCEPTED = frozenset(
     {

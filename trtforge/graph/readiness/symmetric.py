@@ -37,7 +37,8 @@ MaxPool takes INT8 from opset 12 on. Source: https://onnx.ai/onnx/operators/onnx
 
 _REMEDY = (
     "quantize symmetrically (ONNX Runtime's quantizer: "
-    "extra_options ActivationSymmetric=True, WeightSymmetric=True)"
+    "extra_options ActivationSymmetric=True, WeightSymmetric=True), or run the pass "
+    "asymmetric-to-float, which computes the same in floats"
 )
 
 

@@ -3,12 +3,15 @@
 import functools
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 import tensorrt_rtx as trt
 from onnx import ModelProto, TensorProto
+from onnxruntime.quantization import QuantFormat, QuantType
+from readiness_models import SYMMETRIC, dynamically_quantized, quantized, ready
 
 from trtforge.errors import GraphError
 from trtforge.graph.model import Model
@@ -152,3 +155,39 @@ def test_types_that_the_report_takes_are_taken() -> None:
 
 
 _TAKEN_IN_PART = (TensorProto.UNDEFINED, TensorProto.FLOAT8E8M0)
+
+
+def engine_bytes(proto: ModelProto) -> int:
+    """Parse and build a static model with the real builder; 0 when it refuses."""
+    network = BUILDER.create_network(0)
+    parser = trt.OnnxParser(network, LOGGER)
+    if not parser.parse(proto.SerializeToString()):
+        return 0
+    plan = BUILDER.build_serialized_network(network, BUILDER.create_builder_config())
+    return 0 if plan is None else int(plan.nbytes)
+
+
+@pytest.mark.parametrize("form", list(QuantFormat))
+@pytest.mark.parametrize("activations", [QuantType.QInt8, QuantType.QUInt8])
+def test_symmetric_models_of_quantize_static_build(
+    form: QuantFormat, activations: QuantType, tmp_path: Path
+) -> None:
+    types = (activations, QuantType.QInt8)
+    proto = quantized(tmp_path, form, types, extra_options=SYMMETRIC, softmax=True)
+    assert engine_bytes(proto) == 0
+    model, _ = ready(proto)
+    assert engine_bytes(model.proto) > 0
+
+
+def test_asymmetric_models_build_when_asked_for(tmp_path: Path) -> None:
+    proto = quantized(tmp_path)
+    assert engine_bytes(proto) == 0
+    model, _ = ready(proto, "asymmetric-to-float", "quantized-bias", "dead-code")
+    assert engine_bytes(model.proto) > 0
+
+
+def test_models_of_quantize_dynamic_build(tmp_path: Path) -> None:
+    proto = dynamically_quantized(tmp_path, QuantType.QInt8, per_channel=True)
+    assert engine_bytes(proto) == 0
+    model, _ = ready(proto)
+    assert engine_bytes(model.proto) > 0

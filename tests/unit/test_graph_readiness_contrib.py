@@ -274,3 +274,31 @@ def test_other_operators_of_onnxruntime_are_named_by_the_report() -> None:
     proto = one(ms_node("MurmurHash3", ["x"], ["y"]), y=mg.info("y", [BATCH], np.uint32))
     problems = support_problems_of(proto)
     assert any(problem.operator == "com.microsoft::MurmurHash3" for problem in problems)
+
+
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize("op", ["DynamicQuantizeMatMul", "MatMulIntegerToFloat"])
+def test_integer_products(op: str, per_column: bool) -> None:
+    columns = (5,) if per_column else ()
+    if op == "DynamicQuantizeMatMul":
+        nodes = [ms_node(op, ["x", "W", "s", "z", "b"], ["y"])]
+    else:
+        nodes = [
+            mg.node("DynamicQuantizeLinear", ["x"], ["q", "t", "p"]),
+            ms_node(op, ["q", "W", "t", "s", "p", "z", "b"], ["y"]),
+        ]
+    proto = ms_model(
+        nodes,
+        [mg.info("x", [3, 4])],
+        [mg.info("y", [3, 5])],
+        [
+            mg.tensor("W", np.arange(20).reshape(4, 5) - 9, np.int8),
+            mg.tensor("s", np.full(columns, 0.1), np.float32),
+            mg.tensor("z", np.zeros(columns), np.int8),
+            mg.tensor("b", mg.weights(5)),
+        ],
+    )
+    assert support_problems_of(proto)
+    model, _ = ready(proto, PASS, "dynamic-quantization", "dead-code")
+    assert not support_problems(model, "tensorrt_rtx")
+    assert mg.ops(model)[-4:] == ["MatMul", "Mul", "Mul", "Add"]

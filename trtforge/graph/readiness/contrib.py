@@ -7,7 +7,7 @@ from typing import Any
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor
-from trtforge.graph.readiness import contrib_attention, contrib_norm
+from trtforge.graph.readiness import contrib_attention, contrib_integer, contrib_norm
 from trtforge.graph.readiness.forward_types import learn_types
 from trtforge.graph.readiness.quantizing import MICROSOFT, input_of
 from trtforge.graph.readiness.writing import Writer
@@ -26,7 +26,7 @@ class ContribToStandard:
 
     Matches: com.microsoft Gelu, BiasGelu, FastGelu, QuickGelu, BiasAdd, FusedMatMul,
     TransposeMatMul, FusedConv, FusedGemm, SkipLayerNormalization, EmbedLayerNormalization,
-    Attention and MultiHeadAttention
+    Attention, MultiHeadAttention, DynamicQuantizeMatMul and MatMulIntegerToFloat
     (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md), which models
     hold that ONNX Runtime has optimized at the level "extended".
     Rewrites to: their definition in operators of ONNX, from opset 7 on (attention: 13,
@@ -237,12 +237,14 @@ _RULES: dict[str, tuple[_Rule, int]] = {
     "Attention": (contrib_attention.attention, _SOFTMAX_OPSET),
     "BiasAdd": (_bias_add, _ELEMENTWISE_OPSET),
     "BiasGelu": (_gelu("none"), _ERF_OPSET),
+    "DynamicQuantizeMatMul": (contrib_integer.dynamic_matmul, contrib_integer.OPSET),
     "EmbedLayerNormalization": (contrib_norm.embedding, contrib_norm.OPSET),
     "FastGelu": (_gelu("tanh"), _ELEMENTWISE_OPSET),
     "FusedConv": (_conv, _CLIP_OPSET),
     "FusedGemm": (_gemm, _CLIP_OPSET),
     "FusedMatMul": (_matmul, _ELEMENTWISE_OPSET),
     "Gelu": (_gelu("none"), _ERF_OPSET),
+    "MatMulIntegerToFloat": (contrib_integer.matmul_to_float, contrib_integer.OPSET),
     "MultiHeadAttention": (contrib_attention.multi_head, _SOFTMAX_OPSET),
     "QuickGelu": (_quick_gelu, _ELEMENTWISE_OPSET),
     "SkipLayerNormalization": (contrib_norm.skip, contrib_norm.OPSET),

@@ -60,7 +60,7 @@ def _learn_contrib(editor: Editor, node: gs.Node) -> None:
                 _learn(editor, node.outputs[index], editor.dtype(first), editor.dims(first))
     elif node.op in _STAND_INS:
         _infer(editor, node, *_STAND_INS[node.op])
-    elif node.op in ("FusedMatMul", "TransposeMatMul"):
+    elif node.op in ("FusedMatMul", "TransposeMatMul", "DynamicQuantizeMatMul"):
         dims = _product(
             _turned(editor.dims(first), node.attrs.get("transA", 0)),
             _turned(editor.dims(node.inputs[1]), node.attrs.get("transB", 0)),

@@ -108,7 +108,7 @@ def scaled_source(editor: Editor, tensor: gs.Tensor) -> tuple[gs.Tensor, float]:
 def scale_of(editor: Editor, node: gs.Node) -> tuple[gs.Tensor, float] | None:
     """Split a Mul or Div by a number into what it scales, and by what."""
     for index in (1, 0):
-        value, source = scalar(node.inputs[index]), node.inputs[1 - index]
+        value, source = _number(node.inputs[index]), node.inputs[1 - index]
         dims = editor.dims(source)
         if value is None or dims is None or len(node.inputs[index].shape) > len(dims):
             continue
@@ -117,6 +117,14 @@ def scale_of(editor: Editor, node: gs.Node) -> tuple[gs.Tensor, float] | None:
         if index == 1 and value != 0:
             return source, 1 / value
     return None
+
+
+def _number(tensor: gs.Tensor) -> float | None:
+    """Return a constant of one element, BF16 included."""
+    values = constant_values(tensor)
+    if values is not None and values.dtype.name == "bfloat16" and values.size == 1:
+        return float(values.astype(np.float32).reshape(-1)[0])
+    return scalar(tensor)
 
 
 def _after(editor: Editor, softmax: gs.Node) -> gs.Node | None:
@@ -199,12 +207,14 @@ def _masking(editor: Editor, node: gs.Node) -> tuple[gs.Tensor, Masking] | str:
             scores, mask = node.inputs[index], node.inputs[1 - index]
             if _is_scores(editor, scores):
                 return scores, Masking(node, mask)
+        if any(_is_masked(editor, tensor) for tensor in node.inputs):
+            return "its scores have two masks"
         return f"neither term of '{node_label(node)}' is a product of queries and keys"
     condition, yes, no = node.inputs
     for scores, other, keeps in ((yes, no, True), (no, yes, False)):
         if not _is_scores(editor, scores):
             continue
-        fill = scalar(other)
+        fill = _number(other)
         if fill is None:
             return f"'{node_label(node)}' puts no constant number in place of scores"
         return scores, Masking(node, condition, fill, keeps)
@@ -221,6 +231,11 @@ def _is_scores(editor: Editor, tensor: gs.Tensor) -> bool:
             return False
         tensor = split[0]
     return False
+
+
+def _is_masked(editor: Editor, tensor: gs.Tensor) -> bool:
+    node = editor.producer(tensor, "Add", "Where")
+    return node is not None and any(_is_scores(editor, one) for one in node.inputs)
 
 
 def has_no_empty_row(editor: Editor, masking: Masking | None) -> bool:

@@ -182,6 +182,24 @@ def test_casts_around_go_in_where_the_scale_is_narrow(kind: str, dtype: Any) -> 
         assert quality(Model(proto), model, {"x": (2, 5, D)}) > 60
 
 
+def test_a_cast_after_the_difference_as_torchscript_has_it() -> None:
+    w = Writer()
+    wide = w("Cast", w("Sub", "x", w.mean("x", [-1])), to=TensorProto.FLOAT)
+    variance = w("Add", w.mean(w("Pow", wide, 2.0), [-1]), 1e-3)
+    n = w("Div", wide, w("Sqrt", variance))
+    narrow = w("Cast", n, to=TensorProto.FLOAT16)
+    proto = w.model(w("Mul", narrow, w.constant(mg.weights(D), np.float16)), [2, 5, D], np.float16)
+    operators, model, _ = fused(proto)
+    assert operators == ["LayerNormalization"]
+    assert quality(Model(proto), model, {"x": (2, 5, D)}) > 60
+    w.nodes[-2:] = []
+    y = w("Mul", n, mg.weights(D))
+    proto = w.model(y, [2, 5, D], np.float16, out=np.float32)
+    operators, _, refused = fused(proto)
+    assert "LayerNormalization" not in operators
+    assert "another type than x, float16" in refused
+
+
 def test_casts_stay_where_the_scale_is_wide() -> None:
     w = Writer()
     n = w("Mul", rms_norm(w, w("Cast", "x", to=TensorProto.FLOAT)), mg.weights(D))

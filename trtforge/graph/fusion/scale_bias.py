@@ -30,20 +30,19 @@ class Tail:
 
 
 def narrowed(editor: Editor, root: gs.Node, source: gs.Tensor) -> Tail:
-    """Leave out a Cast of x to FP32, and the Cast of the result back to the type of x.
+    """Leave out a Cast of x (or of x less its mean) to FP32, and that of the result back.
 
     Operators with stash_type 1 compute like that by themselves: they round n to the type of x and
     multiply it by the scale in that type.
     """
     upper = only_reader(editor, root.outputs[0])
-    widened = editor.producer(source, "Cast")
-    if upper is None or upper.op != "Cast" or widened is None:
+    if upper is None or upper.op != "Cast" or editor.dtype(root.outputs[0]) != np.float32:
         return Tail(root, source)
-    before = widened.inputs[0]
-    narrow, wide = editor.dtype(before), editor.dtype(source)
-    is_same = narrow is not None and editor.dtype(upper.outputs[0]) == narrow
-    if is_same and narrow is not None and narrow.itemsize == 2 and wide == np.float32:
-        return Tail(upper, before)
+    widened = editor.producer(source, "Cast")
+    for before in (source, *(widened.inputs if widened is not None else ())):
+        narrow = editor.dtype(before)
+        if narrow is not None and narrow.itemsize == 2 and editor.dtype(upper.outputs[0]) == narrow:
+            return Tail(upper, before)
     return Tail(root, source)
 
 

@@ -5,8 +5,9 @@ With m = mean(x) and v = mean((x - m)^2), or m = 0 (root mean square), each comp
     n = (x - m) / sqrt(v + epsilon),   y = n * scale + bias
 
 The square may be Pow or Mul, the root Sqrt or Pow, the division Div, or Mul by a Reciprocal, by
-1 / root or by Pow with -0.5; x - m may be computed once or twice. TensorFlow multiplies out:
-y = x * (r * scale) + (bias - m * (r * scale)) with r = 1 / sqrt(v + epsilon).
+1 / root or by Pow with -0.5; x - m may be computed once or twice, in FP16 and then made FP32.
+TensorFlow multiplies out: y = x * (r * scale) + (bias - m * (r * scale)), r being
+1 / sqrt(v + epsilon).
 """
 
 from dataclasses import dataclass, field
@@ -123,8 +124,8 @@ def _moment(editor: Editor, variance: gs.Tensor) -> Moment | NearMiss | None:
     base = _squared(square) if square is not None else None
     if square is None or base is None:
         return None
-    inside = [reduce, square]
-    centre = editor.producer(base, "Sub")
+    centre, widening = _difference(editor, base)
+    inside = [reduce, square, *widening]
     if axes is None or not axes or reduce.attrs.get("keepdims", 1) != 1:
         why = "the mean of squares has no constant axes, or does not keep them"
         return NearMiss(why, centre is not None)
@@ -132,6 +133,17 @@ def _moment(editor: Editor, variance: gs.Tensor) -> Moment | NearMiss | None:
     if centre is None or mean is None:
         return Moment(base, axes, None, inside)
     return Moment(centre.inputs[0], axes, centre.inputs[1], [*inside, centre, mean])
+
+
+def _difference(editor: Editor, tensor: gs.Tensor) -> tuple[gs.Node | None, list[gs.Node]]:
+    """Return the Sub that computes a tensor, and a Cast to FP32 after it if there is one."""
+    cast = editor.producer(tensor, "Cast")
+    if cast is not None and editor.dtype(tensor) == np.float32:
+        narrow = editor.dtype(cast.inputs[0])
+        below = editor.producer(cast.inputs[0], "Sub")
+        if below is not None and narrow is not None and narrow.itemsize == 2:
+            return below, [cast]
+    return editor.producer(tensor, "Sub"), []
 
 
 def _unbiased(editor: Editor, variance: gs.Tensor) -> NearMiss | None:
@@ -220,11 +232,12 @@ def _normalized(editor: Editor, node: gs.Node, other: gs.Tensor, moment: Moment)
     if moment.mean is None:
         is_it = other is moment.source
         return _spelled(moment, node, [node]) if is_it else None
-    centred = editor.producer(other, "Sub")
+    centred, widening = _difference(editor, other)
     if centred is None or centred.inputs[0] is not moment.source:
         return None
     mean = _mean_of(editor, centred, moment.axes)
-    return _spelled(moment, node, [node, centred, mean]) if mean is not None else None
+    inside = [node, centred, *widening]
+    return _spelled(moment, node, [*inside, mean]) if mean is not None else None
 
 
 def _spelled(moment: Moment, root: gs.Node, inside: list[gs.Node]) -> Spelled:
@@ -293,6 +306,11 @@ def _objection(editor: Editor, found: Spelled) -> str | None:
     dtype = editor.dtype(found.source)
     if dtype is None or dtype == np.float64 or dtype.kind in "biu":
         return f"its type is {'unknown' if dtype is None else dtype.name}"
+    result = found.root.outputs[0]
+    above = only_reader(editor, result)
+    given = result if above is None or above.op != "Cast" else above.outputs[0]
+    if editor.dtype(result) != dtype and editor.dtype(given) != dtype:
+        return f"its result has another type than x, {dtype.name}"
     inside = {id(node) for node in found.inside}
     for node in found.inside:
         if node is found.root:

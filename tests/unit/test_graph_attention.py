@@ -209,6 +209,22 @@ def test_a_guarded_query_without_keys_gives_zeros() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("fill", [LOWEST, -1e9])
+def test_a_query_without_keys_attends_to_all_alike(fill: float) -> None:
+    proto = written(mask="add")
+    mask = next(one for one in proto.graph.input if one.name == "mask")
+    mask.name, mask.type.tensor_type.elem_type = "kept", onnx.TensorProto.BOOL
+    proto.graph.initializer.append(mg.tensor("fill", np.float32(fill)))
+    proto.graph.initializer.append(mg.tensor("nothing", np.float32(0)))
+    proto.graph.node.insert(0, mg.node("Where", ["kept", "nothing", "fill"], ["mask"]))
+    model, outcome = applied(proto)
+    assert outcome.rewrites == 1
+    assert mg.ops(model) == ["Where", "Attention"]
+    given = feeds(proto, 2, LENGTH)
+    given["kept"][0, 0, 2] = False
+    assert sqnr_db(proto, model, given) > 110
+
+
 REFUSALS = {
     "along the last axis": Spelling(axis=1),
     "transposed on the last two axes": Spelling(keys="none", dims=("N", SIZE)),

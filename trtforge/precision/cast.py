@@ -12,6 +12,7 @@ from typing import Any
 from trtforge.errors import GraphError
 from trtforge.graph.model import Model
 from trtforge.precision import opgroups as ops
+from trtforge.precision.attention import without_wide_masks
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.constants import editable_graph
 from trtforge.precision.placement import Placement, place
@@ -155,6 +156,7 @@ def cast(
     raised = _with_bf16_forms(model) if "bf16" in narrow else model
     if raised.opset < MIN_OPSET and _is_quantized(raised):
         raised = raised.with_opset(MIN_OPSET)  # before, DequantizeLinear gives FP32 alone
+    raised = without_wide_masks(raised, precision, observed)
     types = element_types(raised.proto)
     graph = editable_graph(raised)
     placement = place(graph, types, precision, observed)

@@ -16,7 +16,7 @@ from trtforge.graph.fusion.attention_heads import (
     transposed_heads,
     unrepeated,
 )
-from trtforge.graph.fusion.attention_mask import MaskInput, mask_input, write_mask
+from trtforge.graph.fusion.attention_mask import MaskInput, MaskWriter, mask_input
 from trtforge.graph.fusion.attention_pattern import Attended, attended
 
 OPSET = 23
@@ -54,13 +54,16 @@ class FuseAttention:
     all queries is expanded: ONNX Runtime takes no other.
     Refuses when: a part is used elsewhere, sizes or number of heads are unknown or disagree, the
     scale is no constant number, the mask does not fit, or masked scores are finite numbers put in
-    by Where. A query without any key gives zeros in Attention where the formula gives NaN.
+    by Where. A query without any key (all of its scores minus infinity, or a mask of the lowest
+    number that an input of the graph brings) gives zeros in Attention where the formula gives NaN
+    (or the mean); a Where that makes such a mask gets half of that number, which is exact.
     """
 
     name = "attention"
 
     def apply(self, editor: Editor) -> None:
         """Rewrite one graph in place."""
+        masks = MaskWriter(editor)
         for softmax in editor.nodes("Softmax"):
             found = attended(editor, softmax)
             if found is None:
@@ -69,7 +72,7 @@ class FuseAttention:
             if isinstance(plan, str):
                 editor.refuse(softmax, plan)
             elif editor.allows(softmax, OPSET):
-                _write(editor, plan)
+                _write(editor, plan, masks)
 
 
 def _planned(editor: Editor, found: Attended) -> _Plan | str:
@@ -120,7 +123,7 @@ def _disagreement(query: Heads, key: Heads, value: Heads) -> str | None:
     )
 
 
-def _write(editor: Editor, plan: _Plan) -> None:
+def _write(editor: Editor, plan: _Plan, masks: MaskWriter) -> None:
     result = plan.found.result
     attrs: dict[str, float | int | str | None] = {
         "scale": plan.found.scale,
@@ -131,7 +134,7 @@ def _write(editor: Editor, plan: _Plan) -> None:
     sides = [source for source in sources if source is not None]
     shared = f", {plan.key.repeats} query heads to a key" if plan.key.repeats > 1 else ""
     editor.match(plan.found.softmax, f"{plan.query.count} heads{shared}")
-    mask = write_mask(editor, plan.mask, result)
+    mask = masks.write(plan.mask, result)
     if merge is None or len(sides) != 3:
         operands = [_heads_first(editor, one, result) for one in _operands(plan)]
         inputs = [*operands, *([mask] if mask is not None else [])]

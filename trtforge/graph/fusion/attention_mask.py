@@ -1,6 +1,6 @@
 """The mask of an attention as the operator Attention takes it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -91,20 +91,60 @@ def _constant(masking: Masking, dims: Dims) -> MaskInput | None:
     return MaskInput(is_causal=True) if is_causal else None
 
 
-def write_mask(editor: Editor, mask: MaskInput, at: gs.Node) -> gs.Tensor | None:
-    """Add the nodes that a mask needs; return what Attention reads."""
-    tensor = mask.tensor
-    if tensor is None:
-        return None
-    dtype, dims = editor.dtype(tensor), editor.dims(tensor)
-    if mask.is_inverted:
-        inverted = editor.variable(f"{tensor.name}_kept", dtype, dims)
-        editor.add("Not", [tensor], [inverted], at, name=inverted.name)
-        tensor = inverted
-    if mask.expanded is not None:
-        lead = (dims or ())[:-2] if len(dims or ()) >= 2 else ()
-        shape = editor.constant(f"{tensor.name}_shape", np.array(mask.expanded, np.int64))
-        wide = editor.variable(f"{tensor.name}_expanded", dtype, (*lead, *mask.expanded))
+class MaskWriter:
+    """Adds the nodes that masks need, once for all attentions of a graph that share a mask."""
+
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
+        self._made: dict[tuple[int, MaskInput], gs.Tensor] = {}
+
+    def write(self, mask: MaskInput, at: gs.Node) -> gs.Tensor | None:
+        """Return what Attention reads; the nodes stand before `at`."""
+        if mask.tensor is None:
+            return None
+        key = (id(mask.tensor), replace(mask, tensor=None))
+        if key not in self._made:
+            self._made[key] = self._written(mask.tensor, mask, at)
+        return self._made[key]
+
+    def _written(self, tensor: gs.Tensor, mask: MaskInput, at: gs.Node) -> gs.Tensor:
+        tensor = self._above_lowest(tensor, at)
+        if mask.is_inverted:
+            dims = self._editor.dims(tensor)
+            inverted = self._editor.variable(f"{tensor.name}_kept", np.bool_, dims)
+            self._editor.add("Not", [tensor], [inverted], at, name=inverted.name)
+            tensor = inverted
+        return self._expanded(tensor, mask.expanded, at) if mask.expanded else tensor
+
+    def _above_lowest(self, tensor: gs.Tensor, at: gs.Node) -> gs.Tensor:
+        """Let a mask of the lowest number hold half of that instead.
+
+        A score plus either is the number itself, so weights stay what they were, also where a
+        query has no keys; but ONNX Runtime 1.32 takes the lowest number for minus infinity.
+        """
+        editor, choice = self._editor, self._editor.producer(tensor, "Where")
+        dtype = editor.dtype(tensor)
+        if choice is None or dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+            return tensor
+        lowest = np.finfo(dtype).min
+        inputs = list(choice.inputs)
+        for index in (1, 2):
+            values = constant_values(inputs[index])
+            if values is not None and values.size == 1 and values.reshape(-1)[0] == lowest:
+                inputs[index] = editor.constant(
+                    f"{inputs[index].name}_half", np.asarray(values / 2)
+                )
+        if all(one is other for one, other in zip(inputs, choice.inputs, strict=True)):
+            return tensor
+        result = editor.variable(f"{tensor.name}_half", dtype, editor.dims(tensor))
+        editor.add("Where", inputs, [result], at, name=result.name)
+        return result
+
+    def _expanded(self, tensor: gs.Tensor, sizes: tuple[int, int], at: gs.Node) -> gs.Tensor:
+        editor, dims = self._editor, self._editor.dims(tensor) or ()
+        shape = editor.constant(f"{tensor.name}_shape", np.array(sizes, np.int64))
+        wide = editor.variable(
+            f"{tensor.name}_expanded", editor.dtype(tensor), (*dims[:-2], *sizes)
+        )
         editor.add("Expand", [tensor, shape], [wide], at, name=wide.name)
-        tensor = wide
-    return tensor
+        return wide

@@ -136,6 +136,7 @@ class Editor:
         self._inputs = {id(tensor) for tensor in graph.inputs}
         self._by_op: dict[str, list[gs.Node]] = {}
         self._with_bodies: list[gs.Node] = []
+        self._node_names: set[str] | None = None
         self._added: list[gs.Node] = []
         self._removed: list[gs.Node] = []
         self.begin()
@@ -170,7 +171,9 @@ class Editor:
             listed = [node for op in ops for node in self._by_op.get(op, ())]
             found = sorted(listed, key=lambda node: int(node.position))
         for node in found:
-            if not node.dead and (not ops or (node.op in ops and node.domain in _STANDARD)):
+            if node.dead or node.owner is not self:  # an inlined body's nodes have a new owner
+                continue
+            if not ops or (node.op in ops and node.domain in _STANDARD):
                 yield node
 
     def nodes_with_bodies(self) -> Iterator[gs.Node]:
@@ -343,9 +346,20 @@ class Editor:
         return node
 
     def adopt(self, node: gs.Node, at: gs.Node) -> None:
-        """Take a node of a body of `at` into this graph, just before `at`."""
+        """Take a node of a body of `at` into this graph, just before `at`.
+
+        Two nodes of one graph have two names (onnx.proto, NodeProto.name): the later one gets a
+        suffix.
+        """
         self.touched = True
         self.bodies_changed = True
+        if self._node_names is None:
+            self._node_names = {other.name for other in self.graph.nodes}
+        base, number = node.name, 0
+        while node.name and node.name in self._node_names:
+            number += 1
+            node.name = f"{base}_{number}"
+        self._node_names.add(node.name)
         node.dead, node.owner, node.position = False, self, at.position
         self._added.append(node)
 
@@ -440,7 +454,7 @@ class Editor:
             self.bodies_changed = True
             self._kept = {tensor.name for tensor in self.graph.outputs}
             self._mark_kept()
-        self._added, self._removed = [], []
+        self._added, self._removed, self._node_names = [], [], None
 
     def _index(self, node: gs.Node) -> None:
         self._by_op.setdefault(node.op, []).append(node)

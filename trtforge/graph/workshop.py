@@ -1,7 +1,8 @@
 """A model opened for editing: its graphs, what is known about them, and passes applied to them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
@@ -81,7 +82,7 @@ class Workshop:
 
     def __init__(self, model: Model, opset_limit: int) -> None:
         self._limit = max(opset_limit, model.opset)
-        self._passes: dict[str, Pass | ModelPass] = {}
+        self._passes: dict[str, Callable[[], PassResult]] = {}
         self._opened: list[Editor] = []
         self._open(model)
 
@@ -135,13 +136,7 @@ class Workshop:
         """
         start, nodes = perf_counter(), self._node_count()
         try:
-            made = self._passes.get(name) or pass_named(name)
-            self._passes[name] = made
-            result = (
-                self._apply_to_graphs(made)
-                if isinstance(made, Pass)
-                else self._apply_to_model(made)
-            )
+            result = self._run(name)
         except FaultyPassError:
             raise
         except Exception as error:  # a fault in one pass must not cost the user the build
@@ -151,6 +146,16 @@ class Workshop:
             return Applied(result, seconds=seconds)
         before, self._bytes = self._bytes, self._constant_bytes()
         return Applied(result, self._node_count() - nodes, self._bytes - before, seconds)
+
+    def _run(self, name: str) -> PassResult:
+        if name not in self._passes:
+            made = pass_named(name)
+            self._passes[name] = (
+                partial(self._apply_to_graphs, made)
+                if isinstance(made, Pass)
+                else partial(self._apply_to_model, made)
+            )
+        return self._passes[name]()
 
     def _apply_to_model(self, made: ModelPass) -> PassResult:
         if not made.concerns(self._model):

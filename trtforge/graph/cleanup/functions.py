@@ -1,9 +1,11 @@
 """ONNX's local functions are written out where they are called."""
 
 import onnx.inliner
+from onnx import ModelProto
 
 from trtforge.graph.model import Model
 from trtforge.graph.report import Note, PassResult
+from trtforge.graph.weights import graph_nodes
 
 
 class InlineFunctions:
@@ -26,7 +28,7 @@ class InlineFunctions:
         """Return the model without functions, or the same model."""
         functions = list(model.proto.functions)
         try:
-            inlined = onnx.inliner.inline_local_functions(model.proto)
+            inlined = onnx.inliner.inline_local_functions(_with_defaults(model.proto))
         except Exception as error:  # the inliner raises RuntimeError and its own types
             note = Note("refused", functions[0].name, f"functions cannot be inlined: {error}")
             return model, PassResult(0, (note,))
@@ -41,3 +43,19 @@ class InlineFunctions:
         if not gone:
             return model, PassResult(0, tuple(notes))
         return Model(inlined, files=model.files), PassResult(gone, tuple(notes))
+
+
+def _with_defaults(proto: ModelProto) -> ModelProto:
+    """Write the defaults of functions' attributes onto their calls: the inliner forgets them."""
+    defaults = {(f.domain, f.name): list(f.attribute_proto) for f in proto.functions}
+    if not any(defaults.values()):
+        return proto
+    result = ModelProto()
+    result.CopyFrom(proto)
+    for graph in (result.graph, *result.functions):
+        for node in graph_nodes(graph):
+            given = {attribute.name for attribute in node.attribute}
+            for attribute in defaults.get((node.domain, node.op_type), ()):
+                if attribute.name not in given:
+                    node.attribute.append(attribute)
+    return result

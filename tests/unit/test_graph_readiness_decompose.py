@@ -160,6 +160,25 @@ def test_members_that_are_built_one_by_one() -> None:
     assert ops.count("Concat") == 2
 
 
+def test_a_length_that_is_an_output_is_refused_and_nothing_is_written() -> None:
+    proto = mg.model(
+        [mg.node("SplitToSequence", ["x"], ["q"]), mg.node("SequenceLength", ["q"], ["n"])],
+        [mg.info("x", [4])],
+        [mg.info("n", [], np.int64)],
+    )
+    stays(proto, SEQUENCES, "'n' is an output")
+
+
+def test_a_member_that_is_not_there_is_refused() -> None:
+    proto = mg.model(
+        [mg.node("SequenceConstruct", ["x"], ["q"]), mg.node("SequenceAt", ["q", "i"], ["y"])],
+        [mg.info("x", [2])],
+        [mg.info("y", [2])],
+        [mg.tensor("i", 1, np.int64)],
+    )
+    stays(proto, SEQUENCES, "reads member 1 of 1")
+
+
 def test_a_computed_position_is_refused() -> None:
     proto = mg.model(
         [mg.node("SequenceConstruct", ["x", "x"], ["q"]), mg.node("SequenceAt", ["q", "i"], ["y"])],

@@ -389,6 +389,42 @@ def test_double_fills_become_float() -> None:
     assert model.proto.graph.node[0].attribute[0].t.data_type == TensorProto.FLOAT
 
 
+def test_double_whose_bits_are_read_is_refused() -> None:
+    proto = double_inside()
+    proto.opset_import[0].version = 26
+    proto.ir_version = 12
+    proto.graph.node.append(mg.node("BitCast", ["n"], ["bits"], to=TensorProto.INT64))
+    proto.graph.output.append(mg.info("bits", [2, 3], np.int64))
+    stays(proto, "double-to-float", "reads its bits")
+
+
+@pytest.mark.parametrize(("opset", "axis"), [(9, 1), (13, 1), (9, 2), (13, 2), (13, -1)])
+def test_quantized_softmax_of_either_meaning(opset: int, axis: int) -> None:
+    inputs = ["q", "s", "z", "t", "low"]
+    node = ms_node("QLinearSoftmax", inputs, ["p"], axis=axis, opset=opset)
+    proto = ms_model(
+        [
+            mg.node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            node,
+            mg.node("DequantizeLinear", ["p", "t", "low"], ["y"]),
+        ],
+        [mg.info("x", [2, 3, 4])],
+        [mg.info("y", [2, 3, 4])],
+        [
+            mg.tensor("s", 0.05, np.float32),
+            mg.tensor("t", 1 / 256, np.float32),
+            mg.tensor("low", -128, np.int8),
+            mg.tensor("z", 0, np.int8),
+        ],
+    )
+    if (opset, axis) == (9, 1):  # over both axes: no Softmax of opset 18 does that
+        stays(proto, "qoperator-to-qdq", "over all axes from 1 on")
+    else:
+        model, report = ready(proto, "qoperator-to-qdq")
+        assert report.proof.max_abs == 0.0
+        assert "Softmax" in mg.ops(model)
+
+
 def test_double_inputs_and_outputs_are_refused() -> None:
     proto = double_inside()
     proto.graph.output.append(mg.info("n", [2, 3], np.float64))

@@ -72,6 +72,8 @@ def _double_attributes(node: gs.Node) -> Iterator[str]:
 
 def _objection(editor: Editor, node: gs.Node) -> str | None:
     label = node_label(node)
+    if node.op == "BitCast":
+        return f"'{label}' reads its bits"
     if any(True for _ in bodies(node)):
         return f"the bodies of '{label}' compute in it"
     if not in_onnx_domain(node, node.op):

@@ -1,7 +1,7 @@
 """Operators on integers with scales (QOperator models) become float operators between Q/DQ."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -252,9 +252,21 @@ def _unary(op: str, *kept: str) -> _Reader:
 
 
 def _softmax(editor: Editor, node: gs.Node) -> _Meaning | str:
-    if int(node.attrs.get("opset", 0)) < _LAST_SOFTMAX_OPSET or editor.opset < _LAST_SOFTMAX_OPSET:
-        return "it is the Softmax of an opset before 13, which flattens"
-    return _unary("Softmax", "axis")(editor, node)
+    """Softmax over one axis; before opset 13, over all axes from one on."""
+    meaning = _unary("Softmax")(editor, node)
+    dims = editor.dims(node.inputs[0])
+    if isinstance(meaning, str):
+        return meaning
+    axis = int(node.attrs.get("axis", -1))
+    flattens = int(node.attrs.get("opset", 0)) < _LAST_SOFTMAX_OPSET
+    if flattens or axis < 0:
+        if dims is None:
+            return "the rank of its input is not known"
+        axis %= len(dims)
+        follow_one = all(dim == 1 for dim in dims[axis + 1 :])
+        if flattens != (editor.opset < _LAST_SOFTMAX_OPSET) and not follow_one:
+            return f"it is Softmax as of another opset, over all axes from {axis} on"
+    return replace(meaning, attributes={"axis": axis})
 
 
 def _concat(editor: Editor, node: gs.Node) -> _Meaning | str:

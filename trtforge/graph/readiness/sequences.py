@@ -39,14 +39,12 @@ class SequencesToTensors:
         sequences = _Sequences(editor)
         for node in readers:
             members = sequences.members(node.inputs[0])
-            if isinstance(members, str):
-                editor.refuse(node, members)
+            why = members if isinstance(members, str) else _objection(editor, node, len(members))
+            if isinstance(members, str) or why is not None:
+                editor.refuse(node, str(why))
             elif editor.allows(node, _OPSET):
-                why = _read(editor, node, sequences.written(members))
-                if why is None:
-                    editor.match(node, f"the sequence has {len(members)} members, which are known")
-                else:
-                    editor.refuse(node, why)
+                editor.match(node, f"the sequence has {len(members)} members, which are known")
+                _read(editor, node, members, sequences)
 
 
 class _Part:
@@ -167,35 +165,34 @@ def _part_variable(editor: Editor, source: gs.Tensor, axis: int, size: int) -> g
     return editor.variable(f"{source.name}_part", editor.dtype(source), dims)
 
 
-def _read(editor: Editor, node: gs.Node, members: list[gs.Tensor]) -> str | None:
-    """Let a reader of a sequence read its members; return why not, or None when done."""
-    result = node.outputs[0]
+def _objection(editor: Editor, node: gs.Node, count: int) -> str | None:
+    """Return why a reader of a sequence of `count` known members must stay, or None."""
     if node.op == "SequenceLength":
-        if editor.is_kept(result):
-            return f"'{result.name}' is an output"
-        editor.replace_uses(result, gs.Constant(result.name, np.asarray(len(members), np.int64)))
-        editor.remove(node)
-        return None
-    if node.op == "SequenceAt":
-        return _take(editor, node, members)
-    axis = int(node.attrs["axis"])
-    if node.attrs.get("new_axis", 0):
-        writer = Writer(editor, node, editor.dtype(members[0]) if members else None)
-        axes = writer.sizes("axis", axis)
-        members = [writer.write("Unsqueeze", [member, axes]) for member in members]
-    if not members:
-        return "the sequence is empty"
-    editor.replace(node, "Concat", members, {"axis": axis})
-    return None
-
-
-def _take(editor: Editor, node: gs.Node, members: list[gs.Tensor]) -> str | None:
+        result = node.outputs[0]
+        return f"'{result.name}' is an output" if editor.is_kept(result) else None
+    if node.op == "ConcatFromSequence":
+        return None if count else "the sequence is empty"
     position = _whole(node.inputs[1])
     if position is None:
         return f"the position '{node.inputs[1].name}' is computed"
-    if not -len(members) <= position < len(members):
-        return f"it reads member {position} of {len(members)}"
-    member = members[position]
-    if editor.bypass(node, member) is not None:
-        editor.replace(node, "Identity", [member])
-    return None
+    return None if -count <= position < count else f"it reads member {position} of {count}"
+
+
+def _read(editor: Editor, node: gs.Node, members: "list[_Member]", sequences: _Sequences) -> None:
+    """Let a reader to which there is no `_objection` read the members themselves."""
+    if node.op == "SequenceLength":
+        result = node.outputs[0]
+        editor.replace_uses(result, gs.Constant(result.name, np.asarray(len(members), np.int64)))
+        editor.remove(node)
+        return
+    if node.op == "SequenceAt":
+        (member,) = sequences.written([members[_whole(node.inputs[1]) or 0]])
+        if editor.bypass(node, member) is not None:
+            editor.replace(node, "Identity", [member])
+        return
+    tensors, axis = sequences.written(members), int(node.attrs["axis"])
+    if node.attrs.get("new_axis", 0):
+        writer = Writer(editor, node, editor.dtype(tensors[0]))
+        axes = writer.sizes("axis", axis)
+        tensors = [writer.write("Unsqueeze", [tensor, axes]) for tensor in tensors]
+    editor.replace(node, "Concat", tensors, {"axis": axis})

@@ -42,14 +42,17 @@ def test_scaling_gemm_stays(gemm: dict[str, float]) -> None:
     cases.refused(_wrapped(mg.weights(6), **gemm), PASS, "it scales")
 
 
-def test_other_rows_stay() -> None:
-    constants = {"r": np.array([-1, 4]), "w": mg.weights(4, 6), "s": np.array([0, -1])}
+@pytest.mark.parametrize(
+    ("dims", "target"), [([2, 3, 8], [0, -1]), ([2, 3, 4], [3, 2, 6]), ([2, 3, 4], [6, 6])]
+)
+def test_other_rows_stay(dims: list[int], target: list[int]) -> None:
+    constants = {"r": np.array([-1, 4]), "w": mg.weights(4, 6), "s": np.array(target)}
     nodes = [
         mg.node("Reshape", ["x", "r"], ["t"]),
         mg.node("Gemm", ["t", "w"], ["u"]),
         mg.node("Reshape", ["u", "s"], ["y"]),
     ]
-    proto = cases.graph(nodes, {"x": [2, 3, 8]}, constants)
+    proto = cases.graph(nodes, {"x": dims}, constants)
     cases.refused(proto, PASS, "do more than")
 
 

@@ -227,6 +227,20 @@ def test_outputs_keep_their_names_and_meaning() -> None:
     assert cases.difference(proto, model) == 0
 
 
+def test_transpose_between_two_nodes_that_are_both_stored_otherwise() -> None:
+    nodes = [
+        turn("x", "t", [1, 0]),
+        mg.node("Tanh", ["t"], ["a"]),
+        turn("a", "b", [1, 0]),
+        mg.node("Sub", ["a", "b"], ["u"]),
+        turn("u", "y", [1, 0]),
+    ]
+    proto = cases.graph(nodes, {"x": [3, 3]})
+    cases.becomes(proto, "transpose-motion", ["Tanh", "Transpose", "Sub"], close=1e-6)
+    _, outcome = cases.apply(proto, "transpose-motion")
+    assert any("2 Transposes fewer" in note.reason for note in outcome.notes)  # as many as go
+
+
 def test_big_shared_constants_are_not_doubled() -> None:
     nodes = [
         turn("x", "t", [1, 0]),

@@ -8,6 +8,11 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
+from trtforge.graph.execute import Session
+from trtforge.graph.model import Model
+from trtforge.graph.passes import PassRequest, run_passes
+from trtforge.graph.report import PassOutcome
+
 HEADS, SIZE, LENGTH = 4, 8, 6
 LOWEST = float(np.finfo(np.float32).min)
 
@@ -167,3 +172,31 @@ def feeds(proto: ModelProto, batch: int, length: int, seed: int = 0) -> dict[str
         else:
             given[value.name] = generator.standard_normal(dims).astype(kind)
     return given
+
+
+def applied(
+    proto: ModelProto, name: str = "attention", **request: Any
+) -> tuple[Model, PassOutcome]:
+    onnx.checker.check_model(proto, full_check=True)
+    use = (name, "dead-code")
+    result = run_passes(Model(proto), PassRequest(use=use, prove=False, **request))
+    onnx.checker.check_model(result.model.proto, full_check=True)
+    return result.model, next(one for one in result.report.passes if one.name == name)
+
+
+def refused(proto: ModelProto, why: str, name: str = "attention") -> None:
+    model, outcome = applied(proto, name)
+    assert outcome.rewrites == 0
+    assert mg.ops(model) == mg.ops(proto)
+    reasons = [note.reason for note in outcome.notes if note.kind == "refused"]
+    assert any(why in reason for reason in reasons), outcome.notes
+
+
+def sqnr_db(before: ModelProto, after: Model, given: dict[str, np.ndarray]) -> float:
+    expected, found = Session(Model(before)).run(given)["y"], Session(after).run(given)["y"]
+    assert expected.shape == found.shape
+    assert expected.dtype == found.dtype
+    wide = expected.astype(np.float64)
+    assert np.isfinite(wide).all()
+    noise = np.square(wide - found.astype(np.float64)).sum()
+    return float(10 * np.log10(np.square(wide).sum() / max(float(noise), 1e-300)))

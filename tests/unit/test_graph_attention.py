@@ -8,43 +8,24 @@ import models_graph as mg
 import numpy as np
 import onnx
 import pytest
-from attention_spellings import HEADS, LENGTH, LOWEST, SIZE, Spelling, Writer, feeds, written
-from onnx import ModelProto
+from attention_spellings import (
+    HEADS,
+    LENGTH,
+    LOWEST,
+    SIZE,
+    Spelling,
+    Writer,
+    applied,
+    feeds,
+    refused,
+    sqnr_db,
+    written,
+)
 
 from trtforge.graph import passes
 from trtforge.graph.catalog import OPTIONAL
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
-from trtforge.graph.passes import PassRequest, run_passes
-from trtforge.graph.report import PassOutcome
-
-
-def applied(
-    proto: ModelProto, name: str = "attention", **request: Any
-) -> tuple[Model, PassOutcome]:
-    onnx.checker.check_model(proto, full_check=True)
-    use = (name, "dead-code")
-    result = run_passes(Model(proto), PassRequest(use=use, prove=False, **request))
-    onnx.checker.check_model(result.model.proto, full_check=True)
-    return result.model, next(one for one in result.report.passes if one.name == name)
-
-
-def refused(proto: ModelProto, why: str, name: str = "attention") -> None:
-    model, outcome = applied(proto, name)
-    assert outcome.rewrites == 0
-    assert mg.ops(model) == mg.ops(proto)
-    reasons = [note.reason for note in outcome.notes if note.kind == "refused"]
-    assert any(why in reason for reason in reasons), outcome.notes
-
-
-def sqnr_db(before: ModelProto, after: Model, given: dict[str, np.ndarray]) -> float:
-    expected, found = Session(Model(before)).run(given)["y"], Session(after).run(given)["y"]
-    assert expected.shape == found.shape
-    assert expected.dtype == found.dtype
-    wide = expected.astype(np.float64)
-    assert np.isfinite(wide).all()
-    noise = np.square(wide - found.astype(np.float64)).sum()
-    return float(10 * np.log10(np.square(wide).sum() / max(float(noise), 1e-300)))
 
 
 def attributes(model: Model) -> dict[str, Any]:
@@ -326,76 +307,19 @@ def test_attention_runs_on_request_only() -> None:
     assert {"attention-scale", "softmax-guard"} <= set(passes.DEFAULT_PASSES)
 
 
-# The guard behind a softmax
-
-
-@pytest.mark.parametrize(
-    ("spelling", "fits"),
-    [
-        (Spelling(softmax=("guard",)), True),
-        (Spelling(softmax=("guard",), mask="where", fill=-1e4), True),
-        (Spelling(softmax=("guard",), mask="where"), False),
-        (Spelling(softmax=("guard",), mask="add"), False),
-    ],
-)
-def test_a_guard_goes_where_no_row_is_empty(spelling: Spelling, fits: bool) -> None:
-    proto = written(spelling)
-    if not fits:
-        refused(proto, "may leave a query without any key", "softmax-guard")
-        return
-    model, outcome = applied(proto, "softmax-guard")
-    assert outcome.rewrites == 1
-    assert not {"IsNaN", "Where"} & set(mg.ops(model)) or spelling.mask
-    assert "IsNaN" not in mg.ops(model)
-    assert sqnr_db(proto, model, feeds(proto, 2, LENGTH)) > 300
-
-
-@pytest.mark.parametrize(("rows", "fits"), [(0, True), (1, False)])
-def test_a_guard_and_a_constant_mask(rows: int, fits: bool) -> None:
-    table = np.triu(np.full((LENGTH, LENGTH), -np.inf, np.float32), 1)
-    table[:rows] = -np.inf
-    constants = {"mask": table}
-    proto = written(softmax=("guard",), mask="add", dims=("N", LENGTH), constants=constants)
-    _, outcome = applied(proto, "softmax-guard")
-    assert outcome.rewrites == int(fits)
-
-
-def test_a_guard_of_another_number_stays() -> None:
-    proto = written(softmax=("guard",))
-    zero = next(one for one in proto.graph.initializer if one.name == "zero")
-    zero.CopyFrom(mg.tensor("zero", np.float32(0.5)))
-    _, outcome = applied(proto, "softmax-guard")
-    assert outcome.rewrites == 0
-
-
-# The scale before a chosen mask
-
-
-@pytest.mark.parametrize("scale", ["mul", "div"])
-@pytest.mark.parametrize("mask", ["where", "where-not"])
-def test_the_scale_goes_to_the_queries(scale: str, mask: str) -> None:
-    proto = written(scale=scale, mask=mask)
-    model, outcome = applied(proto, "attention-scale")
-    assert outcome.rewrites == 1
-    assert len(mg.ops(model)) == len(mg.ops(proto))
-    nodes = {n.output[0]: n for n in model.proto.graph.node}
-    assert nodes["scaled"].op_type == "MatMul"
-    given = feeds(proto, 2, LENGTH)
-    if mask == "where-not":
-        given["mask"] = ~given["mask"]
-    assert sqnr_db(proto, model, given) > 110
-    _, outcome = applied(model.proto, "attention-scale")
-    assert outcome.rewrites == 0
-
-
-@pytest.mark.parametrize("changes", [{"mask": "add"}, {"mask": "where", "fill": -1e4}, {}])
-def test_other_masks_leave_the_scale(changes: dict[str, Any]) -> None:
-    _, outcome = applied(written(**changes), "attention-scale")
-    assert outcome.rewrites == 0
-
-
-def test_half_queries_are_not_scaled_up() -> None:
-    proto = written(mask="where", dtype=np.float16)
-    scale = next(one for one in proto.graph.initializer if one.name == "scale")
-    scale.CopyFrom(mg.tensor("scale", np.float16(3)))
-    refused(proto, "leave the range", "attention-scale")
+def test_attentions_in_any_order_share_what_their_mask_needs() -> None:
+    proto = written(mask="add", mask_dims=("N", 1, 1, "S"), dims=("N", LENGTH))
+    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in proto.graph.node]
+    made = {name for one in copies for name in one.output}
+    for one in copies:
+        one.name += "2"
+        one.input[:] = [f"{name}2" if name in made else name for name in one.input]
+        one.output[:] = [f"{name}2" for name in one.output]
+    place = next(i for i, n in enumerate(proto.graph.node) if n.op_type == "Softmax") + 1
+    for one in reversed(copies):  # all of the second between softmax and result of the first
+        proto.graph.node.insert(place, one)
+    proto.graph.output.append(mg.info("y2", [None] * 3))
+    model, outcome = applied(proto)
+    assert outcome.rewrites == 2
+    assert mg.ops(model) == ["Expand", "Attention", "Attention"]
+    assert sqnr_db(proto, model, feeds(proto, 2, LENGTH)) > 110

@@ -8,13 +8,16 @@ import pytest
 from attention_spellings import HEADS, LENGTH, SIZE
 from models_graph import info, model, node, ops, tensor, weights
 from onnx import ModelProto, TensorProto
+from precision_samples import Samples, check_typed
 
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
 from trtforge.precision.attention import without_wide_masks
+from trtforge.precision.calibrate import CalibrationRequest, calibrate
 from trtforge.precision.cast import typed
 from trtforge.precision.emulate import emulate
 from trtforge.precision.macs import MACS
+from trtforge.precision.quantize import candidate_tensors
 from trtforge.recipe.schema import Precision
 
 FP16 = Precision(type="fp16")
@@ -150,6 +153,19 @@ def test_boolean_masks_have_no_range() -> None:
     assert "Attention" in ops(result.model)
     types = {v.name: v.type.tensor_type.elem_type for v in result.model.proto.graph.input}
     assert types["kept"] == TensorProto.BOOL
+
+
+def test_int8_projections_around_the_operator() -> None:
+    original = Model(attention(fill=-1e4))
+    precision = Precision(type="fp16", quantize="int8")
+    data = Samples({"x": weights(2, LENGTH, WIDTH, seed=3), "kept": np.ones((2, 1, 6, 6), bool)})
+    tensors = candidate_tensors(original, precision)
+    cache = calibrate(original, data, CalibrationRequest(tensors, "minmax"))
+    result = typed(original, cache, precision)
+    check_typed(original, result.model)
+    assert ops(result.model).count("Attention") == 1
+    assert ops(result.model).count("QuantizeLinear") == 2  # x, and the result of the operator
+    assert sqnr_db(run(original), run(emulate(result.model))) > 20
 
 
 @pytest.mark.parametrize("shared", [1, 2])

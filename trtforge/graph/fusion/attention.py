@@ -134,7 +134,7 @@ def _write(editor: Editor, plan: _Plan, masks: MaskWriter) -> None:
     sides = [source for source in sources if source is not None]
     shared = f", {plan.key.repeats} query heads to a key" if plan.key.repeats > 1 else ""
     editor.match(plan.found.softmax, f"{plan.query.count} heads{shared}")
-    mask = masks.write(plan.mask, result)
+    mask = masks.write(plan.mask, plan.found.softmax)  # in whose order they are visited
     if merge is None or len(sides) != 3:
         operands = [_heads_first(editor, one, result) for one in _operands(plan)]
         inputs = [*operands, *([mask] if mask is not None else [])]

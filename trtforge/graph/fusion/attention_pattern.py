@@ -81,7 +81,7 @@ def guarded(editor: Editor, softmax: gs.Node) -> gs.Node | None:
     """Return the Where that puts 0 for NaN in the result of a Softmax: Where(IsNaN(p), 0, p)."""
     weights = softmax.outputs[0]
     readers = editor.users(weights, 3)
-    if len(readers) != 2 or editor.is_kept(weights):
+    if len(readers) != 2 or editor.is_kept(weights) or not editor.is_local(weights):
         return None
     tests = [node for node in readers if node.op == "IsNaN" and not node.domain]
     choices = [node for node in readers if node.op == "Where" and not node.domain]

@@ -402,6 +402,12 @@ class Editor:
         self.replace_uses(source, result)
         return None
 
+    def rename(self, tensors: Iterable[gs.Tensor]) -> None:
+        """Give tensors that hold other values from now on other names, which are new."""
+        self.touched = True
+        for tensor in tensors:
+            tensor.name = self.names.fresh(tensor.name)
+
     def constant(self, base: str, values: np.ndarray) -> gs.Constant:
         """Make a constant whose name begins with `base` and is new in the model."""
         return gs.Constant(self.names.fresh(base), values)

@@ -86,10 +86,14 @@ def _fold(editor: Editor, node: gs.Node, source: gs.Tensor, scale: np.ndarray) -
     if any(values is None for values in constants):
         editor.refuse(node, "scaled weights would overflow or lose digits in their type")
         return
+    result = node.outputs[0].name
     why = editor.bypass(node, source)
     if why is not None:
         editor.refuse(node, why)
         return
+    editor.rename(tensor for tensor in place.changed if tensor is not source)
+    if any(tensor is source for tensor in place.changed):
+        source.name = result  # which is what it holds now
     names = []
     for (reader, index, _), values in zip(place.constants, constants, strict=True):
         old = reader.inputs[index]
@@ -110,6 +114,7 @@ class _Place:
         scale: one number, or one per column of the tensor that is looked at.
         reasons: why nearly fitting places do not.
         constants: node and input of each constant to scale, and by what.
+        changed: tensors on the way, which will hold other values.
         steps: how many nodes were looked at.
     """
 
@@ -117,11 +122,13 @@ class _Place:
     scale: np.ndarray
     reasons: list[str] = field(default_factory=list)
     constants: list[tuple[gs.Node, int, np.ndarray]] = field(default_factory=list)
+    changed: list[gs.Tensor] = field(default_factory=list)
     steps: int = 0
 
     def before(self, tensor: gs.Tensor) -> bool:
         """Find what computes a tensor, whose only reader is the scale or leads to it."""
         self.steps += 1
+        count = len(self.changed)
         node = self.editor.producer(tensor)
         if node is None or self.steps > _STEPS_AT_MOST or not in_onnx_domain(node, node.op):
             return False
@@ -135,11 +142,15 @@ class _Place:
             found = self._keeps_columns(node) and self.before(node.inputs[0])
         if found and not self.editor.is_private(tensor):
             self.reasons.append(f"the result of '{node_label(node)}' is read elsewhere, too")
-            return False
+            found = False
+        if found:
+            self.changed.append(tensor)
+        else:
+            del self.changed[count:]
         return found
 
     def _keeps_columns(self, node: gs.Node) -> bool:
-        if self.scale.size == 1:
+        if self.scale.size == 1 or node.op not in _LAYOUT:
             return node.op in _LAYOUT
         ends = [(self.editor.dims(t) or ())[-1:] for t in (node.inputs[0], node.outputs[0])]
         return node.op in ("Reshape", "Identity") and ends == [(self.scale.size,)] * 2
@@ -230,6 +241,7 @@ class _Place:
             if node.op not in _LAYOUT or node.inputs[0] is not tensor:
                 return False
             tensor = node.outputs[0]
+            self.changed.append(tensor)
         return False
 
     def _may_grow(self, node: gs.Node) -> bool:
@@ -263,7 +275,7 @@ def _merge_scales(editor: Editor, node: gs.Node) -> None:
     left, right = (_scale_before(editor, tensor) for tensor in node.inputs)
     if left is None or right is None:
         return
-    (one, index, first), (two, _, second) = left, right
+    (one, index, first, scaled_more), (two, _, second, unscaled) = left, right
     total = first * second
     dtype = editor.dtype(node.outputs[0])
     if dtype is None or not np.isfinite(total) or total == 0:
@@ -281,12 +293,18 @@ def _merge_scales(editor: Editor, node: gs.Node) -> None:
     if why is not None:
         editor.refuse(node, why)
         return
+    editor.rename((*scaled_more, *unscaled[:-1]))
     editor.set_input(one, index, editor.constant(f"{one.outputs[0].name}_scale", constant))
     editor.match(node, f"'{node_label(one)}' bears the scale of '{node_label(two)}' as well")
 
 
-def _scale_before(editor: Editor, tensor: gs.Tensor) -> tuple[gs.Node, int, float] | None:
+def _scale_before(
+    editor: Editor, tensor: gs.Tensor
+) -> tuple[gs.Node, int, float, list[gs.Tensor]] | None:
+    """Return the node that scales, its constant, the scale, and the tensors from it to here."""
+    between: list[gs.Tensor] = []
     for _ in range(_STEPS_AT_MOST):
+        between.append(tensor)
         node = made_by(editor, tensor, "Mul", "Div", *_LAYOUT)
         if node is None:
             return None
@@ -294,6 +312,6 @@ def _scale_before(editor: Editor, tensor: gs.Tensor) -> tuple[gs.Node, int, floa
             split, found = with_constant(node), _scale(editor, node)
             if split is None or found is None or found[1].size != 1:
                 return None
-            return node, split[2], float(found[1][0])
+            return node, split[2], float(found[1][0]), between
         tensor = node.inputs[0]
     return None

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trtforge.graph.execute import Session
+from trtforge.graph.model import Model
+
 # Reshape, Flatten, Squeeze, Unsqueeze
 
 
@@ -126,6 +129,20 @@ def test_reshape_whose_dimensions_are_unknown_stays() -> None:
         nodes, {"x": ["N", "M", 6]}, {"s": np.array([-1, 3]), "r": np.array([0, 3, 1])}
     )
     cases.becomes(proto, "reshape-chains", ["Reshape"], close=0)
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_empty_tensors_still_go_through(size: int) -> None:
+    nodes = [mg.node("Unsqueeze", ["x", "a"], ["t"]), mg.node("Flatten", ["t"], ["y"], axis=1)]
+    proto = cases.graph(nodes, {"x": ["N", "M", 6]}, {"a": np.array([3])})
+    cases.refused(proto, "reshape-chains", "would fail on empty tensors")
+    constants = {"s": np.array([0, 2, 2, 6])}
+    nodes = [mg.node("Reshape", ["x", "s"], ["t"]), mg.node("Flatten", ["t"], ["y"], axis=2)]
+    proto = cases.graph(nodes, {"x": ["N", 4, 6]}, constants)
+    model = cases.becomes(proto, "reshape-chains", ["Reshape"], close=0)
+    feeds = {"x": np.zeros((size, 4, 6), np.float32)}
+    for name, expected in Session(Model(proto)).run(feeds).items():
+        assert Session(model).run(feeds)[name].shape == expected.shape
 
 
 def test_reshape_read_elsewhere_stays() -> None:

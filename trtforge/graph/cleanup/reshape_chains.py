@@ -36,8 +36,9 @@ class MergeReshapes:
     that an Unsqueeze put in); one Squeeze or one Unsqueeze when the axes say so; otherwise one
     Reshape of x, whose target is b's own or is written from known dimensions: numbers, 0 for the
     dimension of x on the same axis, and one -1.
-    Refuses when: a is read by other nodes than such ones, too, or more than one dimension of b
-    is neither known nor that of x on the same axis.
+    Refuses when: a is read by other nodes than such ones, too; more than one dimension of b is
+    neither known nor that of x on the same axis; or -1 would stand beside a dimension that may be
+    0, which a and b take and Reshape does not.
     """
 
     name = "reshape-chains"
@@ -82,12 +83,28 @@ def _merge(editor: Editor, first: gs.Node, node: gs.Node) -> None:
     if _by_axes(editor, node, source, labels) or _by_target(editor, first, node):
         return
     target = None if before is None or after is None else target_between(before, after)
+    fails = target is not None and _fails_when_empty(target)
+    if fails and not any(_fails_when_empty(_own_target(known)) for known in (first, node)):
+        editor.refuse(node, f"one Reshape for '{label}' and it would fail on empty tensors")
+        return
     if target is None:
         editor.refuse(node, f"its dimensions after '{label}' are not known well enough")
         return
     editor.match(node, f"one Reshape does what '{label}' and it do")
     shape = editor.constant(f"{node.outputs[0].name}_shape", np.asarray(target, np.int64))
     editor.replace(node, "Reshape", [source, shape])
+
+
+def _fails_when_empty(target: Sequence[int]) -> bool:
+    """Whether -1 stands beside a copied dimension: if that is 0, the -1 cannot be computed."""
+    return 0 in target and -1 in target
+
+
+def _own_target(node: gs.Node) -> Sequence[int]:
+    if node.op != "Reshape" or len(node.inputs) < 2 or node.attrs.get("allowzero", 0):
+        return ()
+    value = value_of(node.inputs[1])
+    return [] if value is None else [1 if s is None else s.number or 0 for s in value.elements]
 
 
 def _goes_away(editor: Editor, first: gs.Node) -> bool:

@@ -7,6 +7,7 @@ import models_graph as mg
 import numpy as np
 import onnx
 import pytest
+from graph_judging import judged
 from onnx import ModelProto, TensorProto
 from onnxruntime.quantization import QuantFormat, QuantType
 from readiness_models import (
@@ -51,6 +52,16 @@ def test_symmetric_models_of_quantize_static(
     ops = mg.ops(model)
     assert ops.count("Conv") == 2
     assert not [op for op in ops if op.startswith("QLinear") or op == "QGemm"]
+
+
+@pytest.mark.parametrize("kind", ["QDQ", "QOperator", "dynamic"])
+def test_a_second_run_changes_nothing(kind: str, tmp_path: Path) -> None:
+    if kind == "dynamic":
+        proto = dynamically_quantized(tmp_path, INT8, per_channel=True)
+    else:
+        form, types = QuantFormat[kind], (UINT8, INT8)
+        proto = quantized(tmp_path, form, types, extra_options=SYMMETRIC, softmax=True)
+    assert judged(Model(proto)).rewrites > 0
 
 
 def test_asymmetric_models_are_refused_with_the_remedy(tmp_path: Path) -> None:

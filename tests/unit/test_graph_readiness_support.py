@@ -42,7 +42,7 @@ def unsupported(count: int = 2) -> ModelProto:
     ]
     return mg.model(
         nodes,
-        [mg.info("x", [4, 2, 2]), mg.info("t", [])],
+        [mg.info("x", [4, 5, 5]), mg.info("t", [])],
         [mg.info("y", [4])],
         [
             mg.tensor("h", 0.5, np.float32),
@@ -158,6 +158,12 @@ IMAGE = mg.info("x", [1, 2, 8, 8])
 def test_rules(proto: ModelProto, why: str) -> None:
     onnx.checker.check_model(proto, full_check=True)
     assert any(why in problem.reason for problem in problems(proto)), problems(proto)
+
+
+def test_broadcasting_of_old_opsets() -> None:
+    proto = small("Max", IMAGE, mg.info("y", [1, 2, 8, 8]), ["x", "x"], opset=6)
+    (problem,) = problems(proto)
+    assert "opset 6" in problem.reason
 
 
 def test_a_type_is_refused_where_only_a_weight_has_it() -> None:

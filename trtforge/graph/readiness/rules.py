@@ -26,6 +26,10 @@ _SYMMETRIC = (
     "ActivationSymmetric=True, WeightSymmetric=True), or give the float model and "
     "`precision.quantize: int8`; the pass asymmetric-to-float computes the same in floats"
 )
+_FIRST_BROADCAST_OPSET = 7
+_BROADCASTING = frozenset({"Add", "Div", "Gemm", "Max", "Min", "Mul", "PRelu", "Pow", "Sub"})
+"""Operators whose older forms the parser refuses ("Pre-opset 7 broadcasting is unsupported")."""
+
 _ACCEPTED = frozenset(
     {
         TensorProto.UNDEFINED,
@@ -95,10 +99,19 @@ class NodeView:
 
 def objections(view: NodeView) -> Iterator[Objection]:
     """Yield what TensorRT would not take about a node whose operator it knows."""
-    for rule in (_uint8, *_RULES.get(view.node.op_type, ())):
+    for rule in (_uint8, _old_broadcast, *_RULES.get(view.node.op_type, ())):
         found = rule(view)
         if found is not None:
             yield found
+
+
+def _old_broadcast(view: NodeView) -> Objection | None:
+    if view.opset >= _FIRST_BROADCAST_OPSET or view.node.op_type not in _BROADCASTING:
+        return None
+    return (
+        f"it is written in opset {view.opset}, before ONNX broadcast as numpy does",
+        "raise the model to opset 13 or newer (onnx.version_converter), or export it anew",
+    )
 
 
 def _uint8(view: NodeView) -> Objection | None:

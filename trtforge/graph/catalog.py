@@ -79,7 +79,7 @@ PASSES: dict[str, str] = {
 OPTIONAL: frozenset[str] = frozenset(
     {
         "asymmetric-to-float",
-        *("sigmoid", "softplus", "hard-sigmoid", "swish"),
+        *("sigmoid", "softplus", "hard-sigmoid", "hard-swish", "swish"),
         *("layer-norm-unscaled", "rms-norm-unscaled"),
         *("rotary-embedding", "attention"),
     }

@@ -176,16 +176,18 @@ def add_profiles(builder: Any, config: Any, profiles: ProfileShapes) -> None:
 
 
 def make_attention_decomposable(trt: Any, network: Any) -> int:
-    """Let FP32 Attention be built from smaller operators; returns how many were changed.
+    """Let Attention be built from smaller operators where no kernel is; returns how many.
 
-    There are fused kernels for FP16 and BF16 alone, and the builder fails on FP32 unless it may
-    decompose (TensorRT documentation, "Working with Transformers", multi-head attention fusion).
+    There are fused kernels for FP16 and BF16 and for common head sizes alone; on FP32, and on
+    masked heads of 8 or 320, the builder fails unless it may decompose (TensorRT documentation,
+    "Working with Transformers", multi-head attention fusion). Where a kernel is, the engine of
+    TensorRT-RTX 1.7 is the same byte for byte with the mark and without.
     """
     changed = 0
     kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
     for index in range(network.num_layers if kind is not None else 0):
         layer = network.get_layer(index)
-        if layer.type != kind or layer.get_input(0).dtype != trt.DataType.FLOAT:
+        if layer.type != kind:
             continue
         layer.__class__ = trt.IAttentionInputLayer  # the bindings hand out the base class
         layer.attention.decomposable = True

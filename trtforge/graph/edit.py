@@ -176,6 +176,10 @@ class Editor:
             if not ops or (node.op in ops and node.domain in _STANDARD):
                 yield node
 
+    def has(self, ops: Iterable[str]) -> bool:
+        """Return whether there is a node of one of these operators, of any domain."""
+        return any(self._by_op.get(op) for op in ops)
+
     def nodes_with_bodies(self) -> Iterator[gs.Node]:
         """Yield the live nodes that have subgraphs (If, Loop, Scan, SequenceMap)."""
         for node in self._with_bodies:

@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 
 from trtforge.errors import GraphError
 from trtforge.graph import shapes
-from trtforge.graph.catalog import PASSES
+from trtforge.graph.catalog import NEEDS, PASSES
 from trtforge.graph.edit import Editor, Names, bodies, constant_bytes
 from trtforge.graph.facts import Dims, Facts
 from trtforge.graph.model import Model
@@ -134,6 +134,8 @@ class Workshop:
         Raises:
             FaultyPassError: it failed, or changed a graph without saying so.
         """
+        if name in NEEDS and not any(editor.has(NEEDS[name].split()) for editor in self._editors()):
+            return Applied(PassResult(0))
         start, nodes = perf_counter(), self._node_count()
         try:
             result = self._run(name)

@@ -89,6 +89,11 @@ them, see docs/fusions.md."""
 
 DEFAULT_PASSES: tuple[str, ...] = tuple(name for name in PASSES if name not in OPTIONAL)
 
+READINESS: frozenset[str] = frozenset(
+    name for name, where in PASSES.items() if where.startswith(_READINESS)
+)
+"""Passes that serve TensorRT's parsers alone; ONNX Runtime runs faster without them."""
+
 NEEDS: dict[str, str] = {
     "constant-to-initializer": "Constant",
     "identity": "Identity Dropout",

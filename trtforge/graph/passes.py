@@ -47,6 +47,7 @@ class PassRequest:
 
     Attributes:
         use: "default", "none", or names in the order in which they shall run.
+        also: names of optional passes to run as well, each in its place.
         drop: names to leave out.
         shapes: the numerical proof runs at each of these; empty means the static shapes.
         seed: of the random inputs.
@@ -55,6 +56,7 @@ class PassRequest:
     """
 
     use: Literal["default", "none"] | tuple[str, ...] = "default"
+    also: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     shapes: tuple[Shapes, ...] = ()
     seed: int = 0
@@ -96,9 +98,12 @@ def run_passes(
 def _chosen(request: PassRequest) -> tuple[str, ...]:
     use = request.use
     names = DEFAULT_PASSES if use == "default" else () if use == "none" else tuple(use)
-    for name in (*names, *request.drop):
+    for name in (*names, *request.also, *request.drop):
         if name not in PASSES:
             raise UsageError("TF0411", f"there is no pass '{name}'", did_you_mean(name, PASSES))
+    if request.also:
+        wanted = {*names, *request.also}
+        names = tuple(name for name in PASSES if name in wanted)
     return tuple(name for name in dict.fromkeys(names) if name not in request.drop)
 
 
@@ -178,13 +183,14 @@ class _Run:
         impossible: dict[int, str] = {}
         while attempt.rounds < _MAX_ROUNDS and names:
             attempt.rounds += 1
-            if self._round(workshop, names, attempt) or self._raised(workshop, attempt, impossible):
+            rewrites = self._round(workshop, names, attempt)
+            if self._raised(workshop, attempt, impossible) or rewrites:
                 continue
             if not workshop.reopen():
                 break
             attempt.steps.append(_REOPENED)
         for version, places in workshop.wanted_opsets().items():
-            why = impossible.get(version, f"the targets take opset {self._request.opset_limit}")
+            why = impossible.get(version, f"at most {workshop.limit} is asked for")
             for name, node in places:
                 note = Note("refused", node, f"this needs opset {version}: {why}")
                 attempt.outcomes[name] = attempt.outcomes[name].adding(PassResult(0, (note,)))
@@ -215,9 +221,13 @@ class _Run:
         return rewrites
 
     def _raised(self, workshop: Workshop, attempt: _Attempt, impossible: dict[int, str]) -> bool:
-        """Raise the model to the newest operator set that a pass waits for, where that goes."""
-        limit = self._request.opset_limit
-        wanted = [v for v in workshop.wanted_opsets() if v <= limit and v not in impossible]
+        """Raise the model to the newest operator set that a pass waits for, where that goes.
+
+        Returns:
+            Whether there is something new for the passes: another operator set, or that there
+            will be none to wait for.
+        """
+        wanted = [version for version in workshop.wanted_opsets() if version <= workshop.limit]
         for version in sorted(wanted, reverse=True):
             why = try_raise(workshop, version)
             if why is None:
@@ -225,7 +235,8 @@ class _Run:
                 self._tell(f"the model is raised to opset {version}")
                 return True
             impossible[version] = why
-        return False
+            workshop.limit = version - 1
+        return bool(wanted)
 
     def _guilty(self, steps: list[_Step], prover: "Prover") -> str | None:
         """Find the step at which the result goes wrong, by halving.

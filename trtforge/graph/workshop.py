@@ -81,7 +81,7 @@ class Workshop:
     """
 
     def __init__(self, model: Model, opset_limit: int) -> None:
-        self._limit = max(opset_limit, model.opset)
+        self._limit = opset_limit
         self._passes: dict[str, Callable[[], PassResult]] = {}
         self._opened: list[Editor] = []
         self._open(model)
@@ -121,6 +121,17 @@ class Workshop:
                 for tensor in node.inputs:
                     if isinstance(tensor, gs.Constant):
                         tensor._values = None
+
+    @property
+    def limit(self) -> int:
+        """The newest operator set that passes may ask for."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, version: int) -> None:
+        self._limit = version
+        for editor in self._editors():
+            editor.opset_limit = version
 
     def begin_round(self) -> None:
         """Learn what can be known about all tensors as they are now."""

@@ -27,6 +27,7 @@ class OptimizeOptions:
     Attributes:
         shapes: `name=1x3x224x224` texts for dynamic inputs.
         use: names of the passes to run; empty for the default ones.
+        also: names of optional passes to run as well.
         drop: names of passes to leave out.
         prove: compare with the original in ONNX Runtime, and roll back a pass that broke it.
         strict: a pass that was taken back, or a proof that did not pass, is an error.
@@ -35,6 +36,7 @@ class OptimizeOptions:
 
     shapes: tuple[str, ...] = ()
     use: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     prove: bool = True
     strict: bool = False
@@ -56,7 +58,7 @@ def optimize_file(
         on_progress: told what is being done.
 
     Returns:
-        The report, as JSON data.
+        The report, as JSON data; under `unsupported` the nodes that TensorRT does not take.
 
     Raises:
         GraphError: the model is refused.
@@ -66,12 +68,14 @@ def optimize_file(
     """
     from trtforge.graph.model import Model
     from trtforge.graph.passes import DEFAULT_OPSET_LIMIT, PassRequest, run_passes
+    from trtforge.graph.readiness.support import support_problems
     from trtforge.pipeline.corners import free_shapes
 
     model = Model.load(source)
     corners = free_shapes(model.contract, _given_shapes(model.contract, options.shapes))
     request = PassRequest(
         use=options.use or "default",
+        also=options.also,
         drop=options.drop,
         shapes=tuple(corners.values()),
         prove=options.prove,
@@ -81,8 +85,9 @@ def optimize_file(
     if options.strict:
         optimized.report.require_proof()
     optimized.model.save(out)
+    problems = support_problems(optimized.model, "tensorrt_rtx")
     report: dict[str, Any] = optimized.report.as_json()
-    return report
+    return {**report, "unsupported": [problem.as_json() for problem in problems]}
 
 
 def _given_shapes(contract: Any, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -126,3 +131,20 @@ def doctor_facts() -> dict[str, Any]:
         "store": str(default_root()),
         "versions": package_versions(*_PACKAGES),
     }
+
+
+def list_passes() -> list[dict[str, Any]]:
+    """Return the table of passes: name, whether it runs by default, and what it does."""
+    from inspect import getdoc
+
+    from trtforge.graph.catalog import OPTIONAL, PASSES
+    from trtforge.graph.workshop import pass_named
+
+    return [
+        {
+            "name": name,
+            "default": name not in OPTIONAL,
+            "does": (getdoc(type(pass_named(name))) or "").partition("\n\n")[0].replace("\n", " "),
+        }
+        for name in PASSES
+    ]

@@ -146,6 +146,9 @@ class Passes(Section):
         | Annotated[tuple[PassName, ...], Tag("names")],
         Discriminator(lambda value: "names" if isinstance(value, list | tuple) else "word"),
     ] = Field("default", description="'default', 'none', or the passes to run, by name")
+    also: tuple[PassName, ...] = Field(
+        (), description="optional passes to run as well, by name; `trtforge optimize --passes`"
+    )
     drop: tuple[PassName, ...] = Field((), description="passes to leave out, by name")
     strict: bool = Field(
         False, description="fail when a pass had to be taken back, or the graph is not proven"

@@ -28,6 +28,7 @@ from trtforge.report.figures import decibel, size
     "--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="A dynamic input's shape."
 )
 @click.option("--use", multiple=True, metavar="PASS", help="Run these passes only (repeatable).")
+@click.option("--also", multiple=True, metavar="PASS", help="Run this optional pass as well.")
 @click.option("--drop", multiple=True, metavar="PASS", help="Leave this pass out (repeatable).")
 @click.option(
     "--no-proof", is_flag=True, help="Skip the numerical comparison (the report says so)."
@@ -46,12 +47,21 @@ from trtforge.report.figures import decibel, size
 @click.option(
     "--explain", is_flag=True, help="Also list what matched, and what was refused and why."
 )
+@click.option(
+    "--passes",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, wanted: _list_passes(ctx) if wanted else None,
+    help="List all passes and exit.",
+)
 @common_options
 def optimize(
     source: Path,
     out: Path,
     shapes: tuple[str, ...],
     use: tuple[str, ...],
+    also: tuple[str, ...],
     drop: tuple[str, ...],
     no_proof: bool,
     strict: bool,
@@ -70,7 +80,13 @@ def optimize(
         source,
         out,
         OptimizeOptions(
-            shapes, use, drop, prove=not no_proof, strict=strict, opset_limit=opset_limit
+            shapes,
+            use,
+            also,
+            drop,
+            prove=not no_proof,
+            strict=strict,
+            opset_limit=opset_limit,
         ),
         lambda text: show(StageProgress("optimize", None, text)),
     )
@@ -81,6 +97,16 @@ def optimize(
     if not quiet:
         _show(report, explain=explain)
     click.echo(str(out))
+
+
+def _list_passes(ctx: click.Context) -> None:
+    from trtforge.pipeline.rooms import list_passes
+
+    rows = [
+        (row["name"], "" if row["default"] else "optional", row["does"]) for row in list_passes()
+    ]
+    print_table(("pass", "", "what it does"), rows)
+    ctx.exit()
 
 
 def _show(report: dict[str, Any], *, explain: bool) -> None:
@@ -107,6 +133,9 @@ def _show(report: dict[str, Any], *, explain: bool) -> None:
         if not proof["cases"]
         else f", {decibel(proof['min_sqnr_db'])} at {proof['cases']} shapes"
     )
+    for problem in report["unsupported"]:
+        subject = f"{problem['operator']} '{problem['node']}'".strip()
+        say(f"TensorRT does not take {subject}: {problem['reason']}; {problem['remedy']}")
     say(f"proof: {proof['verdict']}{measured}{': ' if said else ''}{'; '.join(said)}")
 
 

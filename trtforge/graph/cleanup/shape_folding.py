@@ -121,7 +121,7 @@ def _fixed(source: Dims | None, target: Value) -> list[int] | None:
             fixed.append(-1)
         else:
             return None
-    return fixed
+    return None if 0 in fixed and -1 in fixed else fixed
 
 
 class _Known:

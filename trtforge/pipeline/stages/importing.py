@@ -76,6 +76,7 @@ def _name_problems(job: Job, contract: "IoContract") -> Iterable[Problem]:
             )
     chosen = job.recipe.passes
     named = [(("passes", "drop", index), name) for index, name in enumerate(chosen.drop)]
+    named += [(("passes", "also", index), name) for index, name in enumerate(chosen.also)]
     if not isinstance(chosen.use, str):
         named += [(("passes", "use", index), name) for index, name in enumerate(chosen.use)]
     for path, name in named:

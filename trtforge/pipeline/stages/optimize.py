@@ -29,6 +29,9 @@ class OptimizeStage:
         """The contract: the model has been checked."""
         return {"import": ("contract.json",)}
 
+    def _is_for_onnxruntime(self) -> bool:
+        return bool(self.backends) and set(self.backends) == {"onnxruntime"}
+
     def facts(self, job: Job) -> dict[str, Any]:
         """The model's bytes, the passes, the shapes of the proof, and who must take the result."""
         return {
@@ -48,6 +51,7 @@ class OptimizeStage:
             ParityError: TF0416, strict, and a pass was taken back or the proof did not pass.
             GraphError: TF0415, a backend does not take what came out; names every node concerned.
         """
+        from trtforge.graph.catalog import READINESS
         from trtforge.graph.model import Model
         from trtforge.graph.passes import DEFAULT_OPSET_LIMIT, PassRequest, run_passes
 
@@ -56,7 +60,8 @@ class OptimizeStage:
         chosen = job.recipe.passes
         request = PassRequest(
             use=chosen.use,
-            drop=chosen.drop,
+            also=chosen.also,
+            drop=(*chosen.drop, *(READINESS if self._is_for_onnxruntime() else ())),
             shapes=tuple(shapes.values()),
             seed=job.recipe.verify.seed,
             opset_limit=min(

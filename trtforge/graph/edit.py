@@ -294,6 +294,13 @@ class Editor:
             _unlink(tensor.outputs, node)
         list.__delitem__(node.inputs, slice(first, None))
 
+    def drop_outputs(self, node: gs.Node, first: int) -> None:
+        """Cut a node's outputs, which nothing reads, off from index `first` on."""
+        self.touched = True
+        for tensor in node.outputs[first:]:
+            list.clear(tensor.inputs)
+        list.__delitem__(node.outputs, slice(first, None))
+
     def set_attribute(self, node: gs.Node, name: str, value: Any) -> None:
         """Set an attribute of a node; None removes it."""
         self.touched = True

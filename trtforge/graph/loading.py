@@ -17,6 +17,7 @@ from onnx import ModelProto, TensorProto
 from trtforge.errors import GraphError, Place
 from trtforge.graph.contract import contract_of
 from trtforge.graph.skeleton import without_weights
+from trtforge.graph.sorting import sort_nodes
 from trtforge.graph.weights import (
     HELD_BYTES,
     Extent,
@@ -70,7 +71,7 @@ in attention masks, which are fed to Add, Where and the like."""
 
 
 def read_model(path: Path) -> tuple[ModelProto, ExternalFiles]:
-    """Read and validate an ONNX file.
+    """Read and validate an ONNX file; nodes that are out of order are put in order.
 
     Raises:
         GraphError: TF0401 not readable, TF0402 not an ONNX model (empty, truncated, corrupt),
@@ -78,6 +79,7 @@ def read_model(path: Path) -> tuple[ModelProto, ExternalFiles]:
             TF0406 no outputs, or an input or output that is not a tensor.
     """
     proto, files = parse_model(path)
+    sort_nodes(proto)
     for tensor in model_tensors(proto):
         if is_external(tensor):
             _at(path, files.view, tensor)

@@ -1,4 +1,4 @@
-"""What no output depends on is taken out."""
+"""What no output depends on is taken out: nodes, initializers, optional results."""
 
 import onnx_graphsurgeon as gs
 
@@ -6,12 +6,26 @@ from trtforge.graph.edit import Editor, bodies
 from trtforge.graph.report import Note
 from trtforge.graph.weights import storage_bytes
 
+_OPTIONAL_RESULTS = {
+    "Attention": 1,
+    "GRU": 1,
+    "LSTM": 1,
+    "LayerNormalization": 1,
+    "MaxPool": 1,
+    "RNN": 1,
+}
+"""Operator -> how many results it has at least; the last of the others may be left out.
+
+Source: the "Outputs (1 - n)" of https://onnx.ai/onnx/operators/
+"""
+
 
 class RemoveDeadCode:
-    """Remove nodes and initializers that no output depends on.
+    """Remove nodes, results and initializers that no output depends on.
 
     Matches: nodes from which no path leads to an output of their graph (reads inside the
-    subgraphs of other nodes count), and initializers that nothing reads.
+    subgraphs of other nodes count), initializers that nothing reads, and the last results of
+    operators that need not give them (the indices of MaxPool, the states of LSTM).
     Rewrites to: nothing. Inputs of the graph stay, used or not: they are its contract.
     """
 
@@ -24,6 +38,8 @@ class RemoveDeadCode:
             if id(node) not in alive:
                 editor.match(node, "no output depends on it")
                 editor.remove(node)
+        for node in editor.nodes(*_OPTIONAL_RESULTS):
+            _trim(editor, node)
         origin = getattr(editor.graph, "origin", None)
         if origin is not None and origin.unused:
             for tensor in origin.unused:
@@ -31,6 +47,19 @@ class RemoveDeadCode:
                 editor.notes.append(Note("matched", tensor.name, reason))
             editor.rewrites += len(origin.unused)
             origin.unused = []
+
+
+def _trim(editor: Editor, node: gs.Node) -> None:
+    first = len(node.outputs)
+    while first > _OPTIONAL_RESULTS[node.op]:
+        last = node.outputs[first - 1]
+        if last.name and (editor.is_kept(last) or editor.users(last, 1)):
+            break
+        first -= 1
+    unused = [tensor.name for tensor in node.outputs[first:] if tensor.name]
+    if unused:
+        editor.match(node, f"nothing reads its result '{unused[0]}'")
+        editor.drop_outputs(node, first)
 
 
 def _alive(graph: gs.Graph) -> set[int]:

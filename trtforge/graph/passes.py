@@ -193,7 +193,7 @@ class _Run:
             why = impossible.get(version, f"at most {workshop.limit} is asked for")
             for name, node in places:
                 note = Note("refused", node, f"this needs opset {version}: {why}")
-                attempt.outcomes[name] = attempt.outcomes[name].adding(PassResult(0, (note,)))
+                attempt.outcomes[name] = attempt.outcomes[name].noting(note)
         if attempt.steps:
             attempt.model, attempt.known = workshop.model(), workshop.known()
         workshop.close()

@@ -52,7 +52,7 @@ class PassOutcome:
         seconds: wall time over all rounds.
         rolled_back: whether the pass was taken back.
         reason: why it was taken back.
-        notes: each note once, in order.
+        notes: every match, and what was refused in the end; each once, in order.
     """
 
     name: str
@@ -67,15 +67,23 @@ class PassOutcome:
     def adding(
         self, result: PassResult, *, nodes: int = 0, bytes: int = 0, seconds: float = 0.0
     ) -> "PassOutcome":
-        """Return the outcome after one more application."""
+        """Return the outcome after one more application.
+
+        What was refused before is looked at again each time: only the last refusals stand.
+        """
+        matched = (note for note in self.notes if note.kind == "matched")
         return replace(
             self,
             rewrites=self.rewrites + result.rewrites,
             nodes=self.nodes + nodes,
             bytes=self.bytes + bytes,
             seconds=self.seconds + seconds,
-            notes=tuple(dict.fromkeys((*self.notes, *result.notes))),
+            notes=tuple(dict.fromkeys((*matched, *result.notes))),
         )
+
+    def noting(self, note: Note) -> "PassOutcome":
+        """Return the outcome with one more note."""
+        return replace(self, notes=(*self.notes, note))
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON data."""

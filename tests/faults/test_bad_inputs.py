@@ -169,9 +169,9 @@ def cut_external(work: Path) -> None:
 
 
 def break_topology(model: onnx.ModelProto) -> None:
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend(reversed(nodes))
+    """Let the first node that reads the image wait for the last one."""
+    node = next(node for node in model.graph.node if "image" in node.input)
+    node.input[list(node.input).index("image")] = "logits"
 
 
 def custom_operator(model: onnx.ModelProto) -> None:
@@ -194,7 +194,7 @@ MODELS: dict[str, tuple[Spoil, int, tuple[str, ...]]] = {
     "external data absolute": (external("/etc/hostname"), 4, ("/etc/hostname",)),
     "external data too long": (external("test.npz", 10**9), 4, ("stem.conv.weight",)),
     "external data too short": (cut_external, 4, ("weights.data",)),
-    "nodes out of order": (with_model(break_topology), 4, ()),
+    "nodes in a circle": (with_model(break_topology), 4, ("topologically",)),
     "no outputs": (with_model(lambda m: m.graph.ClearField("output")), 4, ("output",)),
     "no nodes": (with_model(lambda m: m.graph.ClearField("node")), 4, ()),
     "unknown operator": (

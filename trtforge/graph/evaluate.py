@@ -99,6 +99,8 @@ def _unsqueeze(inputs: _Arrays, attrs: _Attrs) -> np.ndarray | None:
 
 def _squeeze(inputs: _Arrays, attrs: _Attrs) -> np.ndarray | None:
     axes = _axes(inputs, attrs)
+    if axes == []:  # to ONNX none at all, to ONNX Runtime all of one element
+        return None
     return np.squeeze(_first(inputs), None if axes is None else tuple(axes))
 
 
@@ -152,9 +154,8 @@ def _expand(inputs: _Arrays, attrs: _Attrs) -> np.ndarray | None:
     source, shape = _first(inputs), _ints(inputs[1])
     if shape is None:
         return None
-    return np.ascontiguousarray(
-        np.broadcast_to(source, np.broadcast_shapes(source.shape, tuple(shape)))
-    )
+    full = np.broadcast_to(source, np.broadcast_shapes(source.shape, tuple(shape)))
+    return np.asarray(full, order="C")  # see _transpose
 
 
 def _where(inputs: _Arrays, attrs: _Attrs) -> np.ndarray | None:
@@ -189,8 +190,13 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.asarray(a / b)
     if not b.all():
         raise ValueError("a division of integers by zero")
-    quotient = np.abs(a) // np.abs(b)  # ONNX rounds toward zero, numpy down
-    return np.asarray(np.sign(a) * np.sign(b) * quotient) if a.dtype.kind == "i" else quotient
+    down = np.asarray(a // b)
+    if a.dtype.kind == "u":
+        return down
+    if ((a == np.iinfo(a.dtype).min) & (b == -1)).any():
+        raise ValueError("a quotient that the type does not hold")
+    inexact = (a - down * b) != 0  # ONNX rounds toward zero, numpy down
+    return np.asarray(down + (inexact & ((a < 0) != (b < 0))))
 
 
 def _power(inputs: _Arrays, attrs: _Attrs) -> np.ndarray | None:
@@ -204,6 +210,8 @@ def _last_axis_product(inputs: _Arrays, attrs: _Attrs) -> np.ndarray | None:
     source = _first(inputs)
     if source.dtype.kind not in "iu" or source.ndim != 1:
         return None
+    if attrs.get("noop_with_empty_axes", 0) and not _axes(inputs, attrs):
+        return source
     return np.asarray(source.prod(keepdims=bool(attrs.get("keepdims", 1))), source.dtype)
 
 

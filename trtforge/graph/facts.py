@@ -149,5 +149,13 @@ def _dims(shape: TensorShapeProto) -> Dims:
         if dim.HasField("dim_value"):
             found.append(int(dim.dim_value) if dim.dim_value >= 0 else None)
         else:
-            found.append(dim.dim_param or None)
+            found.append(size_name(dim.dim_param) if dim.dim_param else None)
     return tuple(found)
+
+
+def size_name(name: str) -> str:
+    """Return the name by which a dimension's own name is known among sizes.
+
+    A dimension may be called "-1", and some exporters do so: that is no number.
+    """
+    return f"'{name}'" if name.lstrip("-").isdecimal() else name

@@ -17,7 +17,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from trtforge.graph.execute import Feeds, Session
-from trtforge.graph.facts import Dims
+from trtforge.graph.facts import Dims, size_name
 from trtforge.graph.inputs import Shapes, random_feeds
 from trtforge.graph.model import Model
 from trtforge.graph.regions import Region, Side, Version, find_regions, reads_of, weights_bytes
@@ -258,7 +258,7 @@ class _Part:
 def _sizes(model: Model, feeds: Feeds) -> dict[str, int]:
     """What the names of dynamic dimensions stand for in these inputs."""
     return {
-        dim: feeds[spec.name].shape[axis]
+        size_name(dim): feeds[spec.name].shape[axis]
         for spec in model.contract.inputs
         for axis, dim in enumerate(spec.dims)
         if isinstance(dim, str)

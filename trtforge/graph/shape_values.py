@@ -59,7 +59,21 @@ def computed(editor: Editor, node: gs.Node) -> Value | None:
     rule = _RULES.get(node.op)
     if rule is None or not node.outputs:
         return None
-    return rule(editor, node, [value_of(tensor) for tensor in node.inputs])
+    value = rule(editor, node, [value_of(tensor) for tensor in node.inputs])
+    dtype = editor.dtype(node.outputs[0])
+    if value is None or dtype is None or dtype.kind not in "iu":
+        return value
+    limits = np.iinfo(dtype)
+    return Value(
+        tuple(_within(size, int(limits.min), int(limits.max)) for size in value.elements),
+        value.rank,
+    )
+
+
+def _within(size: Size | None, least: int, most: int) -> Size | None:
+    """Forget a number that the type cannot hold: it wraps around, unlike a `Size`."""
+    number = None if size is None else size.number
+    return None if number is not None and not least <= number <= most else size
 
 
 def _numbers(values: _Inputs, index: int) -> tuple[int, ...] | None:
@@ -129,7 +143,10 @@ def _concat(editor: Editor, node: gs.Node, values: _Inputs) -> Value | None:
 
 def _to_vector(editor: Editor, node: gs.Node, values: _Inputs) -> Value | None:
     value = values[0]
-    return Value(value.elements, 1) if value is not None and value.rank == 0 else None
+    axes = node.attrs["axes"] if "axes" in node.attrs else _numbers(values, 1)
+    if value is None or value.rank != 0 or axes is None or len(axes) != 1:
+        return None
+    return Value(value.elements, 1)
 
 
 def _to_scalar(editor: Editor, node: gs.Node, values: _Inputs) -> Value | None:
@@ -198,7 +215,7 @@ def _quotient(a: Size, b: Size) -> Size | None:
     if exact is not None:
         return exact
     if a.is_never_negative and b.is_never_negative:
-        return Size({(f"({a.text})//({b.text})",): 1})
+        return a.rounded_down(b)
     return None
 
 
@@ -252,6 +269,10 @@ def _product(editor: Editor, node: gs.Node, values: _Inputs) -> Value | None:
     value = values[0]
     if value is None or value.rank != 1 or None in value.elements:
         return None
+    if node.attrs.get("noop_with_empty_axes", 0) and not (
+        "axes" in node.attrs or _numbers(values, 1)
+    ):
+        return None
     total = Size.of(1)
     for size in value.elements:
         assert size is not None
@@ -289,8 +310,8 @@ _RULES: dict[str, _Rule] = {
     "Not": _elementwise(_numeric(lambda a: not a)),
     "Less": _elementwise(_numeric(lambda a, b: a < b)),
     "Greater": _elementwise(_numeric(lambda a, b: a > b)),
-    "Max": _elementwise(_numeric(max)),
-    "Min": _elementwise(_numeric(min)),
+    "Max": _elementwise(_numeric(lambda *all_: max(all_))),
+    "Min": _elementwise(_numeric(lambda *all_: min(all_))),
     "ConstantOfShape": _filled,
     "Expand": _expanded,
     "ReduceProd": _product,

@@ -33,20 +33,27 @@ def walk(editor: Editor) -> None:
     for node in editor.nodes():
         if not in_onnx_domain(node, node.op) or not node.outputs:
             continue
-        if node.op == "Split":
-            _learn_split(editor, node)
-            continue
-        result = node.outputs[0]
-        result.value = computed(editor, node)
-        known = editor.dims(result)
-        if known is not None and all(isinstance(dim, int) for dim in known):
-            continue
-        found = _dims(editor, node)
-        if found is not None:
-            editor.facts.refine(result, found)
-        elif result.value is not None:
-            value: Value = result.value
-            editor.facts.refine(result, (len(value.elements),) if value.rank else ())
+        try:
+            _learn(editor, node)
+        except (ValueError, IndexError, KeyError, ZeroDivisionError):
+            continue  # malformed, as an axis that is not there: what runs it says so
+
+
+def _learn(editor: Editor, node: gs.Node) -> None:
+    if node.op == "Split":
+        _learn_split(editor, node)
+        return
+    result = node.outputs[0]
+    result.value = computed(editor, node)
+    known = editor.dims(result)
+    if known is not None and all(isinstance(dim, int) for dim in known):
+        return
+    found = _dims(editor, node)
+    if found is not None:
+        editor.facts.refine(result, found)
+    elif result.value is not None:
+        value: Value = result.value
+        editor.facts.refine(result, (len(value.elements),) if value.rank else ())
 
 
 def _dims(editor: Editor, node: gs.Node) -> Dims | None:
@@ -228,6 +235,8 @@ def _unsqueeze(editor: Editor, node: gs.Node) -> Dims | None:
 def _squeeze(editor: Editor, node: gs.Node) -> Dims | None:
     dims, axes = editor.dims(node.inputs[0]), _axes(editor, node)
     if dims is None or axes is None:
+        return None
+    if not axes:  # to ONNX none at all, to ONNX Runtime all of one element
         return None
     gone = {axis % len(dims) for axis in axes}
     return tuple(dim for axis, dim in enumerate(dims) if axis not in gone)

@@ -3,7 +3,8 @@
 Two sizes that are equal as polynomials are equal whatever the inputs; nothing is said of others.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
 from trtforge.graph.facts import Dim
 
@@ -63,14 +64,22 @@ class Size:
 
     def at(self, sizes: Mapping[str, int]) -> int | None:
         """Return the size where the names stand for these numbers, None when one is missing."""
+        whole = sizes.get(self.text)  # a dimension may be called "a*b" where nothing is called "a"
+        if whole is not None:
+            return whole
         total = 0
         for names, factor in self.terms.items():
             for name in names:
-                if name not in sizes:
+                value = sizes.get(name, _quotient_at(name, sizes))
+                if value is None:
                     return None
-                factor *= sizes[name]
+                factor *= value
             total += factor
         return total
+
+    def rounded_down(self, other: "Size") -> "Size":
+        """Return self // other, as one name; both are assumed to be >= 0, and `other` not 0."""
+        return Size({(f"({self.text})//({other.text})",): 1})
 
     def __add__(self, other: "Size") -> "Size":
         terms = dict(self.terms)
@@ -128,19 +137,46 @@ def _parsed(text: str) -> Size:
     return found
 
 
+_NUMBER = re.compile(r"-?[0-9]{1,4000}")
+"""A coefficient. Python converts no more than 4300 digits."""
+
+
 def _read(text: str) -> Size:
     terms: dict[_Monomial, int] = {}
-    for part in text.split("+"):
+    for part in _split(text, "+"):
         factor = 1
         names = []
-        for index, piece in enumerate(part.split("*")):
-            if index == 0 and piece.lstrip("-").isdigit():
+        for index, piece in enumerate(_split(part, "*")):
+            if index == 0 and _NUMBER.fullmatch(piece):
                 factor = int(piece)
             else:
                 names.append(piece)
         terms[tuple(sorted(names))] = factor
     size = Size(terms)
-    return size if size.text == text else Size({(text,): 1})
+    is_ours = size.text == text and all("" not in names for names in terms)
+    return size if is_ours else Size({(text,): 1})
+
+
+def _split(text: str, mark: str) -> Iterator[str]:
+    """Divide a text at a mark, but not within parentheses: quotients and functions are names."""
+    depth = start = 0
+    for index, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if letter == mark and depth == 0:
+            yield text[start:index]
+            start = index + 1
+    yield text[start:]
+
+
+def _quotient_at(name: str, sizes: Mapping[str, int]) -> int | None:
+    """Compute a name that `Size.rounded_down` made; None for other names."""
+    if not name.startswith("("):
+        return None
+    above, *rest = _split(name, "/")
+    if len(rest) != 2 or rest[0] or not (above.endswith(")") and rest[1].endswith(")")):
+        return None
+    one, two = _parsed(above[1:-1]).at(sizes), _parsed(rest[1][1:-1]).at(sizes)
+    return one // two if one is not None and two else None
 
 
 def _without(names: _Monomial, taken: _Monomial) -> _Monomial | None:

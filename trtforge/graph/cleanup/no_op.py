@@ -6,6 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.facts import Dim
 from trtforge.graph.pattern import reduction_axes, scalar
 
 
@@ -62,7 +63,8 @@ def _transpose(editor: Editor, node: gs.Node) -> gs.Tensor | None:
     dims = editor.dims(node.inputs[0])
     if order is None and dims is not None:
         order = list(range(len(dims)))[::-1]
-    return node.inputs[0] if order is not None and list(order) == sorted(order) else None
+    stays = order is not None and list(order) == list(range(len(order)))
+    return node.inputs[0] if stays else None
 
 
 def _slice(editor: Editor, node: gs.Node) -> gs.Tensor | None:
@@ -74,7 +76,17 @@ def _slice(editor: Editor, node: gs.Node) -> gs.Tensor | None:
 
 
 def _axes_absent(editor: Editor, node: gs.Node) -> gs.Tensor | None:
-    return node.inputs[0] if reduction_axes(editor, node) == () else None
+    """No axes; Squeeze must have known dimensions, as ONNX Runtime takes no axes for all of one."""
+    if reduction_axes(editor, node) != ():
+        return None
+    dims = editor.dims(node.inputs[0])
+    if node.op == "Squeeze" and (dims is None or not all(_is_above_one(dim) for dim in dims)):
+        return None
+    return node.inputs[0]
+
+
+def _is_above_one(dim: Dim) -> bool:
+    return isinstance(dim, int) and dim != 1
 
 
 def _pad(editor: Editor, node: gs.Node) -> gs.Tensor | None:
@@ -93,9 +105,24 @@ def _split(editor: Editor, node: gs.Node) -> gs.Tensor | None:
     return node.inputs[0] if len(node.outputs) == 1 else None
 
 
+_MOVING = ("tf_crop_and_resize", "tf_half_pixel_for_nn")
+"""Coordinates that are not the same again where nothing is scaled."""
+
+
 def _resize(editor: Editor, node: gs.Node) -> gs.Tensor | None:
-    mode = node.attrs.get("coordinate_transformation_mode", "half_pixel")
-    return None if mode == "tf_crop_and_resize" else _same_dims(editor, node)
+    """To the dimensions that are there, by sizes or by factors of one.
+
+    A factor of 1.2 makes 4 of 4, too, and samples elsewhere.
+    """
+    if node.attrs.get("coordinate_transformation_mode", "half_pixel") in _MOVING:
+        return None
+    first = 2 if node.op == "Resize" and editor.opset > 10 else 1
+    for scales in node.inputs[first : first + 1]:
+        if scales.name and not (isinstance(scales, gs.Constant) and _all_equal(scales, 1.0)):
+            return None
+    if any(scale != 1.0 for scale in node.attrs.get("scales", ())):
+        return None
+    return _same_dims(editor, node)
 
 
 def _pool(editor: Editor, node: gs.Node) -> gs.Tensor | None:
@@ -203,7 +230,7 @@ _RULES: dict[str, Callable[[Editor, gs.Node], gs.Tensor | None]] = {
     "Tile": _same_dims,
     "Transpose": _transpose,
     "Unsqueeze": _axes_absent,
-    "Upsample": _same_dims,
+    "Upsample": _resize,
     "Where": _where,
 }
 """What hands on which input. Source: https://onnx.ai/onnx/operators/, any opset from 7."""

@@ -32,6 +32,7 @@ from trtforge.graph.weights import (
     HELD_BYTES,
     Extent,
     ExternalFiles,
+    is_external,
     is_stored_as,
     set_external,
     tensor_array,
@@ -55,16 +56,26 @@ _KNOWN_ATTRIBUTES = {
 }
 
 
+_REMEMBERED_BYTES = 1 << 12
+"""Every pass looks at scales, axes and biases; so much more memory each may take."""
+
+
 class MappedValues(LazyValues):  # type: ignore[misc]
     """Lazy values of a tensor whose bytes may be in an external file."""
 
     def __init__(self, tensor: TensorProto, files: ExternalFiles) -> None:
         super().__init__(tensor)
         self._files = files
+        self._loaded: np.ndarray | None = None
 
     def load(self) -> np.ndarray:
         """Return the values, read-only; a view of the mapped file where possible."""
-        return tensor_array(self.tensor, self._files)
+        if self._loaded is not None:
+            return self._loaded
+        values = tensor_array(self.tensor, self._files)
+        if values.nbytes <= _REMEMBERED_BYTES and not is_external(self.tensor):
+            self._loaded = values
+        return values
 
 
 @dataclass

@@ -71,6 +71,7 @@ class Names:
 
     def __init__(self, root: gs.Graph) -> None:
         self._used: set[str] = set()
+        self._last: dict[str, int] = {}
         self._defined: Counter[str] = Counter()
         self._add(root)
         for node in root.nodes:
@@ -95,10 +96,11 @@ class Names:
 
     def fresh(self, base: str) -> str:
         """Return a name that begins with `base`, is new, and from now on is in use."""
-        name, number = base, 0
+        name, number = base, self._last.get(base, 0)
         while name in self._used:
             number += 1
             name = f"{base}_{number}"
+        self._last[base] = number  # a weight that thousands share has thousands of new names
         self._used.add(name)
         return name
 

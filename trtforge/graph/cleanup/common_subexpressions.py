@@ -1,5 +1,6 @@
 """What is computed twice is computed once."""
 
+import math
 from collections.abc import Hashable
 from typing import Any
 
@@ -75,7 +76,7 @@ longer change them, so bigger ones are merged in the end only."""
 def _input_key(tensor: gs.Tensor) -> Hashable:
     if not tensor.name:
         return ""
-    if isinstance(tensor, gs.Constant) and np.prod(tensor.shape) <= _COMPARED_ELEMENTS:
+    if isinstance(tensor, gs.Constant) and math.prod(tensor.shape) <= _COMPARED_ELEMENTS:
         return _plain(tensor) or id(tensor)
     return id(tensor)
 

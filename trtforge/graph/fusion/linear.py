@@ -97,13 +97,12 @@ def weight_objection(editor: Editor, node: gs.Node) -> str | None:
 
 def sharing_costs_too_much(editor: Editor, tensor: gs.Tensor) -> bool:
     """Return whether a model would grow by more than 1 MiB if each user had its own values."""
-    if editor.is_private(tensor):
-        return False
     values = constant_values(tensor)
     size = 0 if values is None else int(values.nbytes)
-    most = _MOST_GROWTH_BYTES // max(size, 1) + 2
-    others = len(editor.users(tensor, most)) - (0 if editor.is_kept(tensor) else 1)
-    return others * size > _MOST_GROWTH_BYTES
+    most = _MOST_GROWTH_BYTES // max(size, 1)  # further readers
+    if len(tensor.outputs) <= most or editor.is_private(tensor):
+        return False  # no need to count which of them are still there
+    return len(editor.users(tensor, most + 2)) - (0 if editor.is_kept(tensor) else 1) > most
 
 
 def fold_after(editor: Editor, node: gs.Node, affine: Affine) -> str | None:

@@ -242,9 +242,9 @@ def test_scale_after_a_product_goes_into_a_projection_of_one_factor() -> None:
     ("scale", "dtype", "weight", "why"),
     [
         (0.0, np.float32, 1.0, "zero or not finite"),
-        (1e30, np.float32, 1e30, "overflow or lose digits"),
-        (1000.0, np.float16, 1000.0, "overflow or lose digits"),
-        (1e-4, np.float16, 1e-2, "overflow or lose digits"),
+        (1e30, np.float32, 1e30, "do not fit in float32"),
+        (1000.0, np.float16, 1000.0, "do not fit in float16"),
+        (1e-4, np.float16, 1e-2, "too small for float16"),
     ],
 )
 def test_scales_that_lose_something_stay(

@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from trtforge.graph.fusion import linear, weight_arithmetic
+from trtforge.graph import rounding
+from trtforge.graph.fusion import linear
 from trtforge.graph.model import Model
 from trtforge.graph.passes import PassRequest, run_passes
 from trtforge.graph.report import PassOutcome
@@ -383,12 +384,12 @@ def test_product_of_more_matrices_keeps_its_transpose() -> None:
 
 def test_weights_are_scaled_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     values, factor = mg.weights(7, 5, 3), mg.weights(7, 1, 1, seed=1).astype(np.float64)
-    whole = weight_arithmetic.scaled(values, factor)
-    total = weight_arithmetic.weighted_sum(values, factor.reshape(1, 7, 1)[:, :5], 0)
-    monkeypatch.setattr(weight_arithmetic, "_BLOCK_ELEMENTS", 40)
+    whole = rounding.scaled(values, factor)
+    total = rounding.weighted_sum(values, factor.reshape(1, 7, 1)[:, :5], 0)
+    monkeypatch.setattr(rounding, "_BLOCK_ELEMENTS", 40)
     assert np.array_equal(whole, (values.astype(np.float64) * factor).astype(np.float32))
-    assert np.array_equal(weight_arithmetic.scaled(values, factor), whole)
-    blocks = weight_arithmetic.weighted_sum(values, factor.reshape(1, 7, 1)[:, :5], 0)
+    assert np.array_equal(rounding.scaled(values, factor), whole)
+    blocks = rounding.weighted_sum(values, factor.reshape(1, 7, 1)[:, :5], 0)
     np.testing.assert_allclose(blocks, total, rtol=1e-12)
 
 

@@ -251,6 +251,14 @@ class Editor:
         self.wanted_opsets.setdefault(opset, []).append((self.current_pass, node_label(node)))
         return False
 
+    @property
+    def is_to_be_raised(self) -> bool:
+        """Whether a pass of this round asked for an operator set that the limit allows.
+
+        A pass that would spell a fusion's pattern otherwise waits until the model is raised.
+        """
+        return any(version <= self.opset_limit for version in self.wanted_opsets)
+
     # Saying
 
     def match(self, node: gs.Node, reason: str) -> None:
@@ -424,6 +432,12 @@ class Editor:
     def constant(self, base: str, values: np.ndarray) -> gs.Constant:
         """Make a constant whose name begins with `base` and is new in the model."""
         return gs.Constant(self.names.fresh(base), values)
+
+    def renewed(self, old: gs.Tensor, values: np.ndarray) -> gs.Constant:
+        """Make a constant with new values: under the old name where only one node reads that."""
+        if self.is_private(old):
+            return gs.Constant(old.name, values)
+        return self.constant(old.name, values)
 
     def variable(self, base: str, dtype: Any = None, dims: Dims | None = None) -> gs.Variable:
         """Make a tensor whose name begins with `base` and is new in the model."""

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.cleanup.waiting import is_to_be_raised
 from trtforge.graph.edit import Editor, node_label
 from trtforge.graph.pattern import made_by, scalar
 
@@ -42,7 +41,7 @@ class MergeActivations:
 
     def apply(self, editor: Editor) -> None:
         """Rewrite one graph in place."""
-        if is_to_be_raised(editor):
+        if editor.is_to_be_raised:
             return
         for node in editor.nodes(*_UNDONE, *_REPEATED, "Clip"):
             first = editor.producer(node.inputs[0])

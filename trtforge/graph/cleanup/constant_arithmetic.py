@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.cleanup.waiting import is_to_be_raised
 from trtforge.graph.edit import Editor, node_label
 from trtforge.graph.pattern import made_by, with_constant
+from trtforge.graph.rounding import is_float, precision_of, smallest_normal
 
 _SUMS, _PRODUCTS = ("Add", "Sub"), ("Mul", "Div")
 
@@ -47,7 +47,7 @@ class MergeConstantArithmetic:
 
     def apply(self, editor: Editor) -> None:
         """Rewrite one graph in place."""
-        if is_to_be_raised(editor):
+        if editor.is_to_be_raised:
             return
         for group in (_SUMS, _PRODUCTS):
             for node in editor.nodes(*group):
@@ -69,7 +69,7 @@ def _merge(editor: Editor, first: gs.Node, node: gs.Node, *, is_sum: bool) -> st
     inner, outer = with_constant(first), with_constant(node)
     if dtype is None or inner is None or outer is None:
         return "its type is not known"
-    if dtype.kind not in "fiu" and dtype.name != "bfloat16":
+    if dtype.kind not in "iu" and not is_float(dtype):
         return f"it computes in {dtype.name}"
     if dtype.kind in "iu" and "Div" in (first.op, node.op):
         return "a division of integers rounds"
@@ -78,7 +78,8 @@ def _merge(editor: Editor, first: gs.Node, node: gs.Node, *, is_sum: bool) -> st
     one, two = _step(first, inner), _step(node, outer)
     power = one.power * two.power
     if is_sum:
-        values = np.asarray(two.power * one.values + two.values)
+        with np.errstate(all="ignore"):  # what is not finite is refused
+            values = np.asarray(two.power * one.values + two.values)
         why = _unsound_sum(one.values, two.values, values, dtype)
     else:
         product, power = _product(one, two)
@@ -133,43 +134,35 @@ def _product(one: _Step, two: _Step) -> tuple[np.ndarray, int]:
 def _unsound_sum(
     one: np.ndarray, two: np.ndarray, total: np.ndarray, dtype: "np.dtype[Any]"
 ) -> str | None:
+    if not _fits(total, dtype):
+        return f"the merged constant does not fit in {dtype.name}"
     if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        fits = all(limits.min <= int(v) <= limits.max for v in total.reshape(-1))
-        return None if fits else f"the merged constant does not fit in {dtype.name}"
-    with np.errstate(all="ignore"):
-        if not np.isfinite(total.astype(dtype)).all():
-            return f"the merged constant does not fit in {dtype.name}"
+        return None
     bigger = np.maximum(np.abs(one), np.abs(two))
-    cancels = (np.abs(total) < bigger / 2) & (bigger >= _epsilon(dtype) ** -0.5)
+    cancels = (np.abs(total) < bigger / 2) & (bigger >= precision_of(dtype) ** -0.5)
     return "big addends cancel: that rounds, and may be meant" if cancels.any() else None
 
 
 def _unsound_product(
     one: np.ndarray, two: np.ndarray, total: np.ndarray, dtype: "np.dtype[Any]"
 ) -> str | None:
+    if not _fits(total, dtype):
+        return f"the merged constant does not fit in {dtype.name}"
     if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        fits = all(limits.min <= int(v) <= limits.max for v in total.reshape(-1))
-        return None if fits else f"the merged constant does not fit in {dtype.name}"
+        return None
     with np.errstate(all="ignore"):
         rounded = np.abs(total.astype(dtype).astype(np.float64))
-    if not np.isfinite(rounded).all():
-        return f"the merged constant does not fit in {dtype.name}"
-    smallest = float(_finfo(dtype).tiny)
-    if ((rounded < smallest) & (one != 0) & (two != 0)).any():
+    if ((rounded < smallest_normal(dtype)) & (one != 0) & (two != 0)).any():
         return f"the merged constant is too small for {dtype.name}"
     return None
 
 
-def _finfo(dtype: "np.dtype[Any]") -> Any:
-    if dtype.name == "bfloat16":
-        return np.finfo(np.float32)  # the same exponents
-    return np.finfo(dtype)
-
-
-def _epsilon(dtype: "np.dtype[Any]") -> float:
-    return 2.0**-7 if dtype.name == "bfloat16" else float(np.finfo(dtype).eps)
+def _fits(values: np.ndarray, dtype: "np.dtype[Any]") -> bool:
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return all(limits.min <= int(value) <= limits.max for value in values.reshape(-1))
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(values.astype(dtype)).all())
 
 
 def _write(editor: Editor, node: gs.Node, source: gs.Tensor, step: _Step, is_sum: bool) -> None:

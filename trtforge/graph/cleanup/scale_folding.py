@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.cleanup.scaled_constants import is_float, scaled, unscalable
-from trtforge.graph.cleanup.waiting import is_to_be_raised
 from trtforge.graph.edit import Editor, constant_values, in_onnx_domain, node_label
 from trtforge.graph.pattern import made_by, with_constant
+from trtforge.graph.rounding import is_float, scaled
 
 _LAYOUT = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 _WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 _STEPS_AT_MOST = 24
+
+_SMALL_BYTES = 1 << 16
+"""A bias of 16384 channels; where others read it, too, it stays as it is beside a scaled one."""
 
 _LEAST_IN_HALF = 2.0**-6
 """Attention scales by 1 / sqrt(d), d up to 4096; below that FP16 values may become subnormal."""
@@ -42,7 +44,7 @@ class FoldScales:
 
     def apply(self, editor: Editor) -> None:
         """Rewrite one graph in place."""
-        if is_to_be_raised(editor):
+        if editor.is_to_be_raised:
             return
         for node in editor.nodes("Mul", "Div"):
             scale = _scale(editor, node)
@@ -83,9 +85,10 @@ def _fold(editor: Editor, node: gs.Node, source: gs.Tensor, scale: np.ndarray) -
         editor.refuse(node, "the scale is zero or not finite")
         return
     constants = [_new_values(*constant) for constant in place.constants]
-    if any(values is None for values in constants):
-        editor.refuse(node, "scaled weights would overflow or lose digits in their type")
-        return
+    for values in constants:
+        if isinstance(values, str):
+            editor.refuse(node, values)
+            return
     result = node.outputs[0].name
     why = editor.bypass(node, source)
     if why is not None:
@@ -98,10 +101,8 @@ def _fold(editor: Editor, node: gs.Node, source: gs.Tensor, scale: np.ndarray) -
     for (reader, index, _), values in zip(place.constants, constants, strict=True):
         old = reader.inputs[index]
         names.append(f"'{old.name}'")
-        assert values is not None
-        is_private = editor.is_private(old)
-        new = gs.Constant(old.name, values) if is_private else editor.constant(old.name, values)
-        editor.set_input(reader, index, new)
+        assert isinstance(values, np.ndarray)
+        editor.set_input(reader, index, editor.renewed(old, values))
     editor.match(node, f"folded into {' and '.join(names)}")
 
 
@@ -253,7 +254,7 @@ class _Place:
         return True
 
     def _take(self, node: gs.Node, index: int, scale: np.ndarray) -> bool:
-        why = unscalable(self.editor, node.inputs[index])
+        why = _objection(self.editor, node.inputs[index])
         if why is not None:
             self.reasons.append(why)
             return False
@@ -261,10 +262,22 @@ class _Place:
         return True
 
 
-def _new_values(node: gs.Node, index: int, scale: np.ndarray) -> np.ndarray | None:
-    """Return a scaled constant, None when it does not fit."""
+def _objection(editor: Editor, tensor: gs.Tensor) -> str | None:
+    """Return why one reader of a tensor cannot have its values scaled, None when it can."""
+    values = constant_values(tensor)
+    if values is None:
+        return f"'{tensor.name}' is not constant"
+    if not is_float(values.dtype):
+        return f"'{tensor.name}' is {values.dtype.name}"
+    if values.nbytes > _SMALL_BYTES and not editor.is_private(tensor):
+        return f"'{tensor.name}' is shared"
+    return None
+
+
+def _new_values(node: gs.Node, index: int, scale: np.ndarray) -> np.ndarray | str:
+    """Return a scaled constant, or why it does not fit."""
     values = constant_values(node.inputs[index])
-    assert values is not None  # said by `unscalable`
+    assert values is not None  # said by `_objection`
     if scale.size > 1:
         values = np.broadcast_to(values, np.broadcast_shapes(values.shape, scale.shape))
     return scaled(values, scale)
@@ -286,7 +299,7 @@ def _merge_scales(editor: Editor, node: gs.Node) -> None:
     value = np.asarray(total if one.op == "Mul" else 1 / total)
     shape = one.inputs[index].shape
     constant = scaled(np.ones(shape, dtype), value)
-    if constant is None:
+    if isinstance(constant, str):
         editor.refuse(node, f"the product of the scales does not fit in {dtype.name}")
         return
     why = editor.bypass(two, next(t for t in two.inputs if not isinstance(t, gs.Constant)))

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, constant_values
-from trtforge.graph.fusion.weight_arithmetic import is_floating
+from trtforge.graph.rounding import is_float
 
 ARITHMETIC = ("Mul", "Add", "Sub", "Div")
 
@@ -49,6 +49,7 @@ class Parameters:
     mean: np.ndarray
     deviation: np.ndarray
 
+    @np.errstate(all="ignore")  # what is not finite is refused by those who fold it
     def affine(self) -> Affine:
         """Return the map as one product and one sum."""
         factor = self.scale / self.deviation
@@ -65,7 +66,7 @@ def batchnorm_parameters(editor: Editor, norm: gs.Node) -> Parameters | str:
         values = constant_values(tensor)
         if values is None:
             return f"{role} ('{tensor.name}') is not constant"
-        if not is_floating(values) or values.ndim != 1:
+        if not is_float(values.dtype) or values.ndim != 1:
             return f"{role} ('{tensor.name}') is not one number per channel"
         found.append(values.astype(np.float64))
     if len({values.shape for values in found}) != 1:
@@ -117,7 +118,7 @@ def constant_beside(node: gs.Node, index: int) -> bool:
     if len(node.inputs) != 2 or (node.op == "Div" and index == 1):
         return False
     values = constant_values(node.inputs[1 - index])
-    return values is not None and is_floating(values)
+    return values is not None and is_float(values.dtype)
 
 
 def keeps_shape(editor: Editor, node: gs.Node, index: int, place: Place) -> bool:

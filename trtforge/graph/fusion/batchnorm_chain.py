@@ -1,5 +1,6 @@
 """What follows a BatchNormalization, per channel, goes into its scale and shift."""
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, constant_values, node_label
@@ -15,7 +16,7 @@ from trtforge.graph.fusion.affine import (
     of_arithmetic,
     of_batchnorm,
 )
-from trtforge.graph.fusion.weight_arithmetic import rounded
+from trtforge.graph.rounding import rounded
 
 
 class MergeBatchNorms:
@@ -106,11 +107,13 @@ def _read(editor: Editor, follower: gs.Node, index: int, place: Place) -> Affine
     return of_arithmetic(follower, index, place)
 
 
+@np.errstate(all="ignore")  # what is not finite is refused when it is rounded
 def _after(editor: Editor, norm: gs.Node, old: Parameters, affine: Affine) -> str | None:
     shift = affine.scale * old.shift + affine.shift
     return _rewrite(editor, norm, Affine(affine.scale * old.scale, shift))
 
 
+@np.errstate(all="ignore")  # what is not finite is refused when it is rounded
 def _before(editor: Editor, norm: gs.Node, old: Parameters, affine: Affine) -> str | None:
     moved = affine.scale * old.mean + affine.shift - old.mean
     shift = old.shift + old.scale * moved / old.deviation
@@ -126,7 +129,7 @@ def _rewrite(editor: Editor, norm: gs.Node, new: Affine) -> str | None:
         in_type = rounded(exact, values)
         if isinstance(in_type, str):
             return in_type
-        made.append(linear.renewed(editor, old, in_type))
+        made.append(editor.renewed(old, in_type))
     for index, tensor in enumerate(made, start=1):
         editor.set_input(norm, index, tensor)
     return None

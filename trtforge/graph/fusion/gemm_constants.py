@@ -5,7 +5,7 @@ import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, constant_values
 from trtforge.graph.fusion import linear
-from trtforge.graph.fusion.weight_arithmetic import is_floating, rounded, scaled
+from trtforge.graph.rounding import is_float, rounded, scaled
 
 
 class FoldGemmFactors:
@@ -27,7 +27,7 @@ class FoldGemmFactors:
                 if factor == 1.0 or index >= len(node.inputs):
                     continue
                 values = constant_values(node.inputs[index])
-                if values is not None and is_floating(values):
+                if values is not None and is_float(values.dtype):
                     _fold(editor, node, (name, index), values)
 
 
@@ -45,5 +45,5 @@ def _fold(editor: Editor, node: gs.Node, which: tuple[str, int], values: np.ndar
         editor.refuse(node, made)
         return
     editor.match(node, f"{name} is {factor:g}, which is folded into '{old.name}'")
-    editor.set_input(node, index, linear.renewed(editor, old, made))
+    editor.set_input(node, index, editor.renewed(old, made))
     editor.set_attribute(node, name, None)

@@ -7,7 +7,7 @@ from trtforge.graph.edit import Editor, constant_values, node_label
 from trtforge.graph.fusion import linear
 from trtforge.graph.fusion.affine import Affine, Place, constant_beside, of_arithmetic
 from trtforge.graph.fusion.following import fold_arithmetic
-from trtforge.graph.fusion.weight_arithmetic import rounded
+from trtforge.graph.rounding import rounded
 
 
 class FuseGemmMulAdd:
@@ -80,6 +80,7 @@ def _through_bias(
     return _rescaled(editor, (matmul, biased, 1 - index), place, (scale, bias))
 
 
+@np.errstate(all="ignore")  # what is not finite is refused when it is rounded
 def _rescaled(
     editor: Editor,
     nodes: tuple[gs.Node, gs.Node, int],
@@ -98,5 +99,5 @@ def _rescaled(
         return new_bias
     why = linear.fold_after(editor, matmul, Affine(scale.scale, np.zeros(place.features)))
     if why is None:
-        editor.set_input(biased, where, linear.renewed(editor, old, new_bias))
+        editor.set_input(biased, where, editor.renewed(old, new_bias))
     return why

@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, constant_values, in_onnx_domain, node_label
 from trtforge.graph.fusion.affine import Affine, Place
-from trtforge.graph.fusion.weight_arithmetic import is_floating, rounded, scaled, weighted_sum
+from trtforge.graph.rounding import is_float, rounded, scaled, weighted_sum
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 MATRIX_PRODUCTS = ("Gemm", "MatMul")
@@ -90,7 +90,7 @@ def weight_objection(editor: Editor, node: gs.Node) -> str | None:
         values = constant_values(tensor)
         if values is None:
             return f"the {role} of '{label}' are not constant"
-        if not is_floating(values):
+        if not is_float(values.dtype):
             return f"the {role} of '{label}' are {values.dtype.name}"
     return None
 
@@ -105,6 +105,7 @@ def sharing_costs_too_much(editor: Editor, tensor: gs.Tensor) -> bool:
     return len(editor.users(tensor, most + 2)) - (0 if editor.is_kept(tensor) else 1) > most
 
 
+@np.errstate(all="ignore")  # what is not finite is refused when it is rounded
 def fold_after(editor: Editor, node: gs.Node, affine: Affine) -> str | None:
     """Fold s * y + t into the linear operator that computes y; see `objection_after`.
 
@@ -124,6 +125,7 @@ def fold_after(editor: Editor, node: gs.Node, affine: Affine) -> str | None:
     return _rewrite(editor, node, factor, new_bias)
 
 
+@np.errstate(all="ignore")  # what is not finite is refused when it is rounded
 def fold_before(editor: Editor, node: gs.Node, affine: Affine) -> str | None:
     """Fold s * x + t into the linear operator that reads x; see `weight_objection`.
 
@@ -182,9 +184,9 @@ def _rewrite(editor: Editor, node: gs.Node, factor: np.ndarray, bias: np.ndarray
     if isinstance(new_weight, str):
         return new_weight
     if changes:
-        editor.set_input(node, 1, renewed(editor, node.inputs[1], new_weight))
+        editor.set_input(node, 1, editor.renewed(node.inputs[1], new_weight))
     if has_bias:
-        editor.set_input(node, 2, renewed(editor, node.inputs[2], bias))
+        editor.set_input(node, 2, editor.renewed(node.inputs[2], bias))
     elif bias.any():
         if len(node.inputs) > 2:
             editor.drop_inputs(node, 2)
@@ -195,13 +197,6 @@ def _rewrite(editor: Editor, node: gs.Node, factor: np.ndarray, bias: np.ndarray
     if becomes_gemm:
         editor.replace(node, "Gemm", list(node.inputs))
     return None
-
-
-def renewed(editor: Editor, old: gs.Tensor, values: np.ndarray) -> gs.Constant:
-    """Make a constant with new values: under the old name where nothing else uses that."""
-    if editor.is_private(old):
-        return gs.Constant(old.name, values)
-    return editor.constant(old.name, values)
 
 
 def gemm_objection(editor: Editor, matmul: gs.Node) -> str | None:

@@ -1,6 +1,8 @@
-"""Weights times factors: in float64, rounded once, and never more than a block of it at a time."""
+"""Arithmetic on constants: in float64, a block at a time, and rounded once."""
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -8,39 +10,62 @@ import numpy as np
 _BLOCK_ELEMENTS = 1 << 20
 """A float64 block of 8 MiB stays in the cache and bounds what a fold needs beside the weights."""
 
-_MOST_LOSS_FP16 = 2.0**-10
-"""Rounding to 11 bits costs at most 2^-11, relatively; more than twice that is underflow.
 
-Source: IEEE 754 binary16, whose smallest normal number is 2^-14.
-"""
+def is_float(dtype: "np.dtype[Any] | None") -> bool:
+    """Return whether a type is FP16, BF16, FP32 or FP64."""
+    return dtype is not None and (dtype.kind == "f" or dtype == ml_dtypes.bfloat16)
 
 
-def is_floating(values: np.ndarray) -> bool:
-    """Return whether an array holds FP16, BF16, FP32 or FP64."""
-    return values.dtype.kind == "f" or values.dtype == ml_dtypes.bfloat16
+def precision_of(dtype: "np.dtype[Any]") -> float:
+    """Return the distance from 1 to the next number of a type, twice what rounding may cost."""
+    return float(ml_dtypes.finfo(dtype).eps)
+
+
+def smallest_normal(dtype: "np.dtype[Any]") -> float:
+    """Return the smallest number of a type that has all its digits."""
+    return float(ml_dtypes.finfo(dtype).tiny)
 
 
 def scaled(values: np.ndarray, factor: np.ndarray) -> np.ndarray | str:
-    """Multiply weights by a float64 factor of the same rank that broadcasts to their shape.
+    """Multiply a constant by a factor.
+
+    Args:
+        values: of any float type.
+        factor: float64, and broadcasts to `values`.
 
     Returns:
-        New weights of the same type and shape, or why that type cannot hold them.
+        An array of the same type and shape, or why that type cannot hold it: an element
+        overflows, or so much of the whole falls below the smallest normal numbers that it is off,
+        in the Euclidean norm and relatively, by more than twice what rounding costs.
     """
+    if not values.ndim:
+        single = scaled(values.reshape(1), factor.reshape(1))
+        return single if isinstance(single, str) else single.reshape(())
     result = np.empty(values.shape, values.dtype)
-    lost = total = 0.0
-    with np.errstate(over="ignore", invalid="ignore"):
+    whole = np.broadcast_to(factor, values.shape)
+    smallest, underflows = smallest_normal(values.dtype), False
+    with np.errstate(all="ignore"):
         for part in _blocks(values):
             exact = values[part].astype(np.float64)
-            exact *= factor if factor.shape[0] == 1 else factor[part]
+            exact *= whole[part]
             result[part] = exact.astype(values.dtype)
             if not np.isfinite(result[part]).all():
                 return f"the folded weights do not fit in {values.dtype.name}"
-            if values.dtype == np.float16:
-                lost += float(np.square(result[part] - exact).sum())
-                total += float(np.square(exact).sum())
-    if lost > _MOST_LOSS_FP16**2 * total:
+            underflows = underflows or bool(((np.abs(exact) < smallest) & (exact != 0)).any())
+    if underflows and _relative_loss(values, whole, result) > precision_of(values.dtype):
         return f"the folded weights are too small for {values.dtype.name}"
     return result
+
+
+@np.errstate(all="ignore")
+def _relative_loss(values: np.ndarray, factor: np.ndarray, result: np.ndarray) -> float:
+    """Return how far a result is from values * factor, in the Euclidean norm."""
+    lost = total = 0.0
+    for part in _blocks(values):
+        exact = values[part].astype(np.float64) * factor[part]
+        total += float(np.square(exact).sum())
+        lost += float(np.square(result[part].astype(np.float64) - exact).sum())
+    return math.sqrt(lost / total) if total else math.inf
 
 
 def rounded(values: np.ndarray, like: np.ndarray) -> np.ndarray | str:

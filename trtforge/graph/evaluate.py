@@ -3,6 +3,7 @@
 A kernel computes what ONNX says, or returns None and leaves the node to ONNX Runtime.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -212,7 +213,8 @@ def _last_axis_product(inputs: _Arrays, attrs: _Attrs) -> np.ndarray | None:
         return None
     if attrs.get("noop_with_empty_axes", 0) and not _axes(inputs, attrs):
         return source
-    return np.asarray(source.prod(keepdims=bool(attrs.get("keepdims", 1))), source.dtype)
+    total = math.prod(source.tolist())  # out of range ONNX Runtime does not wrap around
+    return np.asarray([total] if attrs.get("keepdims", 1) else total, source.dtype)
 
 
 _KERNELS: dict[str, _Kernel] = {

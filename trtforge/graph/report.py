@@ -85,16 +85,17 @@ class PassOutcome:
         """Return the outcome with one more note."""
         return replace(self, notes=(*self.notes, note))
 
-    def as_json(self) -> dict[str, Any]:
-        """Return plain JSON data."""
+    def as_json(self, *, times: bool = True) -> dict[str, Any]:
+        """Return plain JSON data, with or without what differs from run to run."""
+        timed = {"seconds": round(self.seconds, 4)} if times else {}
         return {
             "name": self.name,
             "rewrites": self.rewrites,
             "nodes": self.nodes,
             "bytes": self.bytes,
-            "seconds": round(self.seconds, 4),
             "rolled_back": self.rolled_back,
             "reason": self.reason,
+            **timed,
             "notes": [note.as_json() for note in self.notes],
         }
 
@@ -194,8 +195,8 @@ class OptimizeReport:
             hint = "the graph must be proven under strict; see why it was not"
             raise ParityError("TF0416", f"strict: the proof says {said}", hint)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return plain JSON data."""
+    def as_json(self, *, times: bool = True) -> dict[str, Any]:
+        """Return plain JSON data, with or without what differs from run to run."""
         return {
             "nodes_before": self.nodes_before,
             "nodes_after": self.nodes_after,
@@ -204,6 +205,6 @@ class OptimizeReport:
             "initializer_bytes_before": self.initializer_bytes_before,
             "initializer_bytes_after": self.initializer_bytes_after,
             "rounds": self.rounds,
-            "passes": [outcome.as_json() for outcome in self.passes],
+            "passes": [outcome.as_json(times=times) for outcome in self.passes],
             "proof": self.proof.as_json(),
         }

@@ -27,6 +27,11 @@ def node_label(node: gs.Node) -> str:
     return str(node.name or (node.outputs[0].name if node.outputs else node.op))
 
 
+def is_standard(node: gs.Node) -> bool:
+    """Return whether a node is of the standard operator set."""
+    return node.domain in _STANDARD
+
+
 def in_onnx_domain(node: gs.Node, *ops: str) -> bool:
     """Return whether a node is one of these standard operators."""
     return node.op in ops and node.domain in _STANDARD
@@ -422,6 +427,16 @@ class Editor:
         self.set_output(producer, position, result)
         self.replace_uses(source, result)
         return None
+
+    def bypass_or_refuse(
+        self, node: gs.Node, source: gs.Tensor, reason: str, index: int = 0
+    ) -> None:
+        """Bypass a node and say why it is not needed; where that cannot be, say why not."""
+        why = self.bypass(node, source, index)
+        if why is None:
+            self.match(node, reason)
+        else:
+            self.refuse(node, why)
 
     def rename(self, tensors: Iterable[gs.Tensor]) -> None:
         """Give tensors that hold other values from now on other names, which are new."""

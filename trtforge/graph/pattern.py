@@ -7,6 +7,15 @@ import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, constant_values
 
+_A_FEW = 8
+"""Readers that are looked at one by one, so that the time does not grow with the graph."""
+
+
+def rank_of(editor: Editor, tensor: gs.Tensor) -> int | None:
+    """Return how many axes a tensor has, None when that is not known."""
+    dims = editor.dims(tensor)
+    return None if dims is None else len(dims)
+
 
 def scalar(tensor: gs.Tensor) -> float | None:
     """Return the value of a constant with exactly one element, of any rank, else None."""
@@ -50,6 +59,27 @@ def other_input(node: gs.Node, tensor: gs.Tensor) -> gs.Tensor | None:
 def made_by(editor: Editor, tensor: gs.Tensor, *ops: str) -> gs.Node | None:
     """Return the node of these operators that computes a tensor nobody else reads."""
     return editor.producer(tensor, *ops) if editor.is_private(tensor) else None
+
+
+def only_reader(editor: Editor, tensor: gs.Tensor) -> gs.Node | None:
+    """Return the node of this graph that reads a tensor once, if nothing else reads it."""
+    if not editor.is_private(tensor) or not editor.is_local(tensor):
+        return None
+    return editor.users(tensor, 1)[0]
+
+
+def is_read_only_by(editor: Editor, tensor: gs.Tensor, *ops: str) -> bool:
+    """Return whether all that read a tensor are a few nodes of this graph, each one of `ops`.
+
+    Whatever computes it then goes once each of them is rewritten.
+    """
+    readers = editor.users(tensor, _A_FEW + 1)
+    return (
+        not editor.is_kept(tensor)
+        and len(readers) <= _A_FEW
+        and all(reader.op in ops for reader in readers)
+        and editor.is_local(tensor)
+    )
 
 
 def arms(editor: Editor, node: gs.Node, *ops: str) -> Iterator[tuple[gs.Node, gs.Tensor]]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor, is_standard, node_label
 from trtforge.graph.pattern import made_by, scalar
 
 _UNDONE = frozenset({"Neg", "Not", "BitwiseNot"})
@@ -45,31 +45,23 @@ class MergeActivations:
             return
         for node in editor.nodes(*_UNDONE, *_REPEATED, "Clip"):
             first = editor.producer(node.inputs[0])
-            if first is not None and first.domain in (None, "", "ai.onnx"):
+            if first is not None and is_standard(first):
                 _merge(editor, first, node)
 
 
 def _merge(editor: Editor, first: gs.Node, node: gs.Node) -> None:
     label = node_label(first)
     if node.op in _UNDONE and first.op == node.op:
-        _bypass(editor, node, first.inputs[0], f"it takes back what '{label}' does")
+        editor.bypass_or_refuse(node, first.inputs[0], f"it takes back what '{label}' does")
     elif node.op in _REPEATED and first.op == node.op:
-        _bypass(editor, node, node.inputs[0], f"'{label}' did it already")
+        editor.bypass_or_refuse(node, node.inputs[0], f"'{label}' did it already")
     elif node.op in ("Relu", "Abs") and first.op in _NEVER_NEGATIVE:
-        _bypass(editor, node, node.inputs[0], f"'{label}' gives nothing negative")
+        editor.bypass_or_refuse(node, node.inputs[0], f"'{label}' gives nothing negative")
     elif node.op == "Abs" and first.op == "Neg":
         editor.match(node, f"the sign that '{label}' changes does not matter")
         editor.set_input(node, 0, first.inputs[0])
     elif node.op in _BOUNDING and first.op in _BOUNDING:
         _merge_bounds(editor, first, node)
-
-
-def _bypass(editor: Editor, node: gs.Node, source: gs.Tensor, reason: str) -> None:
-    why = editor.bypass(node, source)
-    if why is None:
-        editor.match(node, reason)
-    else:
-        editor.refuse(node, why)
 
 
 class _Bounds(NamedTuple):
@@ -88,7 +80,7 @@ def _merge_bounds(editor: Editor, first: gs.Node, node: gs.Node) -> None:
     high = min(max(one.high, two.low), two.high)
     merged = _Bounds(min(max(one.low, two.low), high), high)  # crossed bounds give `high` anyway
     if merged == one:
-        _bypass(editor, node, node.inputs[0], f"'{label}' bounds it already")
+        editor.bypass_or_refuse(node, node.inputs[0], f"'{label}' bounds it already")
     elif made_by(editor, node.inputs[0], *_BOUNDING) is None:
         editor.refuse(node, f"the result of '{label}' is read elsewhere, too")
     elif merged == _Bounds(0.0, np.inf):

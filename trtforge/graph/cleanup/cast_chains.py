@@ -37,24 +37,18 @@ def _merge(editor: Editor, first: gs.Node, node: gs.Node) -> None:
     if between is None or target is None:
         return
     if between == target:
-        _bypass(editor, node, node.inputs[0], f"'{label}' gives that type already")
+        editor.bypass_or_refuse(node, node.inputs[0], f"'{label}' gives that type already")
     elif dtype is None:
         editor.refuse(node, f"the type that '{label}' casts from is not known")
     elif not holds(between, dtype):
         editor.refuse(node, f"{between.name} between cannot hold every {dtype.name}")
     elif dtype == target:
-        _bypass(editor, node, source, f"it takes back what '{label}' does, which loses nothing")
+        editor.bypass_or_refuse(
+            node, source, f"it takes back what '{label}' does, which loses nothing"
+        )
     else:
         editor.match(node, f"'{label}' before it loses nothing")
         editor.set_input(node, 0, source)
-
-
-def _bypass(editor: Editor, node: gs.Node, source: gs.Tensor, reason: str) -> None:
-    why = editor.bypass(node, source)
-    if why is None:
-        editor.match(node, reason)
-    else:
-        editor.refuse(node, why)
 
 
 def holds(wide: "np.dtype[Any]", narrow: "np.dtype[Any]") -> bool:

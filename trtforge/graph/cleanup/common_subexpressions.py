@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, in_onnx_domain, node_label
+from trtforge.graph.edit import Editor, constant_values, is_standard, node_label
 
 _COMMUTATIVE = frozenset({"Add", "And", "Equal", "Max", "Mean", "Min", "Mul", "Or", "Sum", "Xor"})
 
@@ -53,7 +53,7 @@ class MergeCommonSubexpressions:
 
 
 def _key(node: gs.Node) -> Hashable | None:
-    if node.op in _LEFT_ALONE or not node.inputs or not in_onnx_domain(node, node.op):
+    if node.op in _LEFT_ALONE or not node.inputs or not is_standard(node):
         return None
     attributes = []
     for name, value in sorted(node.attrs.items()):
@@ -100,11 +100,9 @@ def _merge(editor: Editor, kept: gs.Node, node: gs.Node) -> None:
     reason = f"it computes what '{node_label(kept)}' computes"
     named = [(a, b) for a, b in zip(kept.outputs, node.outputs, strict=True) if b.name]
     if len(named) == 1:
-        why = editor.bypass(node, named[0][0], node.outputs.index(named[0][1]))
-        if why is None:
-            editor.match(node, reason)
-        else:
-            editor.refuse(node, why)
+        ((source, result),) = named
+        index = next(i for i, tensor in enumerate(node.outputs) if tensor is result)
+        editor.bypass_or_refuse(node, source, reason, index)
         return
     if any(editor.is_kept(result) for _, result in named):
         editor.refuse(node, "its results are outputs")

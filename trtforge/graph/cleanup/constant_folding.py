@@ -10,13 +10,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from trtforge.errors import GraphError
 from trtforge.graph.dialect import export_node
-from trtforge.graph.edit import (
-    Editor,
-    bodies,
-    constant_bytes,
-    constant_values,
-    in_onnx_domain,
-)
+from trtforge.graph.edit import Editor, bodies, constant_bytes, constant_values, is_standard
 from trtforge.graph.evaluate import evaluate
 from trtforge.graph.model import Model
 
@@ -89,7 +83,7 @@ def _fold_simple(editor: Editor, node: gs.Node, refused: dict[int, tuple[gs.Node
     if not all(isinstance(tensor, gs.Constant) or not tensor.name for tensor in node.inputs):
         return
     result = node.outputs[0]
-    if not in_onnx_domain(node, node.op) or editor.is_kept(result):
+    if not is_standard(node) or editor.is_kept(result):
         return
     arrays = [constant_values(tensor) if tensor.name else None for tensor in node.inputs]
     if any(a is None and t.name for a, t in zip(arrays, node.inputs, strict=True)):
@@ -165,7 +159,7 @@ def _foldable(editor: Editor, refused: dict[int, tuple[gs.Node, str]]) -> _Group
 
 
 def _is_foldable(node: gs.Node, editor: Editor, group: _Group) -> bool:
-    if node.op in _NEVER or not in_onnx_domain(node, node.op) or any(True for _ in bodies(node)):
+    if node.op in _NEVER or not is_standard(node) or any(True for _ in bodies(node)):
         return False
     given = [tensor for tensor in node.inputs if tensor.name]
     if not given or not all(_is_known(tensor, group) for tensor in given):

@@ -4,9 +4,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, constant_values, node_label
-from trtforge.graph.pattern import made_by
-
-_READERS_LOOKED_AT = 8
+from trtforge.graph.pattern import is_read_only_by, only_reader
 
 
 class UnwrapGemm:
@@ -28,22 +26,17 @@ class UnwrapGemm:
         """Rewrite one graph in place."""
         for node in editor.nodes("Gemm"):
             before = editor.producer(node.inputs[0], "Reshape")
-            after = _only_reader(editor, node.outputs[0])
+            after = only_reader(editor, node.outputs[0])
             if before is None or after is None or after.op != "Reshape":
                 continue
+            if after.inputs[0] is not node.outputs[0]:
+                continue  # it is the target of that Reshape
             why = _objection(editor, before, node, after)
             if why is not None:
                 editor.refuse(node, why)
                 continue
             editor.match(node, f"'{node_label(before)}' and '{node_label(after)}' are not needed")
             _write(editor, before.inputs[0], node, after)
-
-
-def _only_reader(editor: Editor, tensor: gs.Tensor) -> gs.Node | None:
-    if not editor.is_private(tensor) or not editor.is_local(tensor):
-        return None
-    reader: gs.Node = editor.users(tensor, 1)[0]
-    return reader if reader.inputs[0] is tensor else None
 
 
 def _objection(editor: Editor, before: gs.Node, node: gs.Node, after: gs.Node) -> str | None:
@@ -64,18 +57,9 @@ def _objection(editor: Editor, before: gs.Node, node: gs.Node, after: gs.Node) -
         bias = editor.dims(node.inputs[2])
         if bias is None or any(dim != 1 for dim in bias[:-1]):
             return "its bias is not one row"
-    if made_by(editor, node.inputs[0], "Reshape") is None and not _all_gemms(editor, before):
+    if not is_read_only_by(editor, node.inputs[0], "Gemm"):
         return f"the result of '{node_label(before)}' is read by other nodes, too"
     return None
-
-
-def _all_gemms(editor: Editor, before: gs.Node) -> bool:
-    readers = editor.users(before.outputs[0], _READERS_LOOKED_AT + 1)
-    return (
-        not editor.is_kept(before.outputs[0])
-        and len(readers) <= _READERS_LOOKED_AT
-        and all(reader.op == "Gemm" for reader in readers)
-    )
 
 
 def _write(editor: Editor, source: gs.Tensor, node: gs.Node, after: gs.Node) -> None:

@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, constant_values
 from trtforge.graph.facts import Dim
-from trtforge.graph.pattern import reduction_axes
+from trtforge.graph.pattern import rank_of, reduction_axes
 
 AXES_AS_INPUT = 13
 """Squeeze and Unsqueeze take their axes as an input since this opset.
@@ -31,12 +31,6 @@ class Range(NamedTuple):
     start: int
     end: int
     step: int
-
-
-def rank_of(editor: Editor, tensor: gs.Tensor) -> int | None:
-    """Return how many axes a tensor has, None when that is not known."""
-    dims = editor.dims(tensor)
-    return None if dims is None else len(dims)
 
 
 def order_of(editor: Editor, transpose: gs.Node) -> tuple[int, ...] | None:
@@ -63,6 +57,22 @@ def composed(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]
 def is_identity(order: tuple[int, ...]) -> bool:
     """Return whether a Transpose by `order` leaves everything in its place."""
     return order == tuple(range(len(order)))
+
+
+def axis_of(editor: Editor, node: gs.Node, tensor: gs.Tensor, default: int) -> int | None:
+    """Return the `axis` of a node counted from the front, None when that is not known.
+
+    Args:
+        editor: of the graph.
+        node: with the attribute.
+        tensor: whose rank counts.
+        default: when the attribute is left out.
+    """
+    axis = int(node.attrs.get("axis", default))
+    rank = rank_of(editor, tensor)
+    if axis >= 0:
+        return axis
+    return None if rank is None else axis % rank
 
 
 def axes_of(editor: Editor, node: gs.Node, rank: int) -> tuple[int, ...] | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from trtforge.graph.cleanup.layout import is_identity, order_of
 from trtforge.graph.edit import Editor, constant_values
 from trtforge.graph.facts import Dim
 from trtforge.graph.pattern import reduction_axes, scalar
@@ -31,11 +32,7 @@ class RemoveNoOps:
             source = _RULES[node.op](editor, node)
             if source is None or _other_outputs_used(editor, node):
                 continue
-            why = editor.bypass(node, source)
-            if why is None:
-                editor.match(node, f"{node.op} gives back '{source.name}'")
-            else:
-                editor.refuse(node, why)
+            editor.bypass_or_refuse(node, source, f"{node.op} gives back '{source.name}'")
 
 
 def _other_outputs_used(editor: Editor, node: gs.Node) -> bool:
@@ -59,12 +56,8 @@ def _cast(editor: Editor, node: gs.Node) -> gs.Tensor | None:
 
 
 def _transpose(editor: Editor, node: gs.Node) -> gs.Tensor | None:
-    order = node.attrs.get("perm")
-    dims = editor.dims(node.inputs[0])
-    if order is None and dims is not None:
-        order = list(range(len(dims)))[::-1]
-    stays = order is not None and list(order) == list(range(len(order)))
-    return node.inputs[0] if stays else None
+    order = order_of(editor, node)
+    return node.inputs[0] if order is not None and is_identity(order) else None
 
 
 def _slice(editor: Editor, node: gs.Node) -> gs.Tensor | None:

@@ -8,14 +8,14 @@ import onnx_graphsurgeon as gs
 from trtforge.graph.cleanup.layout import (
     Range,
     axes_of,
+    axis_of,
     from_the_front,
     ranges_of,
-    rank_of,
     slice_arguments,
 )
 from trtforge.graph.edit import Editor, constant_values, node_label
 from trtforge.graph.facts import Dim
-from trtforge.graph.pattern import scalar
+from trtforge.graph.pattern import rank_of, scalar
 
 
 class TakeParts:
@@ -52,22 +52,6 @@ class TakeParts:
                 _gather(editor, concat, node, offsets)
 
 
-def concat_axis(editor: Editor, node: gs.Node, tensor: gs.Tensor, default: int) -> int | None:
-    """Return the `axis` of a node counted from the front, None when that is not known.
-
-    Args:
-        editor: of the graph.
-        node: with the attribute.
-        tensor: whose rank counts.
-        default: when the attribute is left out.
-    """
-    axis = int(node.attrs.get("axis", default))
-    rank = rank_of(editor, tensor)
-    if axis >= 0:
-        return axis
-    return None if rank is None else axis % rank
-
-
 def _rejoined(editor: Editor, node: gs.Node) -> None:
     split = editor.producer(node.inputs[0], "Split")
     if split is None or len(split.outputs) != len(node.inputs):
@@ -75,14 +59,12 @@ def _rejoined(editor: Editor, node: gs.Node) -> None:
     if any(one is not two for one, two in zip(split.outputs, node.inputs, strict=True)):
         return
     source = split.inputs[0]
-    axis = concat_axis(editor, split, source, 0)
-    if axis is None or axis != concat_axis(editor, node, node.outputs[0], 1):
+    axis = axis_of(editor, split, source, 0)
+    if axis is None or axis != axis_of(editor, node, node.outputs[0], 1):
         return
-    why = editor.bypass(node, source)
-    if why is None:
-        editor.match(node, f"it puts together all that '{node_label(split)}' takes apart")
-    else:
-        editor.refuse(node, why)
+    editor.bypass_or_refuse(
+        node, source, f"it puts together all that '{node_label(split)}' takes apart"
+    )
 
 
 def _sizes(editor: Editor, tensors: Sequence[gs.Tensor], axis: int) -> list[Dim]:
@@ -94,8 +76,8 @@ def _sizes(editor: Editor, tensors: Sequence[gs.Tensor], axis: int) -> list[Dim]
 
 
 def _split(editor: Editor, concat: gs.Node, node: gs.Node) -> None:
-    axis = concat_axis(editor, node, node.inputs[0], 0)
-    if axis is None or axis != concat_axis(editor, concat, node.inputs[0], 1):
+    axis = axis_of(editor, node, node.inputs[0], 0)
+    if axis is None or axis != axis_of(editor, concat, node.inputs[0], 1):
         return
     parts = _sizes(editor, concat.inputs, axis)
     if len(node.outputs) != len(parts) or None in parts:
@@ -141,7 +123,7 @@ class _Offsets:
 
 def _slice(editor: Editor, concat: gs.Node, node: gs.Node, offsets: _Offsets) -> None:
     ranges = ranges_of(editor, node)
-    axis = concat_axis(editor, concat, node.inputs[0], 1)
+    axis = axis_of(editor, concat, node.inputs[0], 1)
     if ranges is None or axis is None or list(ranges) != [axis]:
         return
     total = _sizes(editor, [node.inputs[0]], axis)[0]
@@ -153,11 +135,7 @@ def _slice(editor: Editor, concat: gs.Node, node: gs.Node, offsets: _Offsets) ->
         return
     part, start, size = found
     if (taken.start, taken.end) == (start, start + size):
-        why = editor.bypass(node, part)
-        if why is None:
-            editor.match(node, f"it takes '{part.name}' out of '{node_label(concat)}'")
-        else:
-            editor.refuse(node, why)
+        editor.bypass_or_refuse(node, part, f"it takes '{part.name}' out of '{node_label(concat)}'")
         return
     inner = {axis: Range(taken.start - start, taken.end - start, 1)}
     arguments = slice_arguments(editor, node.outputs[0].name, inner)
@@ -167,8 +145,8 @@ def _slice(editor: Editor, concat: gs.Node, node: gs.Node, offsets: _Offsets) ->
 
 
 def _gather(editor: Editor, concat: gs.Node, node: gs.Node, offsets: _Offsets) -> None:
-    axis = concat_axis(editor, node, node.inputs[0], 0)
-    if axis is None or axis != concat_axis(editor, concat, node.inputs[0], 1):
+    axis = axis_of(editor, node, node.inputs[0], 0)
+    if axis is None or axis != axis_of(editor, concat, node.inputs[0], 1):
         return
     index, where = scalar(node.inputs[1]), constant_values(node.inputs[1])
     total = _sizes(editor, [node.inputs[0]], axis)[0]
@@ -185,8 +163,4 @@ def _gather(editor: Editor, concat: gs.Node, node: gs.Node, offsets: _Offsets) -
     if unsqueeze is None or rank is None or axes_of(editor, unsqueeze, rank) != (axis,):
         return
     source = unsqueeze.inputs[0]
-    why = editor.bypass(node, source)
-    if why is None:
-        editor.match(node, f"it takes '{source.name}' out of '{node_label(concat)}'")
-    else:
-        editor.refuse(node, why)
+    editor.bypass_or_refuse(node, source, f"it takes '{source.name}' out of '{node_label(concat)}'")

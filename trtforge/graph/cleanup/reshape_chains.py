@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.cleanup.layout import axes_arguments, axes_of, order_of, rank_of
+from trtforge.graph.cleanup.layout import axes_arguments, axes_of, order_of
 from trtforge.graph.edit import Editor, constant_values, node_label
 from trtforge.graph.facts import Dims
+from trtforge.graph.pattern import is_read_only_by, rank_of
 from trtforge.graph.shape_values import value_of
 
 _SHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
@@ -17,8 +18,6 @@ _TARGET_AS_INPUT = 5
 
 Source: https://onnx.ai/onnx/operators/onnx__Reshape.html
 """
-
-_READERS_LOOKED_AT = 8
 
 _Labels = list[int | None]
 """The axes of a tensor: the source's axis that each is, None for a new one of size 1."""
@@ -77,7 +76,7 @@ def _merge(editor: Editor, first: gs.Node, node: gs.Node) -> None:
         if why is None:
             editor.match(node, f"it takes back what '{label}' does")
             return
-    if not _goes_away(editor, first):
+    if not is_read_only_by(editor, first.outputs[0], *_SHAPING):
         editor.refuse(node, f"the result of '{label}' is read by other nodes, too")
         return
     if _by_axes(editor, node, source, labels) or _by_target(editor, first, node):
@@ -107,18 +106,6 @@ def _own_target(node: gs.Node) -> Sequence[int]:
     return [] if value is None else [1 if s is None else s.number or 0 for s in value.elements]
 
 
-def _goes_away(editor: Editor, first: gs.Node) -> bool:
-    """Whether a node dies (now, or when its other readers are merged with it, too)."""
-    result = first.outputs[0]
-    readers = editor.users(result, _READERS_LOOKED_AT + 1)
-    return (
-        not editor.is_kept(result)
-        and len(readers) <= _READERS_LOOKED_AT
-        and all(reader.op in _SHAPING for reader in readers)
-        and editor.is_local(result)
-    )
-
-
 def _labels(editor: Editor, nodes: Sequence[gs.Node]) -> _Labels | None:
     """Follow the axes of the first node's input through Squeezes and Unsqueezes."""
     rank = rank_of(editor, nodes[0].inputs[0])
@@ -132,7 +119,7 @@ def _labels(editor: Editor, nodes: Sequence[gs.Node]) -> _Labels | None:
                 return None
             labels = [label for axis, label in enumerate(labels) if axis not in axes]
         else:
-            count = _axes_count(editor, node)
+            count = _axes_count(node)
             axes = None if count is None else axes_of(editor, node, len(labels) + count)
             if axes is None:
                 return None
@@ -142,7 +129,7 @@ def _labels(editor: Editor, nodes: Sequence[gs.Node]) -> _Labels | None:
     return labels
 
 
-def _axes_count(editor: Editor, node: gs.Node) -> int | None:
+def _axes_count(node: gs.Node) -> int | None:
     if "axes" in node.attrs:
         return len(node.attrs["axes"])
     values = constant_values(node.inputs[1]) if len(node.inputs) > 1 else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, in_onnx_domain, node_label
+from trtforge.graph.edit import Editor, constant_values, is_standard, node_label
 from trtforge.graph.pattern import made_by, with_constant
 from trtforge.graph.rounding import is_float, scaled
 
@@ -131,7 +131,7 @@ class _Place:
         self.steps += 1
         count = len(self.changed)
         node = self.editor.producer(tensor)
-        if node is None or self.steps > _STEPS_AT_MOST or not in_onnx_domain(node, node.op):
+        if node is None or self.steps > _STEPS_AT_MOST or not is_standard(node):
             return False
         if node.op in _WEIGHTED:
             found = self._product(node)
@@ -231,7 +231,7 @@ class _Place:
         while self.steps < _STEPS_AT_MOST and editor.is_private(tensor) and editor.is_local(tensor):
             self.steps += 1
             node = editor.users(tensor, 1)[0]
-            if not in_onnx_domain(node, node.op):
+            if not is_standard(node):
                 return False
             if node.op in _WEIGHTED:
                 index = 0 if node.inputs[1] is tensor else 1

@@ -3,15 +3,9 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.cleanup.layout import (
-    Range,
-    from_the_front,
-    ranges_of,
-    rank_of,
-    slice_arguments,
-)
+from trtforge.graph.cleanup.layout import Range, axis_of, from_the_front, ranges_of, slice_arguments
 from trtforge.graph.edit import Editor, constant_values, node_label
-from trtforge.graph.pattern import made_by, scalar
+from trtforge.graph.pattern import made_by, rank_of, scalar
 
 _PADS_AS_INPUT = 11
 """Pad takes pads and value as inputs since this opset.
@@ -88,14 +82,14 @@ def _both(editor: Editor, first: gs.Node, node: gs.Node) -> dict[int, Range] | N
 
 
 def _merge_concats(editor: Editor, node: gs.Node) -> None:
-    axis = _axis(editor, node)
+    axis = axis_of(editor, node, node.outputs[0], 1)
     if axis is None:
         return
     inputs: list[gs.Tensor] = []
     merged = []
     for tensor in node.inputs:
         inner = editor.producer(tensor, "Concat")
-        if inner is None or _axis(editor, inner) != axis:
+        if inner is None or axis_of(editor, inner, tensor, 1) != axis:
             inputs.append(tensor)
         elif not editor.is_private(tensor):
             editor.refuse(node, f"the result of '{node_label(inner)}' is read elsewhere, too")
@@ -107,14 +101,6 @@ def _merge_concats(editor: Editor, node: gs.Node) -> None:
         names = ", ".join(f"'{node_label(inner)}'" for inner in merged)
         editor.match(node, f"{names} along the same axis is part of it")
         editor.replace(node, "Concat", inputs, {"axis": node.attrs["axis"]})
-
-
-def _axis(editor: Editor, concat: gs.Node) -> int | None:
-    axis = int(concat.attrs.get("axis", 1))
-    rank = rank_of(editor, concat.outputs[0])
-    if axis >= 0:
-        return axis
-    return None if rank is None else axis % rank
 
 
 def _merge_pads(editor: Editor, first: gs.Node, node: gs.Node) -> None:

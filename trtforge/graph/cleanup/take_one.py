@@ -3,10 +3,9 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.cleanup.layout import axes_of, from_the_front, ranges_of, rank_of
-from trtforge.graph.cleanup.parts import concat_axis
+from trtforge.graph.cleanup.layout import axes_of, axis_of, from_the_front, ranges_of
 from trtforge.graph.edit import Editor, node_label
-from trtforge.graph.pattern import made_by
+from trtforge.graph.pattern import made_by, rank_of
 
 
 class TakeOne:
@@ -57,7 +56,7 @@ def _slice(editor: Editor, cut: gs.Node, node: gs.Node) -> None:
 
 def _split(editor: Editor, node: gs.Node) -> None:
     source = node.inputs[0]
-    axis, rank = concat_axis(editor, node, source, 0), rank_of(editor, source)
+    axis, rank = axis_of(editor, node, source, 0), rank_of(editor, source)
     if axis is None or rank is None:
         return
     squeezes = []

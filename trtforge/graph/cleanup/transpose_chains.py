@@ -4,11 +4,9 @@ import onnx_graphsurgeon as gs
 
 from trtforge.graph.cleanup.layout import composed, is_identity, order_of
 from trtforge.graph.edit import Editor, node_label
-from trtforge.graph.pattern import made_by
+from trtforge.graph.pattern import is_read_only_by, made_by
 
 _SWAPPED = (1, 0)
-
-_READERS_LOOKED_AT = 8
 
 
 class MergeTransposes:
@@ -52,22 +50,12 @@ def _merge(editor: Editor, first: gs.Node, node: gs.Node) -> None:
         if not editor.is_private(node.inputs[0]):
             editor.refuse(node, why)
             return
-    elif not _goes_away(editor, node.inputs[0]):
+    elif not is_read_only_by(editor, node.inputs[0], "Transpose"):
         editor.refuse(node, f"the result of '{label}' is read by other nodes, too")
         return
     editor.match(node, f"one Transpose does what '{label}' and it do")
     editor.set_input(node, 0, source)
     editor.set_attribute(node, "perm", list(order))
-
-
-def _goes_away(editor: Editor, tensor: gs.Tensor) -> bool:
-    readers = editor.users(tensor, _READERS_LOOKED_AT + 1)
-    return (
-        not editor.is_kept(tensor)
-        and len(readers) <= _READERS_LOOKED_AT
-        and all(reader.op == "Transpose" for reader in readers)
-        and editor.is_local(tensor)
-    )
 
 
 def _absorb(editor: Editor, gemm: gs.Node, index: int, attribute: str) -> None:

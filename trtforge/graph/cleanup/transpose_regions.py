@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.cleanup.axis_rules import Form, Order, dropped_axes, moving_inputs, rewritten
-from trtforge.graph.cleanup.layout import composed, inverse, is_identity, order_of, rank_of
-from trtforge.graph.edit import Editor, in_onnx_domain
+from trtforge.graph.cleanup.layout import composed, inverse, is_identity, order_of
+from trtforge.graph.edit import Editor, in_onnx_domain, is_standard
+from trtforge.graph.pattern import rank_of
 
 READERS_AT_MOST = 64
 """A tensor that more nodes read stays as it is, so that the price of a change is cheap to tell."""
@@ -38,7 +39,7 @@ class Scene:
         return self._movable[key]
 
     def _looked_at(self, node: gs.Node) -> tuple[int, ...] | None:
-        if getattr(node, "owner", None) is not self.editor or not in_onnx_domain(node, node.op):
+        if getattr(node, "owner", None) is not self.editor or not is_standard(node):
             return None
         ranks = {rank_of(self.editor, tensor) for tensor in node.outputs if tensor.name}
         rank = ranks.pop() if len(ranks) == 1 else None

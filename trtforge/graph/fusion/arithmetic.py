@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor
-from trtforge.graph.pattern import scalar
+from trtforge.graph.edit import Editor, is_standard
+from trtforge.graph.pattern import only_reader, rank_of, scalar
 
 ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Neg", "Pow")
 
@@ -51,7 +51,7 @@ class Affine:
 
 def affine(editor: Editor, tensor: gs.Tensor) -> Affine:
     """Read a tensor as a * x + b, going down as long as only this formula reads what it passes."""
-    scale, offset, rank = 1.0, 0.0, _rank(editor, tensor)
+    scale, offset, rank = 1.0, 0.0, rank_of(editor, tensor)
     while editor.is_private(tensor):
         node = editor.producer(tensor, "Add", "Sub", "Mul", "Div", "Neg")
         step = _affine_step(node, rank) if node is not None else None
@@ -82,11 +82,6 @@ def _affine_step(node: gs.Node, rank: int | None) -> Affine | None:
     return None
 
 
-def _rank(editor: Editor, tensor: gs.Tensor) -> int | None:
-    dims = editor.dims(tensor)
-    return None if dims is None else len(dims)
-
-
 def _broadcasts_into(constant: gs.Tensor, rank: int | None) -> bool:
     """Return whether a constant of one element leaves the shape of what it meets as it is."""
     own = len(constant.shape)
@@ -100,7 +95,7 @@ def polynomial(editor: Editor, node: gs.Node, variables: tuple[gs.Tensor, ...]) 
         None when anything else than these tensors and numbers goes into it, when a result on the
         way is read elsewhere, or when a number's shape would change the result's.
     """
-    rank = _rank(editor, variables[0])
+    rank = rank_of(editor, variables[0])
 
     def of_tensor(tensor: gs.Tensor) -> Terms | None:
         for index, variable in enumerate(variables):
@@ -180,18 +175,11 @@ def differs(found: Terms, wanted: Mapping[Exponents, float], relative: float) ->
     return None
 
 
-def only_reader(editor: Editor, tensor: gs.Tensor) -> gs.Node | None:
-    """Return the node of this graph that reads a tensor once, if nothing else reads it."""
-    if not editor.is_private(tensor) or not editor.is_local(tensor):
-        return None
-    return editor.users(tensor)[0]
-
-
 def upward(editor: Editor, tensor: gs.Tensor) -> Iterator[gs.Node]:
     """Yield the arithmetic nodes above a tensor, as long as each is the only reader of the last."""
     for _ in range(_MAX_STEPS):
         node = only_reader(editor, tensor)
-        if node is None or node.op not in ARITHMETIC or node.domain not in (None, "", "ai.onnx"):
+        if node is None or node.op not in ARITHMETIC or not is_standard(node):
             return
         yield node
         tensor = node.outputs[0]

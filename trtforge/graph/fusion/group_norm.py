@@ -4,9 +4,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, constant_values
-from trtforge.graph.fusion.arithmetic import only_reader
 from trtforge.graph.fusion.scale_bias import Tail, with_scale
-from trtforge.graph.pattern import made_by
+from trtforge.graph.pattern import made_by, only_reader
 
 _OPSET = 21
 """In opset 18 scale and bias were per group, which no framework means; that form is deprecated."""

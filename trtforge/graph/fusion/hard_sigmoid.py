@@ -5,7 +5,7 @@ import onnx_graphsurgeon as gs
 from trtforge.graph.edit import Editor
 from trtforge.graph.fusion import arithmetic
 from trtforge.graph.fusion.arithmetic import Affine
-from trtforge.graph.pattern import scalar
+from trtforge.graph.pattern import only_reader, scalar
 
 _OPSET_BOUNDS_AS_INPUTS = 11
 
@@ -55,7 +55,7 @@ def _divided(editor: Editor, node: gs.Node, top: float) -> gs.Node | None:
     if top == 1.0:
         return node
     clipped = node.outputs[0]
-    root = arithmetic.only_reader(editor, clipped)
+    root = only_reader(editor, clipped)
     if root is None or root.op not in ("Mul", "Div"):
         return None
     terms = arithmetic.polynomial(editor, root, (clipped,))

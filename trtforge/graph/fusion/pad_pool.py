@@ -5,7 +5,7 @@ import math
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor, is_standard, node_label
 from trtforge.graph.fusion import padding
 from trtforge.graph.fusion.padding import Padding
 from trtforge.graph.pattern import scalar
@@ -98,7 +98,7 @@ def _average_objection(editor: Editor, pool: gs.Node, value: float, *, pads: boo
 def _is_never_negative(editor: Editor, tensor: gs.Tensor) -> bool:
     """Return whether a tensor is known to hold nothing below zero."""
     node = editor.producer(tensor)
-    if node is None or node.domain not in (None, "", "ai.onnx"):
+    if node is None or not is_standard(node):
         return False
     if node.op in _NEVER_NEGATIVE:
         return True

@@ -2,7 +2,7 @@
 
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor, is_standard, node_label
 from trtforge.graph.fusion import linear
 from trtforge.graph.fusion.affine import Affine
 
@@ -16,7 +16,7 @@ def linear_after(editor: Editor, tensor: gs.Tensor) -> gs.Node | None:
     if len(users) != 1 or not editor.is_private(tensor):
         return None
     node = users[0]
-    if node.op not in linear.LINEAR or node.domain not in (None, "", "ai.onnx"):
+    if node.op not in linear.LINEAR or not is_standard(node):
         return None
     is_here = getattr(node, "owner", None) is editor and node.inputs[0] is tensor
     return node if is_here and linear.has_constant_weights(node) else None

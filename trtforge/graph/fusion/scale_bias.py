@@ -6,8 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, constant_values
-from trtforge.graph.fusion.arithmetic import only_reader
-from trtforge.graph.pattern import other_input
+from trtforge.graph.pattern import only_reader, other_input
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, node_label
-from trtforge.graph.fusion.arithmetic import only_reader
-from trtforge.graph.pattern import is_scalar, normalized_axes, reduction_axes, scalar
+from trtforge.graph.pattern import is_scalar, normalized_axes, only_reader, reduction_axes, scalar
 
 _EXACT = 1e-6
 _MANY = 8

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor, constant_values, is_standard
 from trtforge.graph.readiness.bodies import FunctionBody, function_of
 from trtforge.graph.readiness.forward_types import learn_types
 from trtforge.graph.readiness.operators import PLUGINS, STANDARD
@@ -48,8 +48,7 @@ class DecomposeUnsupported:
 
 
 def _is_concerned(node: gs.Node) -> bool:
-    is_standard = node.domain in (None, "", "ai.onnx")
-    return is_standard and node.op not in STANDARD and node.op not in PLUGINS
+    return is_standard(node) and node.op not in STANDARD and node.op not in PLUGINS
 
 
 Plan = Callable[[], None]

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from trtforge.graph.edit import Editor, bodies, constant_values, in_onnx_domain, node_label
+from trtforge.graph.edit import Editor, bodies, constant_values, is_standard, node_label
 
 _TYPE_ATTRIBUTES = ("to", "dtype")
 
@@ -76,7 +76,7 @@ def _objection(editor: Editor, node: gs.Node) -> str | None:
         return f"'{label}' reads its bits"
     if any(True for _ in bodies(node)):
         return f"the bodies of '{label}' compute in it"
-    if not in_onnx_domain(node, node.op):
+    if not is_standard(node):
         return f"{node.op} '{label}' of {node.domain} computes in it"
     for tensor in node.inputs:
         if not _is_double(editor, tensor):

@@ -228,6 +228,8 @@ def _unsqueeze(editor: Editor, node: gs.Node) -> Dims | None:
         return None
     rank = len(dims) + len(axes)
     places = {axis % rank for axis in axes}
+    if len(places) != len(axes):
+        return None
     rest = iter(dims)
     return tuple(1 if axis in places else next(rest) for axis in range(rank))
 

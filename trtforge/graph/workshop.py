@@ -1,8 +1,7 @@
 """A model opened for editing: its graphs, what is known about them, and passes applied to them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
@@ -82,7 +81,7 @@ class Workshop:
 
     def __init__(self, model: Model, opset_limit: int) -> None:
         self._limit = opset_limit
-        self._passes: dict[str, Callable[[], PassResult]] = {}
+        self._passes: dict[str, tuple[Pass | None, ModelPass | None]] = {}
         self._opened: list[Editor] = []
         self._open(model)
 
@@ -163,12 +162,13 @@ class Workshop:
     def _run(self, name: str) -> PassResult:
         if name not in self._passes:
             made = pass_named(name)
-            self._passes[name] = (
-                partial(self._apply_to_graphs, made)
-                if isinstance(made, Pass)
-                else partial(self._apply_to_model, made)
-            )
-        return self._passes[name]()
+            # Asked once: to ask whether a class has the members of a protocol is slow.
+            self._passes[name] = (made, None) if isinstance(made, Pass) else (None, made)
+        one, of_model = self._passes[name]
+        if one is not None:
+            return self._apply_to_graphs(one)
+        assert of_model is not None
+        return self._apply_to_model(of_model)
 
     def _apply_to_model(self, made: ModelPass) -> PassResult:
         if not made.concerns(self._model):

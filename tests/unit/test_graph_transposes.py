@@ -62,7 +62,7 @@ def test_gemm_takes_a_transpose_in(index: int, transposed: int) -> None:
         {"x": shape},
         {"w": weight},
     )
-    cases.becomes(proto, "transpose-chains", ["Gemm"], close=1e-5)
+    cases.becomes(proto, "gemm-transpose", ["Gemm"], close=1e-5)
 
 
 def test_product_of_transposes_is_the_transposed_product() -> None:

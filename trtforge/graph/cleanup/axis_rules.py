@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.cleanup.layout import RANGES_AS_INPUTS, ranges_of, slice_arguments
 from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.layout import RANGES_AS_INPUTS, ranges_of, slice_arguments
 from trtforge.graph.pattern import reduction_axes
 
 Order = tuple[int, ...]

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.cleanup.layout import is_identity, order_of
 from trtforge.graph.edit import Editor, constant_values
 from trtforge.graph.facts import Dim
+from trtforge.graph.layout import is_identity, order_of
 from trtforge.graph.pattern import reduction_axes, scalar
 
 

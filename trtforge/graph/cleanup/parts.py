@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.cleanup.layout import (
+from trtforge.graph.edit import Editor, constant_values, node_label
+from trtforge.graph.facts import Dim
+from trtforge.graph.layout import (
     Range,
     axes_of,
     axis_of,
@@ -13,8 +15,6 @@ from trtforge.graph.cleanup.layout import (
     ranges_of,
     slice_arguments,
 )
-from trtforge.graph.edit import Editor, constant_values, node_label
-from trtforge.graph.facts import Dim
 from trtforge.graph.pattern import rank_of, scalar
 
 

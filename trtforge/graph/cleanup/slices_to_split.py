@@ -5,8 +5,8 @@ from collections import defaultdict
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.cleanup.layout import Range, from_the_front, ranges_of
 from trtforge.graph.edit import Editor
+from trtforge.graph.layout import Range, from_the_front, ranges_of
 
 _SIZES_AS_INPUT = 13
 """Split takes the sizes of its parts as an input since this opset.

@@ -1,23 +1,20 @@
-"""Transposes that meet another Transpose or a matrix product are merged with it."""
+"""Transposes that follow one another, or meet in a matrix product, are merged."""
 
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.cleanup.layout import composed, is_identity, order_of
 from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.layout import composed, is_identity, order_of
 from trtforge.graph.pattern import is_read_only_by, made_by
-
-_SWAPPED = (1, 0)
 
 
 class MergeTransposes:
-    """Merge a Transpose with the Transpose, Gemm or MatMul next to it.
+    """Merge a Transpose with the Transpose next to it, or two of them behind a MatMul.
 
     Matches and rewrites to (https://onnx.ai/onnx/operators/onnx__Transpose.html):
         Transpose(Transpose(x, p), q): Transpose(x, p[q]); x itself where p[q] is the identity;
-        Gemm of a Transpose of a matrix: Gemm with transA or transB turned round (opset 7 on,
-        https://onnx.ai/onnx/operators/onnx__Gemm.html);
         MatMul(Transpose(x), Transpose(y)), both of their last two axes: Transpose(MatMul(y, x)),
-        as (X^T Y^T) = (Y X)^T.
+        as (X^T Y^T) = (Y X)^T (https://onnx.ai/onnx/operators/onnx__MatMul.html).
+    Both from opset 1 on. A Transpose that one matrix product reads is for the pass gemm-transpose.
     Refuses when: the inner Transpose is read elsewhere too and so would stay (unless everything
     vanishes), or a result that must keep its name would be an input's or another output's.
     """
@@ -30,9 +27,6 @@ class MergeTransposes:
             first = editor.producer(node.inputs[0], "Transpose")
             if first is not None:
                 _merge(editor, first, node)
-        for node in editor.nodes("Gemm"):
-            for index, attribute in ((0, "transA"), (1, "transB")):
-                _absorb(editor, node, index, attribute)
         for node in editor.nodes("MatMul"):
             _turn_round(editor, node)
 
@@ -56,17 +50,6 @@ def _merge(editor: Editor, first: gs.Node, node: gs.Node) -> None:
     editor.match(node, f"one Transpose does what '{label}' and it do")
     editor.set_input(node, 0, source)
     editor.set_attribute(node, "perm", list(order))
-
-
-def _absorb(editor: Editor, gemm: gs.Node, index: int, attribute: str) -> None:
-    if len(gemm.inputs) < 2:
-        return
-    transpose = made_by(editor, gemm.inputs[index], "Transpose")
-    if transpose is None or order_of(editor, transpose) != _SWAPPED:
-        return
-    editor.match(gemm, f"'{node_label(transpose)}' is said by {attribute}")
-    editor.set_input(gemm, index, transpose.inputs[0])
-    editor.set_attribute(gemm, attribute, 0 if gemm.attrs.get(attribute, 0) else 1)
 
 
 def _turn_round(editor: Editor, node: gs.Node) -> None:

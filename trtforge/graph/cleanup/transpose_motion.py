@@ -3,10 +3,10 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.cleanup.layout import inverse, is_identity
 from trtforge.graph.cleanup.transpose_regions import Region, Scene, candidates
 from trtforge.graph.edit import Editor, constant_values, node_label
 from trtforge.graph.facts import Dims
+from trtforge.graph.layout import inverse, is_identity
 
 
 class MoveTransposes:

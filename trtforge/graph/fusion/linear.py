@@ -7,6 +7,7 @@ All of it is computed in float64 and rounded once to the type of W.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -197,6 +198,18 @@ def _rewrite(editor: Editor, node: gs.Node, factor: np.ndarray, bias: np.ndarray
     if becomes_gemm:
         editor.replace(node, "Gemm", list(node.inputs))
     return None
+
+
+def type_of_matrices(editor: Editor, matmul: gs.Node) -> "np.dtype[Any] | None":
+    """Return the type of a MatMul that a Gemm could do; None when it is not known to be one.
+
+    Both operands are matrices of floats, and neither is empty.
+    """
+    dims = [editor.dims(tensor) for tensor in matmul.inputs]
+    dtype = editor.dtype(matmul.inputs[0]) or editor.dtype(matmul.inputs[1])
+    if any(shape is None or len(shape) != 2 or 0 in shape for shape in dims):
+        return None
+    return dtype if is_float(dtype) else None
 
 
 def gemm_objection(editor: Editor, matmul: gs.Node) -> str | None:

@@ -4,9 +4,8 @@ import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, node_label
 from trtforge.graph.facts import Dim
+from trtforge.graph.fusion.linear import type_of_matrices
 from trtforge.graph.pattern import arms
-
-_FLOATS = ("float16", "float32", "float64")
 
 
 class FuseMatMulBias:
@@ -47,14 +46,8 @@ def _has_no_bias(gemm: gs.Node) -> bool:
 
 
 def _is_gemm(editor: Editor, matmul: gs.Node) -> bool:
-    """Return whether both operands are known to be matrices of floats, and not empty."""
-    first, second = (editor.dims(tensor) for tensor in matmul.inputs)
-    dtype = editor.dtype(matmul.inputs[0]) or editor.dtype(matmul.inputs[1])
-    if first is None or second is None or len(first) != 2 or len(second) != 2 or dtype is None:
-        return False
-    if dtype.name not in (*_FLOATS, "bfloat16") or first[1] == 0 or second[0] == 0:
-        return False
-    return editor.opset >= (7 if dtype.name in _FLOATS else 13)
+    dtype = type_of_matrices(editor, matmul)
+    return dtype is not None and editor.opset >= (13 if dtype.name == "bfloat16" else 7)
 
 
 def _objection(editor: Editor, product: gs.Node, bias: gs.Tensor) -> str | None:

@@ -100,9 +100,12 @@ def measure(command: list[str], folder: Path, limits: Limits) -> Outcome:
     stdout, stderr = folder / "stdout.txt", folder / "stderr.txt"
     with stdout.open("wb") as out, stderr.open("wb") as err:
         started = time.perf_counter()
+        # Installed packages come compiled; so must a checkout be after its first, untimed run.
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         process = subprocess.Popen(
             command,
             cwd=folder,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,

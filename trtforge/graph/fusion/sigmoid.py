@@ -33,7 +33,7 @@ class FuseSigmoid:
                 editor.refuse(node, why)
                 continue
             editor.match(node, f"Sigmoid of '{source.name}'")
-            _rewrite(editor, node, exponential, source)
+            _rewrite(editor, node, source)
 
 
 def _exponent(editor: Editor, tensor: gs.Tensor) -> tuple[gs.Node, gs.Tensor] | None:
@@ -66,7 +66,7 @@ def _objection(editor: Editor, node: gs.Node, exponential: gs.Node) -> str | Non
     return None
 
 
-def _rewrite(editor: Editor, node: gs.Node, exponential: gs.Node, source: gs.Tensor) -> None:
+def _rewrite(editor: Editor, node: gs.Node, source: gs.Tensor) -> None:
     if node.op == "Reciprocal" or is_scalar(node.inputs[0], 1.0, _EXACT):
         editor.replace(node, "Sigmoid", [source])
         return

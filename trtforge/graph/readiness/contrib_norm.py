@@ -59,7 +59,7 @@ def _normalize(
 def embedding(editor: Editor, node: gs.Node) -> Callable[[], None] | str:
     """EmbedLayerNormalization: LayerNormalization(word[ids] + position + segment[segments])."""
     if used(editor, node, 1):
-        why = _mask_objection(editor, node)
+        why = _mask_objection(node)
         if why is not None:
             return why
     tables = [input_of(node, index) for index in (2, 3, 4)]
@@ -89,7 +89,7 @@ def embedding(editor: Editor, node: gs.Node) -> Callable[[], None] | str:
     return write
 
 
-def _mask_objection(editor: Editor, node: gs.Node) -> str | None:
+def _mask_objection(node: gs.Node) -> str | None:
     if int(node.attrs.get("mask_index_type", 1)) != 1:
         return "its mask index is used, and is not of the kind that counts"
     return None if input_of(node, 7) is not None else "its mask index is used, and has no mask"

@@ -9,6 +9,7 @@ from onnx import TensorProto
 from trtforge.graph.edit import Editor, constant_values, in_onnx_domain, node_label
 from trtforge.graph.readiness.quantized_bias import along_axis
 from trtforge.graph.readiness.quantizing import PER_CHANNEL_OPSET, input_of
+from trtforge.graph.readiness.writing import Writer
 
 _TOP = 255.0
 """The largest UINT8. Source: https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html"""
@@ -105,17 +106,8 @@ def _write(editor: Editor, node: gs.Node, products: list[_Product]) -> None:
         old = product.node.inputs[1]
         weights = stored.get(id(old)) or _float_weights(editor, product, node)
         stored[id(old)] = weights
-        op = _PRODUCTS[product.node.op]
-        attributes = dict(product.node.attrs)
-        editor.add(
-            op,
-            [whole, weights],
-            [product.cast.outputs[0]],
-            product.cast,
-            attributes,
-            product.node.name,
-        )
-        editor.remove(product.cast)
+        op, attributes = _PRODUCTS[product.node.op], dict(product.node.attrs)
+        editor.replace(product.cast, op, [whole, weights], attributes).name = product.node.name
         editor.remove(product.node)
     editor.remove(node)
 
@@ -123,19 +115,16 @@ def _write(editor: Editor, node: gs.Node, products: list[_Product]) -> None:
 def _whole_numbers(editor: Editor, node: gs.Node) -> gs.Tensor:
     """Write round(x / s) + z, clipped, less z; s keeps its name."""
     source, scale = node.inputs[0], node.outputs[1]
-    writer = _Writer(editor, node, source.name)
-    nought, one, top = (
-        writer.number("zero", 0.0),
-        writer.number("one", 1.0),
-        writer.number("top", _TOP),
-    )
+    writer = Writer(editor, node, np.float32)
+    nought, one = writer.number("zero", 0.0), writer.number("one", 1.0)
+    top = writer.number("top", _TOP)
     low = writer.write("Min", [writer.write("ReduceMin", [source], (), keepdims=0), nought], ())
     high = writer.write("Max", [writer.write("ReduceMax", [source], (), keepdims=0), nought], ())
     width = writer.write("Sub", [high, low], ())
     divided = writer.write("Div", [width, top], ())
     # ONNX Runtime takes 1 where all values are zero, in place of a division by zero.
-    flat = writer.write("Equal", [divided, nought], (), np.bool_)
-    writer.write("Where", [flat, one, divided], (), result=scale)
+    flat = writer.write("Equal", [divided, nought], (), dtype=np.bool_)
+    writer.give("Where", [flat, one, divided], scale)
     far = writer.write("Div", [writer.write("Sub", [nought, low], ()), scale], ())
     zero = writer.write("Round", [writer.write("Clip", [far, nought, top], ())], ())
     dims = editor.dims(source)
@@ -143,31 +132,6 @@ def _whole_numbers(editor: Editor, node: gs.Node) -> gs.Tensor:
     shifted = writer.write("Add", [steps, zero], dims)
     clipped = writer.write("Clip", [shifted, nought, top], dims)
     return writer.write("Sub", [clipped, zero], dims)
-
-
-class _Writer:
-    """Adds FP32 nodes at one place."""
-
-    def __init__(self, editor: Editor, at: gs.Node, base: str) -> None:
-        self._editor, self._at, self._base = editor, at, base
-
-    def number(self, role: str, value: float) -> gs.Tensor:
-        return self._editor.constant(f"{self._base}_{role}", np.asarray(value, np.float32))
-
-    def write(
-        self,
-        op: str,
-        inputs: list[gs.Tensor],
-        dims: "tuple[int | str | None, ...] | None",
-        dtype: type = np.float32,
-        result: gs.Tensor | None = None,
-        **attributes: int,
-    ) -> gs.Tensor:
-        made = result
-        if made is None:
-            made = self._editor.variable(f"{self._base}_{op.lower()}", dtype, dims)
-        self._editor.add(op, inputs, [made], self._at, attributes, f"{made.name}/{op}")
-        return made
 
 
 def _float_weights(editor: Editor, product: _Product, at: gs.Node) -> gs.Tensor:

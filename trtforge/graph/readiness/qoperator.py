@@ -139,7 +139,18 @@ def _required(node: gs.Node, *places: tuple[int, int, int]) -> "list[_Operand] |
     return found
 
 
-def _result(editor: Editor, node: gs.Node, scale: int, zero: int, like: gs.Tensor) -> Any:
+def _product(editor: Editor, node: gs.Node) -> "tuple[_Operand, _Operand, Parameters] | str":
+    """Read the two operands and the result of QLinearConv and QLinearMatMul."""
+    operands = _required(node, (0, 1, 2), (3, 4, 5))
+    if isinstance(operands, str):
+        return operands
+    result = _result(editor, node, 6, 7, operands[0].tensor)
+    return result if isinstance(result, str) else (operands[0], operands[1], result)
+
+
+def _result(
+    editor: Editor, node: gs.Node, scale: int, zero: int, like: gs.Tensor
+) -> "Parameters | str":
     by = parameters(node, scale, zero)
     if by is None:
         return "its result has no scale"
@@ -152,13 +163,10 @@ def _result(editor: Editor, node: gs.Node, scale: int, zero: int, like: gs.Tenso
 
 
 def _conv(editor: Editor, node: gs.Node) -> _Meaning | str:
-    operands = _required(node, (0, 1, 2), (3, 4, 5))
-    if isinstance(operands, str):
-        return operands
-    image, kernel = operands
-    result = _result(editor, node, 6, 7, image.tensor)
-    if isinstance(result, str):
-        return result
+    found = _product(editor, node)
+    if isinstance(found, str):
+        return found
+    image, kernel, result = found
     bias = _float_bias(input_of(node, 8), image.by, kernel.by)
     if isinstance(bias, str):
         return bias
@@ -182,13 +190,10 @@ def _float_bias(
 
 
 def _matmul(editor: Editor, node: gs.Node) -> _Meaning | str:
-    operands = _required(node, (0, 1, 2), (3, 4, 5))
-    if isinstance(operands, str):
-        return operands
-    left, right = operands
-    result = _result(editor, node, 6, 7, left.tensor)
-    if isinstance(result, str):
-        return result
+    found = _product(editor, node)
+    if isinstance(found, str):
+        return found
+    left, right, result = found
     if left.by.is_per_channel() or result.is_per_channel():
         return "its left operand or its result has a scale per row"
     dims = editor.dims(right.tensor)
@@ -204,11 +209,10 @@ def _gemm(editor: Editor, node: gs.Node) -> _Meaning | str:
     if isinstance(operands, str):
         return operands
     left, right = operands
-    result = None
-    if input_of(node, 7) is not None:
-        result = _result(editor, node, 7, 8, left.tensor)
-        if isinstance(result, str):
-            return result
+    is_quantized = input_of(node, 7) is not None
+    result = _result(editor, node, 7, 8, left.tensor) if is_quantized else None
+    if isinstance(result, str):
+        return result
     if left.by.is_per_channel():
         return "its left operand has a scale per row"
     attributes = {
@@ -226,11 +230,10 @@ def _gemm(editor: Editor, node: gs.Node) -> _Meaning | str:
 
 def _binary(op: str) -> _Reader:
     def read(editor: Editor, node: gs.Node) -> _Meaning | str:
-        operands = _required(node, (0, 1, 2), (3, 4, 5))
-        if isinstance(operands, str):
-            return operands
-        result = _result(editor, node, 6, 7, operands[0].tensor)
-        return result if isinstance(result, str) else _Meaning(op, tuple(operands), result, {})
+        found = _product(editor, node)
+        if isinstance(found, str):
+            return found
+        return _Meaning(op, found[:2], found[2], {})
 
     return read
 

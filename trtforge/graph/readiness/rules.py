@@ -143,7 +143,7 @@ def _quantize(view: NodeView) -> Objection | None:
             "127 steps would be clipped",
             _SYMMETRIC,
         )
-    return _quantized_type(view, view.node.output[0], data_type) or _zero_point(view, zero)
+    return _quantized_type(view.node.output[0], data_type) or _zero_point(view, zero)
 
 
 def _dequantize(view: NodeView) -> Objection | None:
@@ -158,10 +158,10 @@ def _dequantize(view: NodeView) -> Objection | None:
         if view.constant(source) is not None or view.is_fed(source):
             return f"it dequantizes '{source}', which is UINT8", _SYMMETRIC
         return None  # what quantizes it is named
-    return _quantized_type(view, source, data_type) or _zero_point(view, zero)
+    return _quantized_type(source, data_type) or _zero_point(view, zero)
 
 
-def _quantized_type(view: NodeView, name: str, data_type: int) -> Objection | None:
+def _quantized_type(name: str, data_type: int) -> Objection | None:
     if data_type in _QUANTIZABLE or data_type in (TensorProto.UNDEFINED, TensorProto.UINT8):
         return None
     word = TensorProto.DataType.Name(data_type)

@@ -62,7 +62,7 @@ class SymmetricQuantization:
             _constant(editor, node)
         seen: set[int] = set()
         for node in editor.nodes("QuantizeLinear"):
-            if id(node.outputs[0]) not in seen and _needs(editor, node):
+            if id(node.outputs[0]) not in seen and _needs(node):
                 flow = _flow_from(editor, node)
                 seen.update(flow.tensors)
                 if flow.objection is None:
@@ -71,7 +71,7 @@ class SymmetricQuantization:
                     editor.refuse(node, flow.objection)
 
 
-def _needs(editor: Editor, node: gs.Node) -> bool:
+def _needs(node: gs.Node) -> bool:
     zero = input_of(node, 2)
     if zero is None:
         return bool(node.attrs.get("output_dtype", 0) in (0, 2))

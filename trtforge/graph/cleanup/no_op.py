@@ -98,6 +98,13 @@ def _split(editor: Editor, node: gs.Node) -> gs.Tensor | None:
     return node.inputs[0] if len(node.outputs) == 1 else None
 
 
+def _tile(editor: Editor, node: gs.Node) -> gs.Tensor | None:
+    repeats = node.inputs[1]
+    if isinstance(repeats, gs.Constant) and _all_equal(repeats, 1.0):
+        return node.inputs[0]
+    return _same_dims(editor, node)
+
+
 _MOVING = ("tf_crop_and_resize", "tf_half_pixel_for_nn")
 """Coordinates that are not the same again where nothing is scaled."""
 
@@ -110,11 +117,13 @@ def _resize(editor: Editor, node: gs.Node) -> gs.Tensor | None:
     if node.attrs.get("coordinate_transformation_mode", "half_pixel") in _MOVING:
         return None
     first = 2 if node.op == "Resize" and editor.opset > 10 else 1
-    for scales in node.inputs[first : first + 1]:
-        if scales.name and not (isinstance(scales, gs.Constant) and _all_equal(scales, 1.0)):
+    scales = node.attrs.get("scales")
+    for tensor in node.inputs[first : first + 1]:
+        if tensor.name and not isinstance(tensor, gs.Constant):
             return None
-    if any(scale != 1.0 for scale in node.attrs.get("scales", ())):
-        return None
+        scales = constant_values(tensor)
+    if scales is not None and len(scales):  # none at all is how opset 11 leaves them out
+        return node.inputs[0] if all(scale == 1.0 for scale in scales) else None
     return _same_dims(editor, node)
 
 
@@ -220,7 +229,7 @@ _RULES: dict[str, Callable[[Editor, gs.Node], gs.Tensor | None]] = {
     "Squeeze": _axes_absent,
     "Sub": _neutral(0.0, either=False),
     "Sum": _single,
-    "Tile": _same_dims,
+    "Tile": _tile,
     "Transpose": _transpose,
     "Unsqueeze": _axes_absent,
     "Upsample": _resize,

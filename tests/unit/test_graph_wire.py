@@ -130,7 +130,7 @@ def test_a_full_disk_while_weights_are_streamed_leaves_the_old_file(
     def chunks(*_: object) -> object:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trtforge.graph.saving.tensor_chunks", chunks)
+    monkeypatch.setattr("trtforge.graph.copying.tensor_chunks", chunks)
     with pytest.raises(Exception) as caught:  # noqa: PT011
         model.save(file)
     assert getattr(caught.value, "code", "") == "TF0301"

@@ -27,11 +27,11 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from trtforge.errors import GraphError
 from trtforge.graph.described import Infos, end_info, end_infos, source_infos, value_info
+from trtforge.graph.external import ExternalFiles
 from trtforge.graph.skeleton import merge_fields
 from trtforge.graph.weights import (
     HELD_BYTES,
     Extent,
-    ExternalFiles,
     is_external,
     is_stored_as,
     set_external,

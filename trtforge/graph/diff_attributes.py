@@ -8,7 +8,8 @@ import numpy as np
 from onnx import AttributeProto, GraphProto, TensorProto, helper
 
 from trtforge.graph.diff_values import compare_values, dtype_name, json_number
-from trtforge.graph.weights import ExternalFiles, is_external, tensor_array
+from trtforge.graph.external import ExternalFiles
+from trtforge.graph.weights import is_external, tensor_array
 
 _SHOWN_ELEMENTS = 16
 """Up to here a tensor's values are part of what is shown of it."""

@@ -19,7 +19,7 @@ from trtforge.graph.diff_attributes import (
     subgraphs_of,
 )
 from trtforge.graph.diff_weights import Weight, weights_of
-from trtforge.graph.weights import ExternalFiles
+from trtforge.graph.external import ExternalFiles
 
 Scope = GraphProto | FunctionProto
 Key = tuple[str, str]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from trtforge.graph.weights import CHUNK_BYTES, ExternalFiles, numpy_dtype, tensor_array
+from trtforge.graph.external import ExternalFiles
+from trtforge.graph.weights import CHUNK_BYTES, numpy_dtype, tensor_array
 
 _PIECE_ELEMENTS = 128 << 10
 """Two pieces of float32 and what is computed from them fit a core's second-level cache."""

@@ -14,12 +14,8 @@ from typing import Any
 from onnx import GraphProto, TensorProto
 
 from trtforge.graph.diff_values import ValueDifference, compare_values, dtype_name
-from trtforge.graph.weights import (
-    CHUNK_BYTES,
-    ExternalFiles,
-    storage_bytes,
-    tensor_chunks,
-)
+from trtforge.graph.external import ExternalFiles
+from trtforge.graph.weights import CHUNK_BYTES, storage_bytes, tensor_chunks
 
 _HEAD_BYTES = 64
 """Tensors that begin with other bytes are told apart without reading on."""

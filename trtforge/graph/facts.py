@@ -14,14 +14,9 @@ import onnx_graphsurgeon as gs
 from onnx import GraphProto, ModelProto, TensorShapeProto, ValueInfoProto
 
 from trtforge.errors import GraphError
+from trtforge.graph.external import ExternalFiles
 from trtforge.graph.skeleton import EXTERNAL_THRESHOLD_BYTES, without_weights
-from trtforge.graph.weights import (
-    Extent,
-    ExternalFiles,
-    numpy_dtype,
-    set_external,
-    storage_bytes,
-)
+from trtforge.graph.weights import Extent, numpy_dtype, set_external, storage_bytes
 
 Dim = int | str | None
 Dims = tuple[Dim, ...]

@@ -5,6 +5,7 @@ everything is checked here, in the order in which the messages help most.
 """
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +17,12 @@ from onnx import ModelProto, TensorProto
 
 from trtforge.errors import GraphError, Place
 from trtforge.graph.contract import contract_of
+from trtforge.graph.external import ExternalFiles
 from trtforge.graph.skeleton import without_weights
 from trtforge.graph.sorting import sort_nodes
 from trtforge.graph.weights import (
     HELD_BYTES,
     Extent,
-    ExternalFiles,
     extent_of,
     graph_tensors,
     is_external,
@@ -105,7 +106,7 @@ def parse_model(path: Path) -> tuple[ModelProto, ExternalFiles]:
     """
     where = Place(str(path))
     try:
-        content = _content(path)
+        content, file = _content(path)
     except FileNotFoundError as error:
         raise GraphError("TF0401", "the model file does not exist", None, where) from error
     except OSError as error:
@@ -125,15 +126,16 @@ def parse_model(path: Path) -> tuple[ModelProto, ExternalFiles]:
     if not proto.HasField("graph"):
         raise GraphError("TF0402", "not an ONNX model: it has no graph", _EXPORT_AGAIN, where)
     files = ExternalFiles(path.parent)
-    _hold(proto, content, taken, files)
+    _hold(proto, taken, files, (content, file))
     return proto, files
 
 
-def _content(path: Path) -> np.ndarray:
-    """The bytes of a file, mapped when they are many."""
+def _content(path: Path) -> tuple[np.ndarray, io.FileIO | None]:
+    """The bytes of a file, mapped when they are many, and then the open file."""
     if path.is_file() and path.stat().st_size >= _MAP_BYTES:
-        return np.memmap(path, dtype=np.uint8, mode="r")
-    return np.frombuffer(path.read_bytes(), np.uint8)
+        file = path.open("rb", buffering=0)
+        return np.memmap(file, dtype=np.uint8, mode="r"), file
+    return np.frombuffer(path.read_bytes(), np.uint8), None
 
 
 def _parsed(content: np.ndarray) -> tuple[ModelProto, list[Raw]]:
@@ -146,12 +148,18 @@ def _parsed(content: np.ndarray) -> tuple[ModelProto, list[Raw]]:
     return proto, taken
 
 
-def _hold(proto: ModelProto, content: np.ndarray, taken: list[Raw], files: ExternalFiles) -> None:
+def _hold(
+    proto: ModelProto,
+    taken: list[Raw],
+    files: ExternalFiles,
+    source: tuple[np.ndarray, io.FileIO | None],
+) -> None:
     """Let the tensors whose raw data were left in the file refer to it."""
+    content, file = source
     for tensor in model_tensors(proto):
         if is_held(tensor):
             tensor.ClearField("external_data")  # nobody but us may use such a location
-    location = files.hold(content) if taken else ""
+    location = files.hold(content, file) if taken else ""
     for raw in taken:
         tensor = proto.graph.initializer[raw.initializer]
         if _is_plain(tensor) and storage_bytes(tensor) == raw.length:

@@ -14,8 +14,9 @@ from onnx import ModelProto, TensorProto
 from trtforge.errors import GraphError, Place
 from trtforge.graph import dialect, loading, opset, saving
 from trtforge.graph.contract import IoContract, TensorSpec, contract_of
+from trtforge.graph.external import ExternalFiles
 from trtforge.graph.names import did_you_mean
-from trtforge.graph.weights import ExternalFiles, tensor_array
+from trtforge.graph.weights import tensor_array
 
 __all__ = ["IoContract", "Model", "TensorSpec", "source_digest", "source_files"]
 

@@ -14,15 +14,9 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from trtforge.errors import GraphError, Place
+from trtforge.graph.external import ExternalFiles
 from trtforge.graph.skeleton import EXTERNAL_THRESHOLD_BYTES, without_weights
-from trtforge.graph.weights import (
-    Extent,
-    ExternalFiles,
-    graph_nodes,
-    model_nodes,
-    set_external,
-    storage_bytes,
-)
+from trtforge.graph.weights import Extent, graph_nodes, model_nodes, set_external, storage_bytes
 
 _OLDEST = 7
 """Before opset 7 broadcasting was explicit; those changes are not known here."""

@@ -10,11 +10,12 @@ from onnx import ModelProto, TensorProto
 
 from trtforge.disk import write_error
 from trtforge.errors import GraphError, Place
+from trtforge.graph.copying import write_tensor
+from trtforge.graph.external import ExternalFiles
 from trtforge.graph.loading import check_model
 from trtforge.graph.skeleton import EXTERNAL_THRESHOLD_BYTES, Moved, without_weights
 from trtforge.graph.weights import (
     Extent,
-    ExternalFiles,
     extent_of,
     is_external,
     is_held,
@@ -114,8 +115,7 @@ def _write_inside(
             if isinstance(part, bytes):
                 stream.write(part)
                 continue
-            for chunk in tensor_chunks(sources[part], files):
-                stream.write(chunk)
+            write_tensor(sources[part], files, stream)
 
 
 def _is_big(tensor: TensorProto) -> bool:
@@ -133,8 +133,7 @@ def _write_data(moved: list[Moved], files: ExternalFiles, data: Path) -> None:
                 length = storage_bytes(source)
                 extent = Extent(data.name, _pad(stream.tell(), length), length)
                 stream.write(b"\0" * (extent.offset - stream.tell()))
-                for chunk in tensor_chunks(source, files):
-                    stream.write(chunk)
+                write_tensor(source, files, stream)
                 if tied is not None:
                     placed[tied] = extent
             set_external(header, extent)

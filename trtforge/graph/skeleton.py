@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from onnx import ModelProto, TensorProto
 
-from trtforge.graph.weights import ExternalFiles, is_external, model_tensors, set_inline
+from trtforge.graph.external import ExternalFiles
+from trtforge.graph.weights import is_external, model_tensors, set_inline
 
 EXTERNAL_THRESHOLD_BYTES = 1024
 """Smaller tensors stay inside the model: shape inference reads shapes and axes there.

@@ -7,11 +7,10 @@ computed ones as the array that they are. To ONNX, all of them are external data
 Source: https://onnx.ai/onnx/repo-docs/ExternalData.html
 """
 
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -28,16 +27,16 @@ from onnx import (
 
 from trtforge.errors import GraphError, Place
 
+if TYPE_CHECKING:
+    from trtforge.graph.external import ExternalFiles
+
 CHUNK_BYTES = 16 << 20
 """How much of a tensor is handled at a time when its bytes are streamed."""
 
 HELD_BYTES = 64 << 10
 """From this size on, initializers' bytes are held beside the model instead of inside it."""
 
-_MAPPED_BYTES = 64 << 20
-"""How much of the mapped files is looked at before the pages are given back."""
-
-_HELD = "\0held:"
+HELD_LOCATION = "\0held:"
 """Begins the location of held bytes; no file name has a NUL, so no file is ever meant."""
 
 _SUB_BYTE_BITS = {
@@ -64,7 +63,8 @@ def is_external(tensor: TensorProto) -> bool:
 def is_held(tensor: TensorProto) -> bool:
     """Return whether the tensor's bytes are held by the model's `ExternalFiles`, in no file."""
     return is_external(tensor) and any(
-        entry.key == "location" and entry.value.startswith(_HELD) for entry in tensor.external_data
+        entry.key == "location" and entry.value.startswith(HELD_LOCATION)
+        for entry in tensor.external_data
     )
 
 
@@ -110,11 +110,11 @@ def extent_of(tensor: TensorProto) -> Extent:
         offset = int(entries.get("offset", "0"))
         length = int(entries.get("length", str(need)))
     except ValueError as error:
-        raise _external_error(tensor, "its offset or length is not a number") from error
+        raise external_error(tensor, "its offset or length is not a number") from error
     if offset < 0:
-        raise _external_error(tensor, f"its offset is negative: {offset}")
+        raise external_error(tensor, f"its offset is negative: {offset}")
     if length != need:
-        raise _external_error(
+        raise external_error(
             tensor, f"its length is {length} bytes, but its type and shape need {need}"
         )
     return Extent(entries.get("location", ""), offset, length)
@@ -129,22 +129,22 @@ def external_path(base_dir: Path, tensor: TensorProto, location: str) -> Path:
     """
     posix, windows = PurePosixPath(location), PureWindowsPath(location)
     if not location or "\0" in location:
-        raise _external_error(tensor, "it names no file")
+        raise external_error(tensor, "it names no file")
     if posix.is_absolute() or windows.is_absolute() or windows.drive or ".." in windows.parts:
-        raise _external_error(
+        raise external_error(
             tensor,
             f"its file '{location}' lies outside the model's folder",
             "external data must lie in the model's own folder or below it",
         )
     path = base_dir / location
     if not path.resolve().is_relative_to(base_dir.resolve()):
-        raise _external_error(
+        raise external_error(
             tensor,
             f"its file '{location}' is a link to outside the model's folder",
             "copy the file itself into the model's folder",
         )
     if not path.is_file():
-        raise _external_error(
+        raise external_error(
             tensor,
             f"its file '{location}' is missing",
             f"put '{location}' beside the model, as it was exported",
@@ -152,7 +152,8 @@ def external_path(base_dir: Path, tensor: TensorProto, location: str) -> Path:
     return path
 
 
-def _external_error(tensor: TensorProto, what: str, hint: str | None = None) -> GraphError:
+def external_error(tensor: TensorProto, what: str, hint: str | None = None) -> GraphError:
+    """Say what is wrong with the external data of a tensor."""
     return GraphError(
         "TF0404",
         f"external data of tensor '{tensor.name}': {what}",
@@ -161,103 +162,7 @@ def _external_error(tensor: TensorProto, what: str, hint: str | None = None) -> 
     )
 
 
-class ExternalFiles:
-    """The bytes of one model's weights that are not in the model: external files, and held arrays.
-
-    Files are mapped on first use.
-
-    Args:
-        base_dir: the model's folder; None when the model has no external data.
-    """
-
-    def __init__(self, base_dir: Path | None) -> None:
-        self.base_dir = base_dir
-        self._maps: dict[str, np.ndarray] = {}
-        self._looked_at = 0
-
-    def derived(self) -> "ExternalFiles":
-        """Return the files of a model made from this one; what it holds dies with it."""
-        child = ExternalFiles(self.base_dir)
-        child._maps.update(self._maps)
-        return child
-
-    @property
-    def has_files(self) -> bool:
-        """Whether bytes of external files have been looked at; the gate looks at all of them."""
-        return any(not location.startswith(_HELD) for location in self._maps)
-
-    def hold(self, array: np.ndarray) -> str:
-        """Keep an array's bytes; return the location that tensors refer to them by."""
-        location = f"{_HELD}{len(self._maps)}"
-        self._maps[location] = array.reshape(-1).view(np.uint8)
-        return location
-
-    def release(self) -> None:
-        """Give the mapped pages back to the system; they are read again when they are needed."""
-        self._looked_at = 0
-        if not hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-            return
-        for owner in map(_owner, self._maps.values()):
-            if isinstance(owner, mmap.mmap):
-                owner.madvise(mmap.MADV_DONTNEED)
-
-    def path(self, tensor: TensorProto) -> Path:
-        """Return the file that holds the tensor's bytes.
-
-        Raises:
-            GraphError: TF0404, see `external_path`.
-        """
-        if self.base_dir is None:
-            raise _external_error(tensor, "the model was given without its folder")
-        return external_path(self.base_dir, tensor, extent_of(tensor).location)
-
-    def view(self, tensor: TensorProto) -> np.ndarray:
-        """Return the tensor's bytes as a read-only uint8 view of the mapped file.
-
-        Pages of earlier views may be given back to the system, which costs reading them again
-        where those are still used, and bounds the memory of all who go through the weights.
-
-        Raises:
-            GraphError: TF0404, the file is missing, outside the folder or too short.
-        """
-        extent = extent_of(tensor)
-        mapped = self._maps.get(extent.location)
-        if mapped is None:
-            mapped = self._map(self.path(tensor))
-            self._maps[extent.location] = mapped
-        end = extent.offset + extent.length
-        if end > mapped.size:
-            raise _external_error(
-                tensor,
-                f"its file '{extent.location}' is too short: "
-                f"bytes {extent.offset}..{end} of {mapped.size}",
-                "the file is truncated or belongs to another model; export or copy it again",
-            )
-        self._looked_at += extent.length
-        if self._looked_at > _MAPPED_BYTES:
-            self.release()
-        return mapped[extent.offset : end]
-
-    @staticmethod
-    def _map(path: Path) -> np.ndarray:
-        try:
-            if path.stat().st_size == 0:  # an empty file cannot be mapped
-                return np.empty(0, np.uint8)
-            return np.memmap(path, dtype=np.uint8, mode="r")
-        except OSError as error:
-            raise GraphError(
-                "TF0404", f"cannot read external data '{path.name}': {error.strerror}"
-            ) from error
-
-
-def _owner(array: Any) -> Any:
-    """What the memory of an array belongs to in the end."""
-    while isinstance(array, np.ndarray) and array.base is not None:
-        array = array.base
-    return array
-
-
-def tensor_array(tensor: TensorProto, files: ExternalFiles) -> np.ndarray:
+def tensor_array(tensor: TensorProto, files: "ExternalFiles") -> np.ndarray:
     """Return a tensor's values, read-only; a view of the mapped file where that is possible.
 
     The values of a tensor inside a model file begin where they begin there, at any byte: native
@@ -293,7 +198,7 @@ def _decoded(tensor: TensorProto, raw: bytes | None) -> np.ndarray:
         raise GraphError("TF0402", f"tensor '{tensor.name}' is malformed: {error}") from error
 
 
-def tensor_chunks(tensor: TensorProto, files: ExternalFiles) -> Iterator[bytes | memoryview]:
+def tensor_chunks(tensor: TensorProto, files: "ExternalFiles") -> Iterator[bytes | memoryview]:
     """Yield a tensor's raw data in ONNX's byte order, in pieces of at most `CHUNK_BYTES`."""
     if is_external(tensor):
         raw = files.view(tensor)
@@ -374,7 +279,7 @@ def set_external(tensor: TensorProto, extent: Extent) -> None:
         entry.key, entry.value = key, value
 
 
-def set_inline(tensor: TensorProto, files: ExternalFiles) -> None:
+def set_inline(tensor: TensorProto, files: "ExternalFiles") -> None:
     """Bring an external tensor's bytes into the tensor itself."""
     raw = files.view(tensor).tobytes()
     del tensor.external_data[:]

@@ -20,6 +20,11 @@ _LEAST_IN_HALF = 2.0**-6
 """Attention scales by 1 / sqrt(d), d up to 4096; below that FP16 values may become subnormal."""
 
 
+_MOST_BYTES = 16 << 20
+"""Weights above this stay in their file: rewritten ones of a model of gigabytes fill the memory,
+and what is saved is one elementwise product, which TensorRT fuses anyway."""
+
+
 class FoldScales:
     """Fold Mul and Div by a constant into weights, and two scales of a product into one.
 
@@ -35,9 +40,9 @@ class FoldScales:
         MatMul(s q, t k), s and t numbers: MatMul((s t) q, k)
         (https://onnx.ai/onnx/operators/onnx__MatMul.html).
     Rewrites to: weights and bias times s, in float64, rounded once; the Mul or Div goes.
-    Refuses when: s is zero or not finite; a weight is shared, or would overflow or lose
-    digits in its type; a result between is an output or read elsewhere; FP16 values before a
-    product would grow (|s| > 1), as they may overflow there, or shrink below 1/64.
+    Refuses when: s is zero or not finite; a weight is shared, is above 16 MiB, or would overflow
+    or lose digits in its type; a result between is an output or read elsewhere; FP16 values before
+    a product would grow (|s| > 1), as they may overflow there, or shrink below 1/64.
     """
 
     name = "scale-folding"
@@ -269,6 +274,8 @@ def _objection(editor: Editor, tensor: gs.Tensor) -> str | None:
         return f"'{tensor.name}' is not constant"
     if not is_float(values.dtype):
         return f"'{tensor.name}' is {values.dtype.name}"
+    if values.nbytes > _MOST_BYTES:
+        return f"'{tensor.name}' is too big to be held a second time for one multiplication"
     if values.nbytes > _SMALL_BYTES and not editor.is_private(tensor):
         return f"'{tensor.name}' is shared"
     return None

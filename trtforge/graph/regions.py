@@ -5,9 +5,9 @@ counterpart by itself, fed with the same values at its borders; if all regions a
 models. Weights outside the regions are never touched.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from onnx import GraphProto, NodeProto, TensorProto
@@ -90,8 +90,9 @@ class Version:
         return storage_bytes(constant) if isinstance(constant, TensorProto) else 0
 
     def side(self, nodes: Iterable[NodeProto]) -> Side:
-        """Return some nodes, put in order, with what they read from outside."""
-        ordered = tuple(sorted(nodes, key=lambda node: self._position[id(node)]))
+        """Return some nodes, each once and in order, with what they read from outside."""
+        positions = {self._position[id(node)] for node in nodes}
+        ordered = tuple(self.nodes[position] for position in sorted(positions))
         made = {name for node in ordered for name in node.output}
         read = dict.fromkeys(n for node in ordered for n in reads_of(node) if n not in made)
         constants = tuple(name for name in read if name in self.constants)
@@ -142,66 +143,53 @@ def _captured(body: GraphProto) -> Iterator[str]:
     yield from (info.name for info in body.output if info.name not in own)
 
 
-@dataclass
-class _Group:
-    before: list[NodeProto] = field(default_factory=list)
-    after: list[NodeProto] = field(default_factory=list)
-
-
 def find_regions(before: Version, after: Version) -> list[Region]:
     """Find where two versions differ, in the order of the original's nodes.
 
-    Dead nodes, which lead to nothing that both versions have, are in no region.
+    One region for each tensor that both versions compute, and that one of them computes by nodes
+    that the other does not have: on each side these nodes, back to tensors that both have. Nodes
+    that lead to nothing that both have are in no region.
     """
     shared = Counter(before.key(node) for node in before.nodes)
     kept = Counter(after.key(node) for node in after.nodes)
-    old = [node for node in before.nodes if kept[before.key(node)] < 1]
-    new = [node for node in after.nodes if shared[after.key(node)] < 1]
-    sets = _Sets()
+    old = {id(node) for node in before.nodes if kept[before.key(node)] < 1}
+    new = {id(node) for node in after.nodes if shared[after.key(node)] < 1}
     common = set(before.producer) & set(after.producer)
-    for version, nodes, label in ((before, old, "b"), (after, new, "a")):
-        changed = {id(node) for node in nodes}
-        for node in nodes:
-            for name in node.output:
-                if name in common:
-                    sets.join((label, id(node)), ("t", name))
-            for name in reads_of(node):
-                source = version.producer.get(name)
-                if source is not None and name not in common and id(source) in changed:
-                    sets.join((label, id(node)), (label, id(source)))
-    groups: dict[object, _Group] = defaultdict(_Group)
-    for node in old:
-        groups[sets.find(("b", id(node)))].before.append(node)
-    for node in new:
-        groups[sets.find(("a", id(node)))].after.append(node)
-    regions = (_region(group, before, after) for group in groups.values())
-    return [region for region in regions if region.outputs]
+    outputs: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    cones: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[_Cone, _Cone]] = {}
+    for name, node in before.producer.items():
+        if name not in common or (id(node) not in old and id(after.producer[name]) not in new):
+            continue
+        pair = (_cone(before, name, common, old), _cone(after, name, common, new))
+        key = (tuple(map(id, pair[0])), tuple(map(id, pair[1])))
+        outputs.setdefault(key, []).append(name)  # two results of one node are one region
+        cones.setdefault(key, pair)
+    return [
+        Region(before.side(one), after.side(two), tuple(outputs[key]))
+        for key, (one, two) in cones.items()
+    ]
 
 
-def _region(group: _Group, before: Version, after: Version) -> Region:
-    made = {name for node in group.before for name in node.output if name}
-    remade = {name for node in group.after for name in node.output if name}
-    outputs = tuple(sorted(made & remade))
-    return Region(before.side(group.before), after.side(group.after), outputs)
+_Cone = list[NodeProto]
+
+_MOST_NODES = 4096
+"""A longer way back to common tensors is not followed: the cost would grow with its square."""
 
 
-class _Sets:
-    """Disjoint sets, joined pair by pair."""
-
-    def __init__(self) -> None:
-        self._parent: dict[object, object] = {}
-
-    def find(self, item: object) -> object:
-        root = item
-        while (parent := self._parent.get(root, root)) != root:
-            root = parent
-        while (parent := self._parent.get(item, item)) != root:
-            self._parent[item] = root
-            item = parent
-        return root
-
-    def join(self, one: object, two: object) -> None:
-        self._parent[self.find(one)] = self.find(two)
+def _cone(version: Version, name: str, common: set[str], changed: set[int]) -> _Cone:
+    """Return the changed nodes behind a tensor, as far as tensors that both versions have."""
+    found: dict[int, NodeProto] = {}
+    queue = [version.producer[name]]
+    while queue and len(found) < _MOST_NODES:
+        node = queue.pop()
+        if id(node) in found:
+            continue
+        found[id(node)] = node
+        for read in reads_of(node):
+            source = version.producer.get(read)
+            if source is not None and read not in common and id(source) in changed:
+                queue.append(source)
+    return list(found.values())
 
 
 def weights_bytes(regions: Iterable[Region], before: Version, after: Version) -> int:

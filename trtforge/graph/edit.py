@@ -266,10 +266,11 @@ class Editor:
 
     # Saying
 
-    def match(self, node: gs.Node, reason: str) -> None:
-        """Count a rewrite and say why."""
+    def match(self, what: gs.Node | str, reason: str) -> None:
+        """Count a rewrite of a node, or of something else that has a name, and say why."""
         self.rewrites += 1
-        self.notes.append(Note("matched", node_label(node), reason))
+        label = what if isinstance(what, str) else node_label(what)
+        self.notes.append(Note("matched", label, reason))
 
     def refuse(self, node: gs.Node, reason: str) -> None:
         """Say why a place was left alone."""

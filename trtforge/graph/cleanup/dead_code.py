@@ -3,7 +3,6 @@
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, bodies
-from trtforge.graph.report import Note
 from trtforge.graph.weights import storage_bytes
 
 _OPTIONAL_RESULTS = {
@@ -44,8 +43,7 @@ class RemoveDeadCode:
         if origin is not None and origin.unused:
             for tensor in origin.unused:
                 reason = f"nothing reads this initializer ({storage_bytes(tensor)} bytes)"
-                editor.notes.append(Note("matched", tensor.name, reason))
-            editor.rewrites += len(origin.unused)
+                editor.match(tensor.name, reason)
             origin.unused = []
 
 

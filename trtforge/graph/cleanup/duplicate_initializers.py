@@ -1,13 +1,12 @@
 """Initializers with the same content become one."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.edit import Editor, constant_values
-from trtforge.graph.report import Note
 
 _SAMPLES = 64
 """So many evenly spaced bytes tell most tensors apart before whole tensors are compared."""
@@ -27,12 +26,12 @@ class MergeDuplicates:
 
     def apply(self, editor: Editor) -> None:
         """Rewrite one graph in place."""
-        groups: dict[tuple[str, tuple[int, ...]], list[gs.Constant]] = defaultdict(list)
+        groups: dict[Hashable, list[gs.Constant]] = defaultdict(list)
         for tensor in _constants(editor):
-            groups[str(tensor.dtype), tuple(tensor.shape)].append(tensor)
+            groups[editor.dtype(tensor), tuple(tensor.shape)].append(tensor)
         for group in groups.values():
             if len(group) > 1:
-                _merge(group, editor)
+                _merge(editor, group)
 
 
 def _constants(editor: Editor) -> Iterator[gs.Constant]:
@@ -45,22 +44,37 @@ def _constants(editor: Editor) -> Iterator[gs.Constant]:
                     yield tensor
 
 
-def _merge(group: list[gs.Constant], editor: Editor) -> None:
-    alike: dict[bytes, list[tuple[gs.Constant, np.ndarray]]] = defaultdict(list)
+def _merge(editor: Editor, group: list[gs.Constant]) -> None:
+    alike: dict[bytes, list[gs.Constant]] = defaultdict(list)
     for tensor in group:
+        sample = _sample(tensor)
+        if sample is None:
+            continue
+        kept = next((one for one in alike[sample] if _equal(_bytes(one), _bytes(tensor))), None)
+        if kept is None:
+            alike[sample].append(tensor)
+        else:
+            editor.replace_uses(tensor, kept)
+            editor.match(tensor.name, f"the same as '{kept.name}'")
+
+
+def _sample(tensor: gs.Constant) -> bytes | None:
+    """Return what tells a tensor apart; looked up once, as its values never change."""
+    if not hasattr(tensor, "sample"):
         values = constant_values(tensor)
         if values is None or values.dtype.hasobject:
-            continue
-        content = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-        sample = content[:: max(1, content.size // _SAMPLES)].tobytes()
-        for kept, known in alike[sample]:
-            if _equal(known, content):
-                editor.replace_uses(tensor, kept)
-                editor.rewrites += 1
-                editor.notes.append(Note("matched", tensor.name, f"the same as '{kept.name}'"))
-                break
+            tensor.sample = None
         else:
-            alike[sample].append((tensor, content))
+            content = _bytes(tensor)
+            tensor.sample = content[:: max(1, content.size // _SAMPLES)].tobytes()
+    sample: bytes | None = tensor.sample
+    return sample
+
+
+def _bytes(tensor: gs.Constant) -> np.ndarray:
+    values = constant_values(tensor)
+    assert values is not None  # it has a sample
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
 
 
 def _equal(one: np.ndarray, two: np.ndarray) -> bool:

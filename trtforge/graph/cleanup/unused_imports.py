@@ -2,7 +2,6 @@
 
 from trtforge.graph.dialect import all_nodes
 from trtforge.graph.edit import Editor
-from trtforge.graph.report import Note
 
 
 class RemoveUnusedImports:
@@ -26,6 +25,4 @@ class RemoveUnusedImports:
         graph.import_domains = [one for one in imports if one.domain in used]
         for one in imports:
             if one.domain not in used:
-                editor.rewrites += 1
-                reason = "no node is of this operator set"
-                editor.notes.append(Note("matched", one.domain, reason))
+                editor.match(one.domain, "no node is of this operator set")

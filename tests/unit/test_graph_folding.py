@@ -122,7 +122,8 @@ def test_branches_that_hand_on_what_is_outside() -> None:
 def test_weights_of_a_branch_come_along() -> None:
     source = """(float[N,4] x) => (float[N,4] y) <bool c = {1}, float[4] w = {9, 9, 9, 9}> {
         a = If(c) <then_branch = t () => (float[N,4] u) <float[4] k = {1, 2, 3, 4}> {
-        u = Mul(x, k) }, else_branch = e () => (float[N,4] v) <float[4] k = {5, 6, 7, 8}> { v = Mul(x, k) }>
+            u = Mul(x, k)
+        }, else_branch = e () => (float[N,4] v) <float[4] k = {5, 6, 7, 8}> { v = Mul(x, k) }>
         y = Add(a, w) }"""
     model, _ = applied(text(source), "constant-condition", "identity")
     assert mg.ops(model) == ["Mul", "Add"]

@@ -10,12 +10,13 @@ import random
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
+from trtforge.errors import GraphError
 from trtforge.graph.execute import Feeds, Session
 from trtforge.graph.facts import Dims, size_name
 from trtforge.graph.inputs import Shapes, random_feeds
@@ -40,6 +41,13 @@ _MOST_FED_NODES = 128
 _MOST_RELATED_NODES = 24
 """How many nodes of the original may be computed to get the value of one border."""
 
+_MOST_RELATED_BYTES = 4 << 20
+"""So many bytes of constants beyond the region's own may be read to compute one border from
+others; it is drawn, otherwise."""
+
+_SEEDS = 2
+"""Sets of inputs at each shape."""
+
 Judge = Callable[[Feeds, Feeds], Proof]
 """Compares expected with found outputs."""
 
@@ -59,6 +67,16 @@ class _Place:
     feeder: frozenset[str]
 
 
+def seeded_feeds(model: Model, shapes: Sequence[Shapes], seed: int, seeds: int) -> list[Feeds]:
+    """Make some sets of inputs at each shape; where there are no values to draw, one set.
+
+    Raises:
+        GraphError: see `random_feeds`.
+    """
+    times = range(seed, seed + seeds if model.contract.inputs else seed + 1)
+    return [random_feeds(model, case, number) for case in shapes for number in times]
+
+
 class RegionReference:
     """The original, to be compared region by region.
 
@@ -75,7 +93,7 @@ class RegionReference:
     def __init__(self, model: Model, shapes: Sequence[Shapes], seed: int, judge: Judge) -> None:
         self._original = Version(model)
         self._seed, self._judge = seed, judge
-        self._feeds = [random_feeds(model, case, seed) for case in shapes]
+        self._feeds = seeded_feeds(model, shapes, seed, _SEEDS)
         self._sizes = [_sizes(model, feeds) for feeds in self._feeds]
 
     def compare(self, candidate: Model, known: Known) -> Proof:
@@ -105,7 +123,7 @@ class RegionReference:
         kinds = {region.signature for region in regions}
         left = len(kinds - {place.region.signature for place in chosen})
         scope += f", {left} of {len(kinds)} kinds left out" if left else ", each kind among them"
-        return Proof.of_all(proofs, scope, len(self._feeds))
+        return replace(Proof.of_all(proofs, scope, len(self._feeds)), left_out=left)
 
     def _chosen(self, places: list[_Place], after: Version) -> list[_Place]:
         """Two places of each kind: the one with the smallest weights, and one by chance."""
@@ -170,19 +188,17 @@ class _Borders:
     def place(self, region: Region) -> _Place | None:
         """Find out how a region's borders get their values; None when they cannot.
 
-        What only the rewritten side reads may follow from what the original side reads: it must
-        be computed from that, or the two sides would be asked different questions.
+        A border may follow from others, as where two nodes did the same and one is left: it must
+        be computed from them, or the two sides would be asked different questions.
         """
         given = set(region.before.inputs)
         computed: set[str] = set()
         feeder: set[str] = set()
-        for name in (*region.before.inputs, *region.after.inputs):
+        for name in dict.fromkeys((*region.before.inputs, *region.after.inputs)):
             if name in self._original.graph_inputs:
                 continue
-            cone = None
-            if name not in given:
-                cone = self._behind(name, given.__contains__, _MOST_RELATED_NODES)
-            if cone is None and name in self.free:
+            cone = self._behind(name, given.__contains__, _MOST_RELATED_NODES)
+            if name in self.free and (cone is None or not self._is_cheap(cone, region)):
                 continue
             if cone is None:
                 cone = self._behind(name, self.free.__contains__, _MOST_FED_NODES)
@@ -212,12 +228,22 @@ class _Borders:
             queue.extend(reads_of(producer))
         return found
 
+    def _is_cheap(self, cone: set[str], region: Region) -> bool:
+        """Whether computing these tensors reads little beyond what the region reads anyway."""
+        original = self._original
+        read = {name for result in cone for name in reads_of(original.producer[result])}
+        more = (read & set(original.constants)) - set(region.before.constants)
+        return sum(map(original.constant_bytes, more)) <= _MOST_RELATED_BYTES
+
     def _is_feedable(self, cone: set[str]) -> bool:
         """Whether all that these tensors are computed from can be had, and is not too big."""
         original = self._original
-        read = {n for name in cone for n in reads_of(original.producer[name])} - cone
+        nodes = [original.producer[name] for name in cone]
+        read = {name for node in nodes for name in reads_of(node)} - cone
         constants = read & set(original.constants)
-        if sum(map(original.constant_bytes, constants)) > _MOST_DRAWN_BYTES:
+        # Of a table that is looked up in, a few rows are read.
+        whole = {n for node in nodes if node.op_type != "Gather" for n in reads_of(node)}
+        if sum(map(original.constant_bytes, constants & whole)) > _MOST_DRAWN_BYTES:
             return False
         return all(name in self.free or name in original.graph_inputs for name in read - constants)
 
@@ -241,9 +267,7 @@ class _Part:
         merge_fields(source, proto, skip={"graph", "metadata_props"})
         proto.graph.name = "part"
         for name in self._side.inputs:
-            data_type = helper.np_dtype_to_tensor_dtype(values[name].dtype)
-            dims = [None] * values[name].ndim
-            proto.graph.input.append(helper.make_tensor_value_info(name, data_type, dims))
+            proto.graph.input.append(_any_shape(name, values[name]))
         for name in self._side.constants:
             constant = self._version.constants[name]
             if isinstance(constant, TensorProto):
@@ -253,6 +277,17 @@ class _Part:
         proto.graph.node.extend(self._side.nodes)
         proto.graph.output.extend(ValueInfoProto(name=name) for name in self._outputs)
         return Session(Model(proto, files=self._version.model.files))
+
+
+def _any_shape(name: str, value: Any) -> ValueInfoProto:
+    """Describe an input by a value of it: its type, or that of a sequence's members."""
+    array = value[0] if isinstance(value, list) and value else value
+    if not isinstance(array, np.ndarray):
+        raise GraphError("TF0408", f"'{name}' is empty: its type is not known")
+    data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+    if isinstance(value, list):
+        return helper.make_tensor_sequence_value_info(name, data_type, None)
+    return helper.make_tensor_value_info(name, data_type, [None] * array.ndim)
 
 
 def _sizes(model: Model, feeds: Feeds) -> dict[str, int]:

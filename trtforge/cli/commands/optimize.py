@@ -131,7 +131,7 @@ def _show(report: dict[str, Any], *, explain: bool) -> None:
     measured = (
         ""
         if not proof["cases"]
-        else f", {decibel(proof['min_sqnr_db'])} at {proof['cases']} shapes"
+        else f", {decibel(proof['min_sqnr_db'])} on {proof['cases']} sets of inputs"
     )
     for problem in report["unsupported"]:
         subject = f"{problem['operator']} '{problem['node']}'".strip()

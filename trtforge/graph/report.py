@@ -111,6 +111,7 @@ class Proof:
         max_abs: largest absolute difference over all outputs and cases.
         min_sqnr_db: smallest signal-to-noise ratio, dB; +inf when identical.
         scope: what was compared; None for the outputs of the whole model.
+        left_out: how many kinds of rewrites could not be compared by themselves.
     """
 
     verdict: Literal["pass", "fail", "not_run"]
@@ -119,6 +120,7 @@ class Proof:
     max_abs: float = 0.0
     min_sqnr_db: float = math.inf
     scope: str | None = None
+    left_out: int = 0
 
     @classmethod
     def of_all(cls, proofs: "Sequence[Proof]", scope: str | None, cases: int) -> "Proof":
@@ -144,6 +146,7 @@ class Proof:
             "max_abs": json_number(self.max_abs),
             "min_sqnr_db": json_number(self.min_sqnr_db),
             "scope": self.scope,
+            "left_out": self.left_out,
         }
 
 

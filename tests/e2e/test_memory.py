@@ -28,6 +28,9 @@ from trtforge.precision.cast import typed
 from trtforge.precision.emulate import emulate
 from trtforge.recipe.schema import Precision, Verify
 import onnx_graphsurgeon, onnxruntime, polygraphy.backend.onnxrt
+from trtforge.graph import catalog, proof, workshop
+for name in catalog.PASSES:  # code is no weights
+    workshop.pass_named(name)
 
 def peak_mib():
     status = Path("/proc/self/status").read_text().splitlines()

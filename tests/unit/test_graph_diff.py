@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from trtforge.graph import diff_values, weights
+from trtforge.graph import diff_values, external, weights
 from trtforge.graph.diff import ModelDiff, diff_models
 from trtforge.graph.diff_attributes import FieldChange
 from trtforge.graph.diff_nodes import match_nodes
@@ -71,7 +71,7 @@ def test_where_and_how_weights_are_stored_is_no_difference(tmp_path: Path) -> No
     typed = ModelProto()
     typed.CopyFrom(proto)
     for tensor in typed.graph.initializer:
-        values = weights.tensor_array(tensor, weights.ExternalFiles(None)).reshape(-1)
+        values = weights.tensor_array(tensor, external.ExternalFiles(None)).reshape(-1)
         tensor.ClearField("raw_data")
         tensor.float_data.extend(values.tolist())
     typed.graph.initializer.sort(key=lambda tensor: tensor.name)

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from trtforge.graph import diff_values, diff_weights, weights
+from trtforge.graph import diff_values, diff_weights, external
 from trtforge.graph.diff import ModelDiff, diff_models
 from trtforge.graph.model import Model
 
@@ -156,9 +156,9 @@ def test_external_weights_are_compared_and_never_held(
     monkeypatch.setattr(diff_values, "CHUNK_BYTES", 1 << 16)
     monkeypatch.setattr(diff_values, "_PIECE_ELEMENTS", 1 << 14)
     released = []
-    release = weights.ExternalFiles.release
+    release = external.ExternalFiles.release
     monkeypatch.setattr(
-        weights.ExternalFiles, "release", lambda self: (released.append(1), release(self))
+        external.ExternalFiles, "release", lambda self: (released.append(1), release(self))
     )
     big = mg.weights(1 << 18)
     other = big.copy()

@@ -741,9 +741,7 @@ def test_functions_are_written_out() -> None:
     # 'y' and 'z' are both outputs, so that one copy stays.
     assert mg.ops(result.model) == ["Conv", "Relu", "Identity"]
     assert not result.model.proto.functions
-    assert [f"{i.domain}:{i.version}" for i in result.model.proto.opset_import] == [
-        f":{mg.OPSET}"
-    ]
+    assert [f"{i.domain}:{i.version}" for i in result.model.proto.opset_import] == [f":{mg.OPSET}"]
     assert result.report.proof.verdict == "pass"
 
 

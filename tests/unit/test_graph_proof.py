@@ -16,9 +16,10 @@ from hostile_graphs import HOSTILE
 from onnx import ModelProto, numpy_helper
 
 from trtforge.graph import passes, proof, region_proof
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
 from trtforge.graph.inputs import Shapes
 from trtforge.graph.model import Model
+from trtforge.graph.nodes import constant_values
 from trtforge.graph.passes import DEFAULT_PASSES, Optimized, PassRequest, run_passes
 from trtforge.graph.proof import Prover, judged
 from trtforge.graph.report import Proof

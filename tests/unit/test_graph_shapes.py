@@ -9,10 +9,12 @@ import onnx_graphsurgeon as gs
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from trtforge.graph.edit import Editor, Names, bodies
+from trtforge.graph.edit import Editor
 from trtforge.graph.execute import Session
 from trtforge.graph.facts import Dims, Facts
+from trtforge.graph.fresh_names import Names
 from trtforge.graph.model import Model
+from trtforge.graph.nodes import bodies
 from trtforge.graph.shape_values import MAX_ELEMENTS, Value, value_of
 from trtforge.graph.shapes import walk
 from trtforge.graph.symbols import Size

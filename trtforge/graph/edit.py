@@ -5,112 +5,22 @@ share that is quadratic. Here nodes are found by identity or by operator, and th
 order once, when a pass is done.
 """
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import NodeProto
-from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from trtforge.graph.facts import Dims, Facts
+from trtforge.graph.fresh_names import Names
+from trtforge.graph.nodes import inner_nodes, node_label
 from trtforge.graph.report import Note, PassResult
 from trtforge.graph.skeleton import merge_fields
-
-_STANDARD = (None, "", "ai.onnx")
-
-
-def node_label(node: gs.Node) -> str:
-    """Return what a user knows a node by: its name, else that of its first output."""
-    return str(node.name or (node.outputs[0].name if node.outputs else node.op))
+from trtforge.graph.view import GraphView
 
 
-def is_standard(node: gs.Node) -> bool:
-    """Return whether a node is of the standard operator set."""
-    return node.domain in _STANDARD
-
-
-def in_onnx_domain(node: gs.Node, *ops: str) -> bool:
-    """Return whether a node is one of these standard operators."""
-    return node.op in ops and node.domain in _STANDARD
-
-
-def constant_values(tensor: gs.Tensor) -> np.ndarray | None:
-    """Return a constant's values, read-only, or None for anything else.
-
-    Unlike `gs.Constant.values` this leaves lazy values lazy: they are written out untouched.
-    """
-    if not isinstance(tensor, gs.Constant) or isinstance(tensor._values, SparseValues):
-        return None
-    values = tensor._values
-    array: np.ndarray = values.load() if isinstance(values, LazyValues) else values
-    return array
-
-
-def constant_bytes(tensor: gs.Tensor) -> int:
-    """Return the size of a constant's values, bytes; 0 for anything else."""
-    if not isinstance(tensor, gs.Constant):
-        return 0
-    return int(math.prod(tensor.shape)) * int(getattr(tensor.dtype, "itemsize", 1))
-
-
-def inner_nodes(node: gs.Node) -> Iterator[gs.Node]:
-    """Yield the nodes of a node's subgraphs, to any depth."""
-    for body in bodies(node):
-        yield from body.nodes
-
-
-def bodies(node: gs.Node) -> Iterator[gs.Graph]:
-    """Yield the subgraphs of a node, to any depth."""
-    for value in node.attrs.values():
-        if isinstance(value, gs.Graph):
-            yield value
-            for inner in value.nodes:
-                yield from bodies(inner)
-
-
-class Names:
-    """The names of a model's tensors, in all its graphs: a new one is in use nowhere."""
-
-    def __init__(self, root: gs.Graph) -> None:
-        self._used: set[str] = set()
-        self._last: dict[str, int] = {}
-        self._defined: Counter[str] = Counter()
-        self._add(root)
-        for node in root.nodes:
-            for body in bodies(node):
-                self._add(body)
-
-    def _add(self, graph: gs.Graph) -> None:
-        defined = {tensor.name for tensor in graph.inputs}
-        self._used.update(tensor.name for tensor in graph.outputs)
-        for node in graph.nodes:
-            self._used.update(tensor.name for tensor in node.inputs)
-            defined.update(tensor.name for tensor in node.outputs)
-        origin = getattr(graph, "origin", None)
-        if origin is not None:
-            defined.update(tensor.name for tensor in origin.proto.initializer)
-        self._used |= defined
-        self._defined.update(defined)
-
-    def is_shared(self, name: str) -> bool:
-        """Return whether two graphs, such as the branches of two Ifs, defined this name."""
-        return self._defined[name] > 1
-
-    def fresh(self, base: str) -> str:
-        """Return a name that begins with `base`, is new, and from now on is in use."""
-        name, number = base, self._last.get(base, 0)
-        while name in self._used:
-            number += 1
-            name = f"{base}_{number}"
-        self._last[base] = number  # a weight that thousands share has thousands of new names
-        self._used.add(name)
-        return name
-
-
-class Editor:
+class Editor(GraphView):
     """One graph of a model (the outermost or a body) under the hands of pass after pass.
 
     A tensor's name keeps its meaning through all edits: whatever computes it, it holds the
@@ -131,119 +41,23 @@ class Editor:
         names: Names | None = None,
         opset_limit: int | None = None,
     ) -> None:
-        self.graph = graph
-        self.facts = facts if facts is not None else Facts()
+        super().__init__(graph, facts if facts is not None else Facts())
         self.opset_limit = opset_limit if opset_limit is not None else graph.opset
         self.wanted_opsets: dict[int, list[tuple[str, str]]] = {}
         self.bodies_changed = False
         self.current_pass = ""
         self.is_outermost = True
         self.names = names if names is not None else Names(graph)
-        self._kept = {tensor.name for tensor in graph.outputs}
-        self._inputs = {id(tensor) for tensor in graph.inputs}
-        self._by_op: dict[str, list[gs.Node]] = {}
-        self._with_bodies: list[gs.Node] = []
         self._node_names: set[str] | None = None
         self._added: list[gs.Node] = []
         self._removed: list[gs.Node] = []
         self.begin()
-        for position, node in enumerate(graph.nodes):
-            node.dead, node.owner, node.position = False, self, position
-            self._index(node)
-        self._mark_kept()
 
     def begin(self) -> None:
         """Forget what the pass before did; the graph stays as it left it."""
         self.notes: list[Note] = []
         self.rewrites = 0
         self.touched = False
-
-    # Looking
-
-    @property
-    def opset(self) -> int:
-        """The version of the standard operator set that the graph is written in."""
-        return int(self.graph.opset)
-
-    def nodes(self, *ops: str) -> Iterator[gs.Node]:
-        """Yield the graph's live nodes in order, those of the given standard operators only.
-
-        Nodes that are added meanwhile are not seen before the next pass.
-        """
-        if not ops:
-            found: Iterable[gs.Node] = tuple(self.graph.nodes)
-        elif len(ops) == 1:
-            found = tuple(self._by_op.get(ops[0], ()))
-        else:
-            listed = [node for op in ops for node in self._by_op.get(op, ())]
-            found = sorted(listed, key=lambda node: int(node.position))
-        for node in found:
-            if node.dead or node.owner is not self:  # an inlined body's nodes have a new owner
-                continue
-            if not ops or (node.op in ops and node.domain in _STANDARD):
-                yield node
-
-    def has(self, ops: Iterable[str]) -> bool:
-        """Return whether there is a node of one of these operators, of any domain."""
-        return any(self._by_op.get(op) for op in ops)
-
-    def nodes_with_bodies(self) -> Iterator[gs.Node]:
-        """Yield the live nodes that have subgraphs (If, Loop, Scan, SequenceMap)."""
-        for node in self._with_bodies:
-            if not node.dead:
-                yield node
-
-    def is_kept(self, tensor: gs.Tensor) -> bool:
-        """Return whether a tensor's name is an output of the graph or of a body in it."""
-        return tensor.name in self._kept
-
-    def is_input(self, tensor: gs.Tensor) -> bool:
-        """Return whether a tensor is an input of this graph."""
-        return id(tensor) in self._inputs
-
-    def users(self, tensor: gs.Tensor, at_most: int = 2) -> list[gs.Node]:
-        """Return live nodes that read a tensor, once per use, the first `at_most` of them.
-
-        Nodes in bodies count, too: their `owner` is not this editor.
-        """
-        found = []
-        for node in tensor.outputs:
-            if not getattr(node, "dead", False):
-                found.append(node)
-                if len(found) == at_most:
-                    break
-        return found
-
-    def is_private(self, tensor: gs.Tensor) -> bool:
-        """Return whether exactly one input of one node reads a tensor, and nothing else does."""
-        return not self.is_kept(tensor) and len(self.users(tensor)) == 1
-
-    def is_local(self, tensor: gs.Tensor) -> bool:
-        """Return whether only nodes of this very graph read a tensor."""
-        return all(
-            getattr(node, "owner", None) is self
-            for node in tensor.outputs
-            if not getattr(node, "dead", False)
-        )
-
-    def producer(self, tensor: gs.Tensor, *ops: str) -> gs.Node | None:
-        """Return the live node of this graph that computes a tensor, if it is one of `ops`.
-
-        A tensor that comes from outside the graph (an input, a constant, an outer graph's) has
-        none.
-        """
-        for node in tensor.inputs:
-            if not getattr(node, "dead", True) and node.owner is self:
-                return node if not ops or in_onnx_domain(node, *ops) else None
-        return None
-
-    def dims(self, tensor: gs.Tensor) -> Dims | None:
-        """Return a tensor's dimensions (numbers, names, None where unknown), None without rank."""
-        return self.facts.dims(tensor)
-
-    def dtype(self, tensor: gs.Tensor) -> "np.dtype[Any] | None":
-        """Return a tensor's element type, None when it is not known."""
-        return self.facts.dtype(tensor)
 
     def allows(self, node: gs.Node, opset: int) -> bool:
         """Return whether operators of `opset` may be written now; if not, ask for them.
@@ -504,17 +318,6 @@ class Editor:
             self._kept = {tensor.name for tensor in self.graph.outputs}
             self._mark_kept()
         self._added, self._removed, self._node_names = [], [], None
-
-    def _index(self, node: gs.Node) -> None:
-        self._by_op.setdefault(node.op, []).append(node)
-        if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
-            self._with_bodies.append(node)
-
-    def _mark_kept(self) -> None:
-        for node in self._with_bodies:
-            for body in bodies(node):
-                # A body may give back an outer tensor by naming it as its output.
-                self._kept.update(tensor.name for tensor in body.outputs)
 
 
 def _unlink(users: list[gs.Node], node: gs.Node) -> None:

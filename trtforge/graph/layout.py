@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
 from trtforge.graph.facts import Dim
+from trtforge.graph.nodes import constant_values
 from trtforge.graph.pattern import rank_of, reduction_axes
 
 AXES_AS_INPUT = 13
@@ -83,7 +84,7 @@ def axes_of(editor: Editor, node: gs.Node, rank: int) -> tuple[int, ...] | None:
         node: a Squeeze (whose axes may be left out when the dimensions are known) or Unsqueeze.
         rank: of the tensor that has these axes: a Squeeze's input, an Unsqueeze's output.
     """
-    axes = reduction_axes(editor, node)
+    axes = reduction_axes(node)
     if axes is None:
         dims = editor.dims(node.inputs[0])
         left_out = "axes" not in node.attrs and (len(node.inputs) < 2 or not node.inputs[1].name)

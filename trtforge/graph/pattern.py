@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values
 
 _A_FEW = 8
 """Readers that are looked at one by one, so that the time does not grow with the graph."""
@@ -95,7 +96,7 @@ def normalized_axes(axes: "tuple[int, ...] | list[int]", rank: int) -> tuple[int
     return tuple(sorted(axis % rank for axis in axes))
 
 
-def reduction_axes(editor: Editor, node: gs.Node) -> tuple[int, ...] | None:
+def reduction_axes(node: gs.Node) -> tuple[int, ...] | None:
     """Return the axes of a Reduce*, Squeeze or Unsqueeze: an attribute, or a constant input.
 
     Returns:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values
 from trtforge.graph.symbols import Size, product
 
 MAX_ELEMENTS = 64

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, in_onnx_domain
+from trtforge.graph.edit import Editor
 from trtforge.graph.facts import Dim, Dims
+from trtforge.graph.nodes import in_onnx_domain
 from trtforge.graph.shape_values import Value, computed, value_of
 from trtforge.graph.symbols import Size, broadcast, product
 

@@ -12,9 +12,11 @@ import onnx_graphsurgeon as gs
 from trtforge.errors import GraphError
 from trtforge.graph import shapes
 from trtforge.graph.catalog import NEEDS, PASSES
-from trtforge.graph.edit import Editor, Names, bodies, constant_bytes
+from trtforge.graph.edit import Editor
 from trtforge.graph.facts import Dims, Facts
+from trtforge.graph.fresh_names import Names
 from trtforge.graph.model import Model
+from trtforge.graph.nodes import bodies, constant_bytes
 from trtforge.graph.report import Note, PassResult
 
 Known = Mapping[str, tuple["np.dtype[Any] | None", Dims | None]]

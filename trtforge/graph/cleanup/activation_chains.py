@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, is_standard, node_label
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import is_standard, node_label
 from trtforge.graph.pattern import made_by, scalar
 
 _UNDONE = frozenset({"Neg", "Not", "BitwiseNot"})

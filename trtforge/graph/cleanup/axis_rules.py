@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
 from trtforge.graph.layout import RANGES_AS_INPUTS, ranges_of, slice_arguments
+from trtforge.graph.nodes import constant_values
 from trtforge.graph.pattern import reduction_axes
 
 Order = tuple[int, ...]
@@ -132,7 +133,7 @@ def _reduce(editor: Editor, node: gs.Node, order: Order) -> _Change | None:
     left_out = "axes" not in attrs and (len(node.inputs) < 2 or not node.inputs[1].name)
     if left_out:
         return {}, attrs
-    axes = reduction_axes(editor, node)
+    axes = reduction_axes(node)
     if axes is None:
         return None
     moved = sorted(order[axis % len(order)] for axis in axes)
@@ -195,7 +196,7 @@ def dropped_axes(editor: Editor, node: gs.Node, order: Order) -> tuple[int, ...]
     """
     if node.op not in _REDUCTIONS or node.attrs.get("keepdims", 1):
         return None
-    axes = reduction_axes(editor, node)
+    axes = reduction_axes(node)
     if not axes:
         return None
     gone = {axis % len(order) for axis in axes}

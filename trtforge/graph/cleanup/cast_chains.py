@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import node_label
 
 
 class MergeCasts:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, is_standard, node_label
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values, is_standard, node_label
 
 _COMMUTATIVE = frozenset({"Add", "And", "Equal", "Max", "Mean", "Min", "Mul", "Or", "Sum", "Xor"})
 

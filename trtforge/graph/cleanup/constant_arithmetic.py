@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import node_label
 from trtforge.graph.pattern import made_by, with_constant
 from trtforge.graph.rounding import is_float, precision_of, smallest_normal
 

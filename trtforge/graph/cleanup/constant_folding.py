@@ -10,9 +10,10 @@ from onnx import ModelProto, helper, numpy_helper
 
 from trtforge.errors import GraphError
 from trtforge.graph.dialect import export_node
-from trtforge.graph.edit import Editor, bodies, constant_bytes, constant_values, is_standard
+from trtforge.graph.edit import Editor
 from trtforge.graph.evaluate import evaluate
 from trtforge.graph.model import Model
+from trtforge.graph.nodes import bodies, constant_bytes, constant_values, is_standard
 
 if TYPE_CHECKING:
     from trtforge.graph.execute import Session

@@ -2,7 +2,8 @@
 
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, bodies
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import bodies
 from trtforge.graph.weights import storage_bytes
 
 _OPTIONAL_RESULTS = {

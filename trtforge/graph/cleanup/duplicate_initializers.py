@@ -6,7 +6,8 @@ from collections.abc import Hashable, Iterator
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values
 
 _SAMPLES = 64
 """So many evenly spaced bytes tell most tensors apart before whole tensors are compared."""

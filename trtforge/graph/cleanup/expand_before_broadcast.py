@@ -2,8 +2,9 @@
 
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.facts import Dims
+from trtforge.graph.nodes import node_label
 from trtforge.graph.symbols import broadcast
 
 _BROADCASTING = (

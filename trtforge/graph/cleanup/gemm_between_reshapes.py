@@ -3,7 +3,8 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, node_label
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values, node_label
 from trtforge.graph.pattern import is_read_only_by, only_reader
 
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
 from trtforge.graph.facts import Dim
 from trtforge.graph.layout import is_identity, order_of
+from trtforge.graph.nodes import constant_values
 from trtforge.graph.pattern import reduction_axes, scalar
 
 
@@ -70,7 +71,7 @@ def _slice(editor: Editor, node: gs.Node) -> gs.Tensor | None:
 
 def _axes_absent(editor: Editor, node: gs.Node) -> gs.Tensor | None:
     """No axes; Squeeze must have known dimensions, as ONNX Runtime takes no axes for all of one."""
-    if reduction_axes(editor, node) != ():
+    if reduction_axes(node) != ():
         return None
     dims = editor.dims(node.inputs[0])
     if node.op == "Squeeze" and (dims is None or not all(_is_above_one(dim) for dim in dims)):
@@ -137,7 +138,7 @@ def _pool(editor: Editor, node: gs.Node) -> gs.Tensor | None:
 
 def _reduction(editor: Editor, node: gs.Node) -> gs.Tensor | None:
     """Every axis that is reduced has one element; those that keep their place keep the shape."""
-    axes = reduction_axes(editor, node)
+    axes = reduction_axes(node)
     if not axes:
         empty = axes == () or len(node.inputs) < 2 or not node.inputs[1].name
         if empty and node.attrs.get("noop_with_empty_axes", 0) and node.op != "ReduceSumSquare":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.facts import Dim
 from trtforge.graph.layout import (
     Range,
@@ -15,6 +15,7 @@ from trtforge.graph.layout import (
     ranges_of,
     slice_arguments,
 )
+from trtforge.graph.nodes import constant_values, node_label
 from trtforge.graph.pattern import rank_of, scalar
 
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.facts import Dims
 from trtforge.graph.layout import axes_arguments, axes_of, order_of
+from trtforge.graph.nodes import constant_values, node_label
 from trtforge.graph.pattern import is_read_only_by, rank_of
 from trtforge.graph.shape_values import value_of
 

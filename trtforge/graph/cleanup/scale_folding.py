@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, is_standard, node_label
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values, is_standard, node_label
 from trtforge.graph.pattern import made_by, with_constant
 from trtforge.graph.rounding import is_float, scaled
 

@@ -3,8 +3,9 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.layout import Range, axis_of, from_the_front, ranges_of, slice_arguments
+from trtforge.graph.nodes import constant_values, node_label
 from trtforge.graph.pattern import made_by, rank_of, scalar
 
 _PADS_AS_INPUT = 11

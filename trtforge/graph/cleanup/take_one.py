@@ -3,8 +3,9 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.layout import axes_of, axis_of, from_the_front, ranges_of
+from trtforge.graph.nodes import node_label
 from trtforge.graph.pattern import made_by, rank_of
 
 

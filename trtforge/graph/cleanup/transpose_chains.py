@@ -2,8 +2,9 @@
 
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.layout import composed, is_identity, order_of
+from trtforge.graph.nodes import node_label
 from trtforge.graph.pattern import is_read_only_by, made_by
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.cleanup.transpose_regions import Region, Scene, candidates
-from trtforge.graph.edit import Editor, constant_values, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.facts import Dims
 from trtforge.graph.layout import inverse, is_identity
+from trtforge.graph.nodes import constant_values, node_label
 
 
 class MoveTransposes:

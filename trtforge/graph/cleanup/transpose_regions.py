@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import onnx_graphsurgeon as gs
 
 from trtforge.graph.cleanup.axis_rules import Form, Order, dropped_axes, moving_inputs, rewritten
-from trtforge.graph.edit import Editor, in_onnx_domain, is_standard
+from trtforge.graph.edit import Editor
 from trtforge.graph.layout import composed, inverse, is_identity, order_of
+from trtforge.graph.nodes import in_onnx_domain, is_standard
 from trtforge.graph.pattern import rank_of
 
 READERS_AT_MOST = 64

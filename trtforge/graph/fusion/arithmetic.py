@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, is_standard
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import is_standard
 from trtforge.graph.pattern import only_reader, rank_of, scalar
 
 ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Neg", "Pow")

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
 from trtforge.graph.facts import Dim, Dims
 from trtforge.graph.fusion.attention_heads import same
 from trtforge.graph.fusion.attention_pattern import Masking
+from trtforge.graph.nodes import constant_values
 
 _MASKED_FOR_SURE = -1e30
 """exp(x) of such a score is 0 in every type, as long as another score of the row is ordinary."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, node_label
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values, node_label
 from trtforge.graph.pattern import is_scalar, made_by, scalar
 
 _STEPS_AT_MOST = 8

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.fusion.attention_pattern import Attended, attended, scale_of
+from trtforge.graph.nodes import node_label
 
 
 class MoveAttentionScale:

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.fusion import linear
 from trtforge.graph.fusion.affine import (
     ARITHMETIC,
@@ -16,6 +16,7 @@ from trtforge.graph.fusion.affine import (
     of_arithmetic,
     of_batchnorm,
 )
+from trtforge.graph.nodes import constant_values, node_label
 from trtforge.graph.rounding import rounded
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values
 from trtforge.graph.pattern import made_by, scalar, with_constant
 
 _OPSET_FLOATS, _OPSET_ALL = 11, 12

@@ -2,7 +2,7 @@
 
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.fusion import linear
 from trtforge.graph.fusion.affine import (
     ARITHMETIC,
@@ -11,6 +11,7 @@ from trtforge.graph.fusion.affine import (
     of_arithmetic,
     of_batchnorm,
 )
+from trtforge.graph.nodes import node_label
 
 
 def fold_batchnorms(editor: Editor, ops: tuple[str, ...]) -> None:

@@ -3,8 +3,9 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
 from trtforge.graph.fusion import linear
+from trtforge.graph.nodes import constant_values
 from trtforge.graph.rounding import is_float, rounded, scaled
 
 

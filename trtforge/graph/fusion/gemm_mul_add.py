@@ -3,10 +3,11 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.fusion import linear
 from trtforge.graph.fusion.affine import Affine, Place, constant_beside, of_arithmetic
 from trtforge.graph.fusion.following import fold_arithmetic
+from trtforge.graph.nodes import constant_values, node_label
 from trtforge.graph.rounding import rounded
 
 

@@ -2,9 +2,10 @@
 
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.fusion.linear import type_of_matrices
 from trtforge.graph.layout import order_of
+from trtforge.graph.nodes import node_label
 
 _SWAPPED = (1, 0)
 

@@ -3,8 +3,9 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
 from trtforge.graph.fusion.scale_bias import Tail, with_scale
+from trtforge.graph.nodes import constant_values
 from trtforge.graph.pattern import made_by, only_reader
 
 _OPSET = 21

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, in_onnx_domain, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.fusion.affine import Affine, Place
+from trtforge.graph.nodes import constant_values, in_onnx_domain, node_label
 from trtforge.graph.rounding import is_float, rounded, scaled, weighted_sum
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")

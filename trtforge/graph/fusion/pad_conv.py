@@ -2,10 +2,11 @@
 
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.fusion import padding
 from trtforge.graph.fusion.linear import CONVOLUTIONS
 from trtforge.graph.fusion.padding import Padding
+from trtforge.graph.nodes import node_label
 
 
 class FusePadConv:

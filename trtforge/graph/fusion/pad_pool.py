@@ -5,9 +5,10 @@ import math
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, is_standard, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.fusion import padding
 from trtforge.graph.fusion.padding import Padding
+from trtforge.graph.nodes import is_standard, node_label
 from trtforge.graph.pattern import scalar
 
 _NEVER_NEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Abs", "Exp", "Sqrt")

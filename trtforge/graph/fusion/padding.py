@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, node_label
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values, node_label
 
 
 @dataclass(frozen=True)

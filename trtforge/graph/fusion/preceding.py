@@ -2,9 +2,10 @@
 
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, is_standard, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.fusion import linear
 from trtforge.graph.fusion.affine import Affine
+from trtforge.graph.nodes import is_standard, node_label
 
 
 def linear_after(editor: Editor, tensor: gs.Tensor) -> gs.Node | None:

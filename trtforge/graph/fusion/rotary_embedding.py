@@ -3,10 +3,11 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
 from trtforge.graph.facts import Dim, Dims
 from trtforge.graph.fusion.attention_heads import same
 from trtforge.graph.fusion.rotation import Rotation, is_paired, rotation
+from trtforge.graph.nodes import constant_values
 from trtforge.graph.pattern import reduction_axes
 
 OPSET = 23
@@ -109,7 +110,7 @@ def _three_axes(editor: Editor, at: gs.Node, angle: gs.Tensor) -> gs.Tensor:
     if len(dims) == 3:
         return angle
     spread = editor.producer(angle, "Unsqueeze")
-    if len(dims) == 4 and spread is not None and reduction_axes(editor, spread) in ((1,), (-3,)):
+    if len(dims) == 4 and spread is not None and reduction_axes(spread) in ((1,), (-3,)):
         source: gs.Tensor = spread.inputs[0]
         return source
     op, axis = ("Squeeze", 1) if len(dims) == 4 else ("Unsqueeze", 0)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, in_onnx_domain
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values, in_onnx_domain
 from trtforge.graph.pattern import made_by, reduction_axes, scalar
 
 _STEPS_AT_MOST = 8
@@ -79,7 +80,7 @@ def _rotated(editor: Editor, tensor: gs.Tensor) -> tuple[gs.Tensor, bool] | None
 
 def _unstacked(editor: Editor, tensor: gs.Tensor, rank: int) -> gs.Tensor | None:
     node = made_by(editor, tensor, "Unsqueeze")
-    axes = reduction_axes(editor, node) if node is not None else None
+    axes = reduction_axes(node) if node is not None else None
     return node.inputs[0] if node is not None and axes in ((-1,), (rank - 1,)) else None
 
 
@@ -143,7 +144,7 @@ def is_paired(editor: Editor, tensor: gs.Tensor, is_interleaved: bool) -> bool:
         if not in_onnx_domain(node, *_ELEMENTWISE):
             return False
         if node.op == "Unsqueeze":
-            axes = reduction_axes(editor, node)
+            axes = reduction_axes(node)
             rank = len(editor.dims(tensor) or ())
             if axes is None or any(axis % max(rank, 1) == rank - 1 for axis in axes):
                 return False

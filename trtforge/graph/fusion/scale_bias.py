@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values
 from trtforge.graph.pattern import only_reader, other_input
 
 

@@ -1,7 +1,8 @@
 """A guard against NaN after a softmax goes where no row can be masked as a whole."""
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor
 from trtforge.graph.fusion.attention_pattern import attended, guarded, has_no_empty_row
+from trtforge.graph.nodes import node_label
 
 
 class RemoveSoftmaxGuard:

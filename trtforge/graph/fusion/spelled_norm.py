@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, node_label
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import node_label
 from trtforge.graph.pattern import is_scalar, normalized_axes, only_reader, reduction_axes, scalar
 
 _EXACT = 1e-6
@@ -118,7 +119,7 @@ def _moment(editor: Editor, variance: gs.Tensor) -> Moment | NearMiss | None:
     reduce = editor.producer(variance, "ReduceMean")
     if reduce is None:
         return _unbiased(editor, variance)
-    axes = reduction_axes(editor, reduce)
+    axes = reduction_axes(reduce)
     square = editor.producer(reduce.inputs[0], "Pow", "Mul")
     base = _squared(square) if square is not None else None
     if square is None or base is None:
@@ -172,7 +173,7 @@ def _mean_of(editor: Editor, centre: gs.Node, axes: tuple[int, ...]) -> gs.Node 
     mean = editor.producer(centre.inputs[1], "ReduceMean")
     if mean is None or mean.inputs[0] is not centre.inputs[0]:
         return None
-    own = reduction_axes(editor, mean)
+    own = reduction_axes(mean)
     if own is None or mean.attrs.get("keepdims", 1) != 1:
         return None
     return mean if same_axes(editor, centre.inputs[0], own, axes) else None

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, is_standard
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values, is_standard
 from trtforge.graph.readiness.bodies import FunctionBody, function_of
 from trtforge.graph.readiness.forward_types import learn_types
 from trtforge.graph.readiness.operators import PLUGINS, STANDARD

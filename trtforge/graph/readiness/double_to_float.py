@@ -7,7 +7,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from trtforge.graph.edit import Editor, bodies, constant_values, is_standard, node_label
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import bodies, constant_values, is_standard, node_label
 
 _TYPE_ATTRIBUTES = ("to", "dtype")
 

@@ -8,8 +8,9 @@ import onnx_graphsurgeon as gs
 from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from trtforge.graph.dialect import export_node
-from trtforge.graph.edit import Editor, bodies, constant_values
+from trtforge.graph.edit import Editor
 from trtforge.graph.facts import Dims
+from trtforge.graph.nodes import bodies, constant_values
 from trtforge.graph.readiness.quantizing import MICROSOFT
 
 _SMALL = 64

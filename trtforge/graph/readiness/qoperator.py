@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, in_onnx_domain
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values, in_onnx_domain
 from trtforge.graph.readiness.quantizing import (
     MICROSOFT,
     PER_CHANNEL_OPSET,

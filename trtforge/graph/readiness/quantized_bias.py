@@ -3,7 +3,8 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values
 
 _ACCUMULATOR_TYPES = ("int32",)
 _DEFAULT_AXIS = 1

@@ -5,7 +5,8 @@ from typing import TypeAlias
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values
 from trtforge.graph.readiness.quantizing import input_of
 from trtforge.graph.readiness.writing import Writer
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.edit import Editor, constant_values, in_onnx_domain
+from trtforge.graph.edit import Editor
+from trtforge.graph.nodes import constant_values, in_onnx_domain
 from trtforge.graph.readiness.quantized_bias import along_axis
 from trtforge.graph.readiness.quantizing import input_of
 

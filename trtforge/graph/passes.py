@@ -12,6 +12,7 @@ from trtforge.errors import GraphError, UsageError
 from trtforge.graph.catalog import DEFAULT_PASSES, PASSES
 from trtforge.graph.edit import Editor
 from trtforge.graph.inputs import Shapes
+from trtforge.graph.memory import collector_paused
 from trtforge.graph.model import Model
 from trtforge.graph.names import did_you_mean
 from trtforge.graph.report import Note, OptimizeReport, PassOutcome, PassResult, Proof
@@ -172,7 +173,8 @@ class _Run:
     def _attempt(self) -> _Attempt:
         while True:
             try:
-                return self._fixpoint()
+                with collector_paused():
+                    return self._fixpoint()
             except FaultyPassError as fault:
                 self._drop(fault.name, fault.reason)
 

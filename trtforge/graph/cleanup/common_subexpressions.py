@@ -37,6 +37,8 @@ class MergeCommonSubexpressions:
     inputs (in any order where the operator commutes), in one graph.
     Rewrites to: the first of them; readers of the second read its results.
     Refuses when: both results are outputs of the graph.
+
+    Any operator of https://onnx.ai/onnx/operators/, at any opset.
     """
 
     name = "common-subexpressions"

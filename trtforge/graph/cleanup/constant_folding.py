@@ -55,6 +55,8 @@ class FoldConstants:
     others by ONNX Runtime without optimizations.
     Refuses when: the operator is random, has a body, or quantizes; the result is an output of
     the graph, or above 1 MiB and bigger than what goes because of it.
+
+    Any operator of https://onnx.ai/onnx/operators/, at any opset.
     """
 
     name = "constant-folding"

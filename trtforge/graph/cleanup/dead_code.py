@@ -27,6 +27,8 @@ class RemoveDeadCode:
     subgraphs of other nodes count), initializers that nothing reads, and the last results of
     operators that need not give them (the indices of MaxPool, the states of LSTM).
     Rewrites to: nothing. Inputs of the graph stay, used or not: they are its contract.
+
+    Any operator, at any opset.
     """
 
     name = "dead-code"

@@ -21,6 +21,8 @@ class MergeDuplicates:
     Matches: two or more such initializers that only nodes of one graph read.
     Rewrites to: the first of them, by order of use; all readers read it.
     Refuses when: an initializer is an output, is sparse or holds text.
+
+    Initializers are part of the graph: https://onnx.ai/onnx/repo-docs/IR.html#graphs, any opset.
     """
 
     name = "duplicate-initializers"

@@ -16,6 +16,8 @@ class InlineFunctions:
     calls go.
     Refuses when: the onnx package's inliner cannot (another operator set in the function than in
     the model), with its reason.
+
+    Any opset; local functions exist since IR version 8.
     """
 
     name = "inline-functions"

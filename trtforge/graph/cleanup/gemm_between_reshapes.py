@@ -19,6 +19,8 @@ class UnwrapGemm:
     (https://onnx.ai/onnx/operators/onnx__MatMul.html): a node less, and no dimensions to compute.
     Refuses when: a result between is read elsewhere, the leading dimensions are not known to be
     equal, or W would be kept twice.
+
+    Gemm from opset 7 on.
     """
 
     name = "gemm-between-reshapes"

@@ -32,6 +32,8 @@ class TakeParts:
         Concat, where it meets an Unsqueeze along that axis: what the Unsqueeze reads.
     Refuses when: sizes up to the place are not known as numbers, or an output of the graph would
     lose its name.
+
+    Any opset; Split with `num_outputs` is of opset 18.
     """
 
     name = "parts"

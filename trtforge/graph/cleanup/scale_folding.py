@@ -44,6 +44,8 @@ class FoldScales:
     Refuses when: s is zero or not finite; a weight is shared, is above 16 MiB, or would overflow
     or lose digits in its type; a result between is an output or read elsewhere; FP16 values before
     a product would grow (|s| > 1), as they may overflow there, or shrink below 1/64.
+
+    Any opset from 7 on.
     """
 
     name = "scale-folding"

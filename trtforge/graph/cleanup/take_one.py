@@ -20,6 +20,8 @@ class TakeOne:
     (https://onnx.ai/onnx/operators/onnx__Gather.html): one node less.
     Refuses when: the place is not known to be within the axis (Slice clamps, Gather does not), a
     part is read otherwise, too, or is an output.
+
+    Any opset from 7 on.
     """
 
     name = "take-one"

@@ -11,6 +11,8 @@ class RemoveUnusedImports:
     model, bodies included (https://onnx.ai/onnx/repo-docs/IR.html#operator-sets).
     Rewrites to: a model without the import.
     Refuses when: the model has local functions, which may use it.
+
+    Any opset.
     """
 
     name = "unused-imports"

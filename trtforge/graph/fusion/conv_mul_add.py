@@ -16,6 +16,8 @@ class FuseConvMulAdd:
     Refuses when: the constant varies along another axis or adds axes, or the convolution's result
     is an output or read elsewhere, or its weights or bias are not constant, or shared and over
     1 MiB.
+
+    Any opset from 7 on.
     """
 
     name = "conv-mul-add"

@@ -31,6 +31,8 @@ class FuseMulAddBefore:
     to add and the convolution pads (the padding stays zero) or is transposed, a MatMul that would
     get a bias has more than two axes, the node is the last step of a normalization (which has an
     operator of its own), or weights or bias are shared and over 1 MiB, or do not fit their type.
+
+    Any opset from 7 on.
     """
 
     name = "mul-add-before-linear"

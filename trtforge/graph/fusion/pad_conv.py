@@ -19,6 +19,8 @@ class FusePadConv:
     Refuses when: it pads with another value, cuts off, repeats the image, or pads batch or
     channels; the padded image is an output or read elsewhere; the convolution chooses its padding
     itself (auto_pad SAME_*, output_shape), or a ConvTranspose cuts off less than the Pad adds.
+
+    Pad from opset 2 on: pads as attribute, from 11 on as input.
     """
 
     name = "pad-conv"

@@ -29,6 +29,8 @@ class DecomposeUnsupported:
     Rewrites to: that body; the sum over permutations; a constant grid times theta.
     Refuses when: the body holds branches, or was written for an operator set whose operators
     have changed since, or types, sizes or ranks that it depends on are not known.
+
+    The definition of the opset that the model is in.
     """
 
     name = "decompose-unsupported"

@@ -168,10 +168,10 @@ def test_nodes_that_tensorrt_does_not_take_are_told(tmp_path: Path, capfd: Captu
     path = tmp_path / "in.onnx"
     onnx.save(proto, str(path))
     printed, _ = run(capfd, path, "-o", tmp_path / "out.onnx")
-    assert "TensorRT does not take custom.Strange 'odd': " in printed
+    assert "TensorRT does not take custom::Strange 'odd': " in printed
     assert "proof: " in printed
     (problem,) = report(capfd, path, "-o", tmp_path / "out.onnx")["unsupported"]
-    assert (problem["operator"], problem["node"]) == ("custom.Strange", "odd")
+    assert (problem["operator"], problem["node"]) == ("custom::Strange", "odd")
 
 
 # Which passes

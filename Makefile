@@ -8,7 +8,7 @@ BUNDLES ?= bundles
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 # The stamps are rewritten only when the project file changes, so a second run starts at once.
 $(VENV)/.base: pyproject.toml
@@ -50,6 +50,14 @@ test-gpu: $(VENV)/.dev ## run the tests that need an NVIDIA GPU; without one the
 .PHONY: bench
 bench: $(VENV)/.base ## time trtforge beside bare TensorRT-RTX and Polygraphy
 	$(BIN)/python benchmarks/build_overhead.py
+
+PEERS ?= .peers
+MODELS ?= models
+
+.PHONY: bench-graph
+bench-graph: $(VENV)/.base ## optimize beside onnxslim and others: PEERS=their venv MODELS=folder
+	$(BIN)/python benchmarks/graph_cleanup.py --trtforge $(BIN) --peers $(PEERS)/bin \
+	  --models $(MODELS) --rounds 3 --tensorrt-rtx
 
 .PHONY: models
 models: $(VENV)/.torch ## make the ONNX files of recipes/vision and recipes/nlp (seeded, no download)

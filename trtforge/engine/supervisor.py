@@ -26,7 +26,7 @@ from trtforge.disk import write_error
 from trtforge.engine import messages
 from trtforge.engine.backend import OnProgress
 from trtforge.engine.engine_file import partial_path
-from trtforge.engine.worker import PARENT_VARIABLE
+from trtforge.engine.worker import BACKEND_VARIABLE, PARENT_VARIABLE
 from trtforge.errors import BuildError, ForgeError, MissingError
 
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "trtforge.engine.worker")
@@ -106,7 +106,7 @@ class Worker:
             raise write_error(error, job.log) from error
         try:
             self._process = subprocess.Popen(
-                [*job.program, str(job.file)],
+                [*job.program, _of_one_length(job.file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
@@ -272,12 +272,32 @@ def _read(pipe: IO[bytes], into: "queue.SimpleQueue[dict[str, Any] | None]") -> 
     into.put(None)
 
 
+_PATH_CHARACTERS = 600
+
+
+def _of_one_length(path: Path) -> str:
+    """Write a path so that its length says nothing: `/tmp/job` as `/././tmp/job`.
+
+    The arguments lie in the worker's memory before all else (see `layout`).
+    """
+    text = str(path.absolute())
+    missing = _PATH_CHARACTERS - len(text)
+    if not sys.platform.startswith("linux") or missing < 0:
+        return text
+    return "/" + "./" * (missing // 2) + "/" * (missing % 2) + text[1:]
+
+
 def _environment(job: Job) -> dict[str, str]:
-    """The parent's environment, and the way to trtforge where it is imported but not installed."""
+    """What a worker may depend on, and the way to trtforge where it is imported but not installed.
+
+    Other variables stay behind: their mere length moves the memory that TensorRT-RTX orders
+    things by (docs/decisions/0003).
+    """
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if _is_passed_on(name)},
         "PYTHONFAULTHANDLER": "1",
-        PARENT_VARIABLE: str(os.getpid()),
+        PARENT_VARIABLE: f"{os.getpid():010}",
+        BACKEND_VARIABLE: str(job.command.get("request", {}).get("backend", "")),
         **job.environment,
     }
     root = str(Path(__file__).parents[2])
@@ -285,6 +305,30 @@ def _environment(job: Job) -> dict[str, str]:
         known = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else root
     return environment
+
+
+_PASSED_ON = frozenset(
+    {"CONDA_PREFIX", "HOME", "LANG", "PATH", "TEMP", "TMP", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV"}
+)
+_PASSED_ON_PREFIXES = (
+    "CUDA",
+    "LC_",
+    "LD_",
+    "NV",
+    "OMP_",
+    "POLYGRAPHY_",
+    "PYTHON",
+    "TENSORRT",
+    "TRT",
+)
+"""Where programs, libraries and temporary files are, locale, and what CUDA, TensorRT and Python
+take from the environment."""
+
+
+def _is_passed_on(name: str) -> bool:
+    if not sys.platform.startswith("linux"):  # elsewhere layouts are not fixed (see `layout`)
+        return True
+    return name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
 
 
 def _tail(log: Path) -> str | None:

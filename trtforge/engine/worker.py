@@ -29,8 +29,14 @@ from trtforge.errors import BuildError, ForgeError
 PARENT_VARIABLE = "TRTFORGE_WORKER_PARENT"
 """Environment variable with the process id of the parent that the worker must not outlive."""
 
+BACKEND_VARIABLE = "TRTFORGE_WORKER_BACKEND"
+"""Environment variable with the backend whose library is loaded first of all; empty for none."""
+
 _PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 _ORPHAN_GRACE_S = 5.0
+
+
+_READ_BYTES = 65536
 
 
 class Channel:
@@ -58,17 +64,23 @@ class Requests:
 
     def __init__(self) -> None:
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, name="parent", daemon=True).start()
+        settled = threading.Event()
+        threading.Thread(target=self._read, args=(settled,), name="parent", daemon=True).start()
+        settled.wait()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield each request until the parent closes the line."""
         while (line := self._lines.get()) is not None:
             yield json.loads(line)
 
-    def _read(self) -> None:
+    def _read(self, settled: threading.Event) -> None:
+        # glibc gives a thread its heap at its first allocation. If that came at some moment while
+        # the main thread loads libraries, these would lie elsewhere (see `layout`).
+        bytearray(_READ_BYTES)
+        settled.set()
         # Not through sys.stdin: a thread that waits in its buffer blocks the interpreter's end.
         rest = b""
-        while chunk := os.read(0, 65536):
+        while chunk := os.read(0, _READ_BYTES):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 self._lines.put(line.decode())
@@ -95,14 +107,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _setter(cancelled))
     requests = Requests() if parent is not None else None
+    _preload(os.environ.get(BACKEND_VARIABLE, ""))
     job = json.loads(Path(paths[0]).read_text(encoding="utf-8"))
     work = _Work(job | {"verbose": verbose}, channel, requests, cancelled)
-    work.preload()
+    work.prepare()
     # Signal handlers run in the main thread only, and native code would keep it from running them.
     thread = threading.Thread(target=work.run, name="work")
     thread.start()
     thread.join()
     return work.status
+
+
+def _preload(backend: str) -> None:
+    """Import what a build needs before anything else is in memory.
+
+    So the layout of the library's own data depends neither on the job nor on whether Python had
+    to compile a module (see `layout`).
+    """
+    if backend:
+        import trtforge.engine.tensorrt
+        from trtforge.engine.flavour import FLAVOURS
+
+        with contextlib.suppress(ForgeError, KeyError):  # said again by the build itself
+            trtforge.engine.tensorrt.load_module(FLAVOURS[backend])
 
 
 class _Work:
@@ -121,18 +148,18 @@ class _Work:
         self._cancelled = cancelled
         self.status = 1
 
-    def preload(self) -> None:
-        """Import what a build needs before its thread starts.
+    def prepare(self) -> None:
+        """Handle a build's paths before its thread starts, which has a heap of its own.
 
-        The thread has a heap of its own. With the imports elsewhere it holds the build alone, so
-        that its layout does not depend on whether Python had to compile a module (see `layout`).
+        So the layout of that heap does not depend on how long they are (see `layout`). The library
+        sees the bare name of the model.
         """
         if self._job.get("command") == "build":
-            from trtforge.engine.flavour import FLAVOURS
-            from trtforge.engine.tensorrt import load_module
-
-            with contextlib.suppress(ForgeError):  # said again, and reported, by the build itself
-                load_module(FLAVOURS[self._job["request"]["backend"]])
+            request = BuildRequest.from_json(self._job["request"])
+            with contextlib.suppress(OSError):  # said again by the build itself
+                os.chdir(request.onnx.parent)
+                request = dataclasses.replace(request, onnx=Path(request.onnx.name))
+            self._request = request
 
     def run(self) -> None:
         try:
@@ -164,12 +191,7 @@ class _Work:
             cancelled=self._cancelled,
             verbose=self._job["verbose"],
         )
-        request = BuildRequest.from_json(self._job["request"])
-        # The library sees the bare name: with some graphs its result depends on the path's length,
-        # see `layout`.
-        os.chdir(request.onnx.parent)
-        request = dataclasses.replace(request, onnx=Path(request.onnx.name))
-        return build_engine(request, reporting).as_json()
+        return build_engine(self._request, reporting).as_json()
 
     def _infer(self) -> Any:
         from trtforge.engine.infer import serve

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from hostile_graphs import HOSTILE
 from onnx import ModelProto, numpy_helper
 
+from trtforge.errors import ParityError
 from trtforge.graph import passes, proof, region_proof
 from trtforge.graph.edit import Editor
 from trtforge.graph.inputs import Shapes
@@ -318,3 +320,13 @@ def test_places_share_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(region_proof, "_BYTES_AT_ONCE", 1)
     report = run_passes(Model(mg.conv_bn()), PassRequest(shapes=SHAPES)).report
     assert report.proof.verdict == "pass"
+
+
+def test_strict_wants_every_kind_of_rewrite_proven() -> None:
+    report = run_passes(Model(mg.conv_bn()), PassRequest(shapes=({"x": (1, 3, 6, 6)},))).report
+    report.require_proof()
+    scope = "4 of 9 rewritten places, 1 of 3 kinds left out"
+    partial = replace(report, proof=replace(report.proof, scope=scope, left_out=1))
+    with pytest.raises(ParityError, match="1 of 3 kinds left out") as caught:
+        partial.require_proof()
+    assert (caught.value.code, caught.value.exit_status) == ("TF0416", 5)

@@ -179,10 +179,11 @@ class OptimizeReport:
     proof: Proof
 
     def require_proof(self) -> None:
-        """Hold the result to what strict promises: every pass stands, and the proof passed.
+        """Hold the result to what strict promises: every pass stands, and all of it is proven.
 
         Raises:
-            ParityError: TF0416, with each pass that was taken back and why.
+            ParityError: TF0416, with each pass that was taken back and why; or with what of a
+                model too big to run as a whole could not be compared.
         """
         back = [outcome for outcome in self.passes if outcome.rolled_back]
         if back:
@@ -197,6 +198,12 @@ class OptimizeReport:
             said = f"{self.proof.verdict}: {self.proof.reason}"
             hint = "the graph must be proven under strict; see why it was not"
             raise ParityError("TF0416", f"strict: the proof says {said}", hint)
+        if self.proof.left_out:
+            said = f"strict: a part of the rewrites is not proven: {self.proof.scope}"
+            hint = (
+                "drop passes by name, or do without strict: the model is too big to run as a whole"
+            )
+            raise ParityError("TF0416", said, hint)
 
     def as_json(self, *, times: bool = True) -> dict[str, Any]:
         """Return plain JSON data, with or without what differs from run to run."""

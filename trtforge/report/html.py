@@ -229,7 +229,11 @@ def _proof_text(proof: Json) -> str:
     cases = count(proof.get("cases"))
     level = decibel(proof.get("min_sqnr_db"))
     error = plain(proof.get("max_abs"), 3)
-    return f"{cases} cases against the original; lowest SQNR {level}, largest error {error}"
+    compared = proof.get("scope") or "all outputs"
+    return (
+        f"{cases} sets of inputs against the original ({compared}); "
+        f"lowest SQNR {level}, largest error {error}"
+    )
 
 
 def _decisions(context: ReportData, action: str) -> Table | None:

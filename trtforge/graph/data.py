@@ -79,13 +79,24 @@ class ArrayData:
         with self.path.open("rb") as stream:
             return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
-    def batches(self, batch: int, limit: int | None = None) -> Iterator[Feeds]:
+    @property
+    def description(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    @property
+    def is_synthetic(self) -> bool:
+        """False: somebody recorded these."""
+        return False
+
+    def batches(self, batch: int, limit: int | None = None, start: int = 0) -> Iterator[Feeds]:
         """Yield the samples in order; one batch is in memory at a time.
 
         Args:
             batch: samples per batch, at least 1; the last batch may be smaller. A model with
                 a static batch gets its own size instead.
-            limit: at most this many samples; None means all.
+            limit: the sample to stop before; None means all.
+            start: the first sample.
 
         Raises:
             DataError: TF0502 damaged bytes, TF0506 a static batch does not divide the samples,
@@ -100,10 +111,13 @@ class ArrayData:
                 f"use {total - total % size or size} samples, or export with a dynamic batch",
                 Place(str(self.path)),
             )
-        blocks = {n: self._file.rows(header, size, total) for n, header in self._headers.items()}
-        for start in range(0, total, size):
+        blocks = {
+            name: self._file.rows(header, size, total, start)
+            for name, header in self._headers.items()
+        }
+        for first in range(start, total, size):
             yield {
-                name: self._converted(self._specs[name], next(rows), start)
+                name: self._converted(self._specs[name], next(rows), first)
                 for name, rows in blocks.items()
             }
 

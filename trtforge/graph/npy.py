@@ -3,6 +3,7 @@
 Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -60,8 +61,10 @@ class ArrayFile:
             self.is_archive = _is_archive(path)
             self.headers = tuple(self._read_headers())
 
-    def rows(self, header: ArrayHeader, count: int, limit: int) -> Iterator[np.ndarray]:
-        """Yield `limit` samples of one array in blocks of at most `count`.
+    def rows(
+        self, header: ArrayHeader, count: int, limit: int, first: int = 0
+    ) -> Iterator[np.ndarray]:
+        """Yield the samples first..limit of one array in blocks of at most `count`.
 
         Raises:
             DataError: TF0502, the array's bytes are damaged or end early.
@@ -72,10 +75,12 @@ class ArrayFile:
             if header.fortran_order and len(header.shape) > 1:
                 whole = _read_exactly(stream, header.row_bytes * header.shape[0])
                 array = np.frombuffer(whole, header.dtype).reshape(header.shape, order="F")
-                for start in range(0, limit, count):
+                for start in range(first, limit, count):
                     yield np.ascontiguousarray(array[start : min(start + count, limit)])
                 return
-            for start in range(0, limit, count):
+            # Forward, because a deflated stream knows no other way; a plain file does not read it.
+            stream.seek(first * header.row_bytes, os.SEEK_CUR)
+            for start in range(first, limit, count):
                 rows = min(count, limit - start)
                 block = _read_exactly(stream, rows * header.row_bytes)
                 yield np.frombuffer(block, header.dtype).reshape(rows, *header.shape[1:])

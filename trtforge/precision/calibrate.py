@@ -1,45 +1,28 @@
-"""Streaming calibration: data through ONNX Runtime into observers, one batch in memory at a time.
+"""Streaming calibration: samples through ONNX Runtime into mergeable states, in one pass.
 
-The graph itself reduces every tensor to its minimum and maximum, so a pass for ranges fetches two
-numbers per tensor. Histograms (entropy) need a second pass, since their bins need the ranges.
+Memory holds the model, one sample's tensors and the histograms, whatever the number of samples.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
-import onnx_graphsurgeon as gs
 import onnxruntime
 
 from trtforge.errors import DataError, GraphError, Place
-from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
-from trtforge.precision.cache import CalibrationCache, TensorRange
-from trtforge.precision.names import Names
-from trtforge.precision.observers import ValueObserver, minmax, value_observer
+from trtforge.precision.cache import CalibrationCache, DataUse, TensorRange
+from trtforge.precision.interrupts import interrupts_between
+from trtforge.precision.observers import Method, Options, method
+from trtforge.precision.observers.histogram import BINS, Histogram
+from trtforge.precision.state import TensorState
+from trtforge.precision.streaming import VALUES_BYTES, DataSource, Progress, Stream
 
-Feeds = dict[str, np.ndarray]
-Progress = Callable[[float, str], None]
-
-_VALUE_BATCH_BYTES = 256 << 20
-"""The second pass fetches whole tensors; its batches shrink so that they stay below this."""
-
-
-class CalibrationData(Protocol):
-    """Where samples come from; `graph.data.ArrayData` is one."""
-
-    @property
-    def count(self) -> int:
-        """Number of samples."""
-
-    @property
-    def digest(self) -> str:
-        """Digest of the file."""
-
-    def batches(self, batch: int, limit: int | None = None) -> Iterator[Feeds]:
-        """Feeds of up to `batch` samples each, `limit` samples in all."""
+_CHECKPOINT_SECONDS = 20.0
+_FEW_VALUES = 4 * BINS
 
 
 @dataclass(frozen=True)
@@ -48,47 +31,28 @@ class CalibrationRequest:
 
     Attributes:
         tensors: names of float tensors of the main graph, graph inputs included.
-        method: minmax or entropy.
+        method: a key of `observers.METHODS`.
+        grid: int8 or fp8, what the ranges are for.
+        options: settings of the method; defaults for those not given.
         samples: how many samples to use; None means all.
-        batch: samples per run, >= 1; ignored where the model's batch is static.
+        shard: (index, of): measure only this part of the samples; 0 <= index < of.
+        checkpoint: a file that a run leaves when it is interrupted, and goes on from.
+        bytes_at_once: tensors of one run in memory together.
     """
 
     tensors: tuple[str, ...]
     method: str
+    grid: str = "int8"
+    options: Options = field(default_factory=dict)
     samples: int | None = None
-    batch: int = 32
-
-
-@dataclass
-class _Run:
-    """What the passes share."""
-
-    model: Model
-    data: CalibrationData
-    request: CalibrationRequest
-    samples: int
-    batch: int
-    static_batch: bool
-    on_progress: Progress | None
-    warnings: list[str] = field(default_factory=list)
-
-    def batches(self, batch: int, part: tuple[float, float], what: str) -> Iterator[Feeds]:
-        """The samples in batches, with progress over `part` of the whole."""
-        done = 0
-        for feeds in self.data.batches(batch, self.samples):
-            size = len(next(iter(feeds.values())))
-            yield feeds
-            del feeds  # or the next batch would be read while this one is still held
-            done += size
-            if self.on_progress is not None:
-                start, end = part
-                fraction = start + (end - start) * min(done / self.samples, 1.0)
-                self.on_progress(fraction, f"{what}: {done} of {self.samples} samples")
+    shard: tuple[int, int] = (0, 1)
+    checkpoint: Path | None = None
+    bytes_at_once: int = VALUES_BYTES
 
 
 def calibrate(
     model: Model,
-    data: CalibrationData,
+    data: DataSource,
     request: CalibrationRequest,
     on_progress: Progress | None = None,
 ) -> CalibrationCache:
@@ -97,41 +61,42 @@ def calibrate(
     Args:
         model: the graph that will be quantized.
         data: samples, matching the model's inputs.
-        request: tensors, method, number of samples, batch.
+        request: tensors, method, which samples.
         on_progress: told the fraction done (0..1) and a line of text.
 
     Returns:
         The cache; its ranges follow the order of `request.tensors`.
 
     Raises:
-        DataError: fewer samples than asked for (TF0523), an unknown tensor (TF0525).
+        DataError: fewer samples than asked for (TF0523), an unknown tensor (TF0525), a tensor
+            that no sample computes (TF0526).
         GraphError: a tensor is NaN or infinite (TF0524), or ONNX Runtime refuses the model.
         ValueError: the method is unknown.
     """
-    observer = value_observer(request.method)
-    run = _prepare(model, data, request, on_progress)
-    ranges, bytes_per_sample = _minmax_pass(run, (0.0, 1.0 if observer is None else 0.3))
-    amax = {name: seen.amax() for name, seen in ranges.items()}
-    if observer is not None:
-        amax |= _value_pass(run, observer, amax, bytes_per_sample)
-    return CalibrationCache(
-        method=request.method,
-        options={} if observer is None else dict(observer.options),
-        samples=run.samples,
-        graph_digest=model.digest(),
-        data_digest=data.digest,
-        versions={"numpy": np.__version__, "onnxruntime": onnxruntime.__version__},
-        warnings=(*run.warnings, *_constant_warnings(ranges)),
-        ranges={
-            name: TensorRange(min=seen.low, max=seen.high, amax=amax[name])
-            for name, seen in ranges.items()
-        },
+    chosen = method(request.method, request.grid, request.options)
+    start, stop = _span(data, request)
+    _check_tensors(model, request.tensors)
+    stream = Stream(model, data, start, stop, on_progress, request.bytes_at_once)
+    groups = stream.groups(request.tensors)
+    states: dict[str, TensorState] = {}
+    for index, group in enumerate(groups):
+        part = (index / len(groups), (index + 1) / len(groups))
+        run = _Pass(stream, request, chosen, group, part)
+        states |= run.states()
+    for group in groups:
+        _checkpoint_of(request, group).drop()
+    split = (
+        ()
+        if len(groups) < 2
+        else (
+            f"the tensors do not fit into memory together: the samples ran {len(groups)} times, "
+            "each time for a part of them",
+        )
     )
+    return _cache_of(stream, request, chosen, states, split)
 
 
-def _prepare(
-    model: Model, data: CalibrationData, request: CalibrationRequest, on_progress: Progress | None
-) -> _Run:
+def _span(data: DataSource, request: CalibrationRequest) -> tuple[int, int]:
     samples = data.count if request.samples is None else request.samples
     if samples > data.count:
         raise DataError(
@@ -139,126 +104,221 @@ def _prepare(
             f"calibration asks for {samples} samples, the data has {data.count}",
             f"set calibration.samples to {data.count} or less, or give more data",
         )
-    static = _static_batch(model)
-    batch = static or min(request.batch, samples)
-    return _Run(model, data, request, samples, batch, static is not None, on_progress)
-
-
-def _static_batch(model: Model) -> int | None:
-    """The first dimension of the inputs where the model fixes it."""
-    firsts = [spec.dims[0] for spec in model.contract.inputs if spec.dims]
-    return next((dim for dim in firsts if isinstance(dim, int)), None)
-
-
-def _minmax_pass(
-    run: _Run, part: tuple[float, float]
-) -> tuple[dict[str, minmax.MinMaxObserver], float]:
-    observers = {name: minmax.MinMaxObserver() for name in run.request.tensors}
-    if not observers:
-        return observers, 0.0
-    reduced, outputs = _reduced_model(run.model, run.request.tensors)
-    session = Session(reduced, optimize=True)
-    largest = 0.0
-    for feeds in run.batches(run.batch, part, "ranges"):
-        values = session.run(feeds)
-        size = len(next(iter(feeds.values())))
-        elements = 0
-        for name, (low, high, count) in outputs.items():
-            if int(values[count]) == 0:
-                continue
-            elements += int(values[count])
-            observers[name].update(*_finite(name, float(values[low]), float(values[high])))
-        largest = max(largest, 4.0 * elements / size)
-        del feeds
-    for name, observer in observers.items():
-        if observer.low > observer.high:
-            raise _never_computed(name)
-    return observers, largest
-
-
-def _reduced_model(
-    model: Model, tensors: tuple[str, ...]
-) -> tuple[Model, dict[str, tuple[str, str, str]]]:
-    """The model with the minimum, maximum and size of each tensor as its only outputs."""
-    graph = model.to_graph()
-    found: dict[str, gs.Tensor] = {tensor.name: tensor for tensor in graph.inputs}
-    for node in graph.nodes:
-        found.update((tensor.name, tensor) for tensor in node.outputs)
-    names = Names(graph)
-    outputs: dict[str, tuple[str, str, str]] = {}
-    nodes: list[gs.Node] = []
-    for name in tensors:
-        if name not in found:
-            raise _unknown(name)
-        made = [_reduction(op, found[name], names) for op in ("ReduceMin", "ReduceMax", "Size")]
-        outputs[name] = (made[0].outputs[0].name, made[1].outputs[0].name, made[2].outputs[0].name)
-        nodes.extend(made)
-    graph.outputs[:] = [node.outputs[0] for node in nodes]
-    # ONNX Runtime orders nodes by a depth-first search from the last leaf: reversed, each tensor
-    # is reduced, and let go, as soon as it is computed. Otherwise all stay alive to the end.
-    graph.nodes.extend(reversed(nodes))
-    return model.with_graph(graph), outputs
-
-
-def _reduction(op: str, tensor: gs.Tensor, names: Names) -> gs.Node:
-    is_size = op == "Size"
-    name = f"{tensor.name}_{op}"
-    result = gs.Variable(names.fresh(name), np.int64 if is_size else np.float32, [])
-    attributes = {} if is_size else {"keepdims": 0}
-    return gs.Node(op, names.fresh_node(name), attributes, [tensor], [result])
-
-
-def _value_pass(
-    run: _Run, kind: type[ValueObserver], limits: dict[str, float], bytes_per_sample: float
-) -> dict[str, float]:
-    observers = {name: kind(limit) for name, limit in limits.items() if limit > 0}
-    if not observers:
-        return {}
-    fed = {spec.name for spec in run.model.contract.inputs}
-    computed = [name for name in observers if name not in fed]
-    session = Session(run.model, optimize=True, outputs=computed)
-    batch = run.batch
-    if not run.static_batch and bytes_per_sample > 0:
-        batch = max(1, min(batch, int(_VALUE_BATCH_BYTES / bytes_per_sample)))
-    for feeds in run.batches(batch, (0.3, 1.0), "histograms"):
-        values = session.run(feeds, computed) if computed else {}
-        for name, observer in observers.items():
-            # Each tensor is let go as soon as it is counted.
-            observer.update(values.pop(name) if name in values else feeds[name])
-        del feeds
-    sparse = [name for name, seen in observers.items() if seen.is_sparse]
-    if sparse:
-        run.warnings.append(
-            f"{len(sparse)} tensors have very few values, such as '{sparse[0]}': their histograms "
-            "are mostly noise; use more samples, or method minmax"
+    index, of = request.shard
+    runs = samples // (data.static_batch or 1)
+    if of > runs:
+        raise DataError(
+            "TF0523",
+            f"{of} shards are more than the {runs} runs that {samples} samples make",
+            f"use at most {runs} shards",
         )
-    return {name: observer.amax() for name, observer in observers.items()}
+    size = data.static_batch or 1
+    stop = samples if index == of - 1 else runs * (index + 1) // of * size
+    return runs * index // of * size, stop
 
 
-def _finite(name: str, low: float, high: float) -> tuple[float, float]:
-    if math.isfinite(low) and math.isfinite(high):
-        return low, high
-    raise GraphError(
-        "TF0524",
-        f"tensor '{name}' reaches {low}..{high} on the calibration data",
-        "look for overflow or a division by zero in the model, or exclude the sample",
-        Place(node=name),
+def _check_tensors(model: Model, tensors: Sequence[str]) -> None:
+    known = {spec.name for spec in model.contract.inputs}
+    known |= {name for node in model.proto.graph.node for name in node.output}
+    for name in tensors:
+        if name not in known:
+            raise DataError(
+                "TF0525",
+                f"the model has no tensor '{name}' to calibrate",
+                "the list of tensors belongs to another graph",
+                Place(node=name),
+            )
+
+
+@dataclass
+class _Pass:
+    """One pass over the samples for one group of tensors."""
+
+    stream: Stream
+    request: CalibrationRequest
+    method: Method
+    group: tuple[str, ...]
+    part: tuple[float, float]
+
+    def states(self) -> dict[str, TensorState]:
+        """What was seen of each tensor; picked up from a checkpoint where there is one."""
+        checkpoint = _checkpoint_of(self.request, self.group)
+        done, states = checkpoint.load(self.stream, self._new)
+        if done < self.stream.stop:
+            self._observe(states, done, checkpoint)
+        for state in states.values():
+            state.settle()
+        return states
+
+    def _new(self) -> TensorState:
+        return TensorState(histogram=Histogram() if self.method.needs_histogram else None)
+
+    def _observe(
+        self, states: dict[str, TensorState], first: int, checkpoint: "_Checkpoint"
+    ) -> None:
+        stream = self.stream
+        rest = replace(stream, start=first)
+        saved, done = time.monotonic(), first
+
+        def visit(name: str, values: np.ndarray) -> None:
+            if not states[name].update(values):
+                raise _not_finite(name, values)
+
+        with interrupts_between() as check:
+
+            def after(position: int) -> None:
+                nonlocal saved, done
+                done = position
+                if time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                    checkpoint.save(stream, done, states)
+                    saved = time.monotonic()
+                check()
+
+            try:
+                rest.run(self.group, visit, after, part=self.part, what=self.method.name)
+            except KeyboardInterrupt:
+                checkpoint.save(stream, done, states)
+                raise
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A partial cache on disk: what one pass has seen so far."""
+
+    path: Path | None
+    request: CalibrationRequest
+    group: tuple[str, ...]
+
+    def save(self, stream: Stream, done: int, states: Mapping[str, TensorState]) -> None:
+        """Write the states, whole or not at all."""
+        if self.path is None or done == stream.start:
+            return
+        for state in states.values():
+            state.settle()
+        ranges = {
+            name: TensorRange.of(state, state.observed_amax)
+            for name, state in states.items()
+            if state.runs
+        }
+        _partial(stream, self.request, done, ranges).save(self.path)
+
+    def load(
+        self, stream: Stream, new: Callable[[], TensorState]
+    ) -> tuple[int, dict[str, TensorState]]:
+        """The next sample and the states; from the start where no checkpoint fits."""
+        fresh = {name: new() for name in self.group}
+        if self.path is None or not self.path.exists():
+            return stream.start, fresh
+        try:
+            found = CalibrationCache.load(self.path)
+        except DataError:  # damaged or another version's: it is only a shortcut
+            return stream.start, fresh
+        span = found.data[0].spans[0] if found.data else (0, 0)
+        same = _partial(stream, self.request, span[1], found.ranges)
+        with_histograms = all(
+            (one.histogram is None) == (new().histogram is None) for one in found.ranges.values()
+        )
+        if found != same or not with_histograms or not set(found.ranges) <= set(self.group):
+            return stream.start, fresh
+        if span[0] != stream.start or not stream.start < span[1] <= stream.stop:
+            return stream.start, fresh
+        return span[1], fresh | {name: one.state() for name, one in found.ranges.items()}
+
+    def drop(self) -> None:
+        """Remove the file: the pass is over."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def _checkpoint_of(request: CalibrationRequest, group: tuple[str, ...]) -> _Checkpoint:
+    if request.checkpoint is None:
+        return _Checkpoint(None, request, group)
+    tensors = sha256("\0".join(group).encode()).hexdigest()[:8]
+    path = request.checkpoint.with_name(f"{request.checkpoint.name}.{tensors}.partial")
+    return _Checkpoint(path, request, group)
+
+
+def _partial(
+    stream: Stream, request: CalibrationRequest, done: int, ranges: Mapping[str, TensorRange]
+) -> CalibrationCache:
+    return CalibrationCache(
+        method="partial",
+        grid=request.grid,
+        samples=done - stream.start,
+        graph_digest=stream.model.digest(),
+        data=(_use(stream, done),),
+        versions=_versions(),
+        ranges=dict(ranges),
     )
 
 
-def _constant_warnings(ranges: dict[str, minmax.MinMaxObserver]) -> list[str]:
-    return [
-        f"tensor '{name}' was {seen.low:g} throughout; is the data representative?"
-        for name, seen in ranges.items()
-        if seen.is_constant
+def _cache_of(
+    stream: Stream,
+    request: CalibrationRequest,
+    chosen: Method,
+    states: Mapping[str, TensorState],
+    warnings: tuple[str, ...],
+) -> CalibrationCache:
+    for name in request.tensors:
+        if not states[name].runs:
+            raise _never_computed(name)
+    return CalibrationCache(
+        method=chosen.name,
+        grid=chosen.grid,
+        options=dict(chosen.options),
+        samples=stream.stop - stream.start,
+        graph_digest=stream.model.digest(),
+        data=(_use(stream, stream.stop),),
+        versions=_versions(),
+        warnings=(*warnings, *warnings_of(states)),
+        ranges={
+            name: TensorRange.of(states[name], chosen.amax(states[name]))
+            for name in request.tensors
+        },
+    )
+
+
+def _use(stream: Stream, stop: int) -> DataUse:
+    source = stream.source
+    return DataUse(
+        digest=source.digest,
+        source=source.description,
+        spans=((stream.start, stop),),
+        synthetic=source.is_synthetic,
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {"numpy": np.__version__, "onnxruntime": onnxruntime.__version__}
+
+
+def warnings_of(states: Mapping[str, TensorState]) -> tuple[str, ...]:
+    """What a user should look at: constant tensors, and histograms with hardly a value."""
+    found = [
+        f"tensor '{name}' was {state.low:g} throughout; is the data representative?"
+        for name, state in states.items()
+        if state.is_constant
     ]
+    sparse = [
+        name
+        for name, state in states.items()
+        if state.histogram is not None and int(state.histogram.counts.sum()) < _FEW_VALUES
+    ]
+    if sparse:
+        found.insert(
+            0,
+            f"{len(sparse)} tensors have very few values, such as '{sparse[0]}': their histograms "
+            "are mostly noise; use more samples, or method minmax",
+        )
+    return tuple(found)
 
 
-def _unknown(name: str) -> DataError:
-    return DataError(
-        "TF0525",
-        f"the model has no tensor '{name}' to calibrate",
-        "the list of tensors belongs to another graph",
+def _not_finite(name: str, values: np.ndarray) -> GraphError:
+    low, high = float(values.min()), float(values.max())
+    return GraphError(
+        "TF0524",
+        f"tensor '{name}' reaches {low}..{high} on the calibration data",
+        "look for overflow or a division by zero in the model, or exclude the sample",
         Place(node=name),
     )
 

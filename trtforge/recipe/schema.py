@@ -26,8 +26,8 @@ from pydantic_core import PydanticCustomError
 from trtforge.recipe import laws
 
 FloatType = Literal["fp32", "fp16", "bf16"]
-QuantizedType = Literal["none", "int8", "fp8"]
-CalibrationMethod = Literal["minmax", "entropy"]
+QuantizedType = Literal["none", "int8", "fp8", "int8_weight_only", "int4_weight_only"]
+CalibrationMethod = Literal["minmax", "average", "percentile", "entropy", "mse"]
 BackendName = Literal["tensorrt_rtx", "tensorrt", "onnxruntime"]
 
 Integer = Annotated[int, Strict()]
@@ -174,7 +174,26 @@ class Precision(Section):
     """Types of the typed graph."""
 
     type: FloatType = Field("fp32", description="the type of what is not quantized")
-    quantize: QuantizedType = Field("none", description="none, int8 (W8A8) or fp8 (E4M3, W8A8)")
+    quantize: QuantizedType = Field(
+        "none",
+        description="none, int8 (W8A8), fp8 (E4M3, W8A8), int8_weight_only or int4_weight_only",
+    )
+    block_size: Literal[32, 64, 128] = Field(
+        128, description="int4_weight_only: weights of one output channel that share a scale"
+    )
+    attention: Flag = Field(
+        False, description="int8 and fp8: quantize the matrix products of attention as well"
+    )
+    unquantized: tuple[Literal["first", "last"], ...] = Field(
+        (), description="leave the first or the last layers of the network unquantized"
+    )
+    techniques: Annotated[
+        Annotated[Literal["default", "none"], Tag("word")]
+        | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Tag("names")],
+        Discriminator(lambda value: "names" if isinstance(value, list | tuple) else "word"),
+    ] = Field(
+        "default", description="what to do for accuracy: 'default', 'none', or techniques by name"
+    )
     keep: tuple[KeepRule, ...] = Field((), description="exceptions, by operator or node name")
 
 
@@ -182,13 +201,19 @@ class Calibration(Section):
     """How activation ranges are measured."""
 
     data: PathText = Field(description=".npz with one array per model input, samples along axis 0")
-    method: CalibrationMethod = Field("entropy", description="minmax, or entropy (TensorRT's KL)")
+    method: CalibrationMethod = Field(
+        "entropy",
+        description="minmax, average (of each sample's largest), percentile, entropy (TensorRT's "
+        "KL) or mse (least squared error)",
+    )
+    percentile: Number = Field(
+        99.99, gt=0, le=100, description="method percentile: share of the values that do not clip"
+    )
     samples: Integer | None = Field(
         None,
         ge=1,
         description="how many samples to use; fewer in the file is an error; default all",
     )
-    batch: Integer = Field(32, ge=1, le=65536, description="samples per run; bounds memory")
     cache: Annotated[str, StringConstraints(pattern=r"^[^/\\\x00]+\.json$")] | None = Field(
         None, description="file name of the calibration cache inside the bundle; default cache.json"
     )

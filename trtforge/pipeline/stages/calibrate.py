@@ -53,13 +53,21 @@ class CalibrateStage:
         request = CalibrationRequest(
             tensors=candidate_tensors(model, job.recipe.precision),
             method=calibration.method,
+            grid="fp8" if job.recipe.precision.quantize == "fp8" else "int8",
+            options=method_options(calibration),
             samples=calibration.samples,
-            batch=calibration.batch,
         )
         cache = calibrate(model, data, request, progress)
         cache.save(out / "cache.json")
         write_trt_text(cache, out / "tensorrt.calib")
         return f"{len(cache.ranges)} tensors over {cache.samples} samples, {cache.method}"
+
+
+def method_options(calibration: Calibration) -> dict[str, int | float | str]:
+    """The settings of the calibration method that a recipe names."""
+    if calibration.method == "percentile":
+        return {"percentile": calibration.percentile}
+    return {}
 
 
 def _calibration(job: Job) -> Calibration:

@@ -1,50 +1,75 @@
-"""Observers: one per calibration method, streaming and mergeable; one line here adds another.
+"""Calibration methods: from what was seen of a tensor to the magnitude that ends the grid.
 
-`minmax` alone needs no values, only each batch's minimum and maximum. Every other method is a
-`ValueObserver`, made with the tensor's largest magnitude and fed with its values in a second pass.
+One module per method, one line here. A module has `NEEDS_HISTOGRAM`, `OPTIONS` (names and default
+values of its settings, which go into the cache) and
+`amax(state: TensorState, grid: str, options: Mapping[str, float]) -> float`.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar, Protocol, Self, cast
+from typing import TYPE_CHECKING
 
-OBSERVERS: dict[str, str] = {
-    "minmax": "trtforge.precision.observers.minmax:MinMaxObserver",
-    "entropy": "trtforge.precision.observers.entropy:EntropyObserver",
+if TYPE_CHECKING:
+    from trtforge.precision.state import TensorState
+
+METHODS: dict[str, str] = {
+    "minmax": "trtforge.precision.observers.minmax",
+    "average": "trtforge.precision.observers.average",
+    "percentile": "trtforge.precision.observers.percentile",
+    "entropy": "trtforge.precision.observers.entropy",
+    "mse": "trtforge.precision.observers.mse",
 }
 
+Options = Mapping[str, int | float | str]
 
-class ValueObserver(Protocol):
-    """An observer of whole tensors."""
 
-    options: ClassVar[dict[str, int | float | str]]
-    """Settings that change the result; they go into the cache."""
+@dataclass(frozen=True)
+class Method:
+    """A calibration method with its settings.
 
-    def __init__(self, limit: float) -> None:
-        """Prepare for values of magnitude up to `limit` > 0."""
+    Attributes:
+        name: a key of METHODS.
+        grid: int8 or fp8: what `amax` is mapped onto (`scales.LARGEST`).
+        options: every setting that changes the result.
+    """
 
-    def update(self, values: Any) -> None:
-        """Take in the values of one batch, a float32 array of any shape."""
-
-    def merge(self, other: Self) -> None:
-        """Take in all that `other` has seen."""
-
-    def amax(self) -> float:
-        """The magnitude to map to the end of the grid."""
+    name: str
+    grid: str
+    options: Options
 
     @property
-    def is_sparse(self) -> bool:
-        """Whether too few values were seen for the answer to mean much."""
+    def needs_histogram(self) -> bool:
+        """Whether extremes alone do not tell the answer."""
+        return bool(import_module(METHODS[self.name]).NEEDS_HISTOGRAM)
+
+    def amax(self, state: "TensorState") -> float:
+        """The magnitude to map to the end of the grid; 0 <= amax <= state.observed_amax.
+
+        Args:
+            state: settled (`TensorState.settle`), with a histogram where one is needed.
+
+        Raises:
+            ValueError: a histogram is needed and there is none.
+        """
+        if self.needs_histogram and state.histogram is None:
+            raise ValueError(f"method {self.name} needs a histogram")
+        if state.observed_amax == 0:
+            return 0.0
+        found = float(import_module(METHODS[self.name]).amax(state, self.grid, self.options))
+        return min(found, state.observed_amax)
 
 
-def value_observer(method: str) -> type[ValueObserver] | None:
-    """The class of a method; None for minmax, which needs no values.
+def method(name: str, grid: str = "int8", options: Options | None = None) -> Method:
+    """A calibration method; settings that are not given have their defaults.
 
     Raises:
-        ValueError: there is no such method.
+        ValueError: there is no such method, or it has no such setting.
     """
-    if method not in OBSERVERS:
-        raise ValueError(f"unknown calibration method '{method}', known: {', '.join(OBSERVERS)}")
-    if method == "minmax":
-        return None
-    module, name = OBSERVERS[method].split(":")
-    return cast("type[ValueObserver]", getattr(import_module(module), name))
+    if name not in METHODS:
+        raise ValueError(f"unknown calibration method '{name}', known: {', '.join(METHODS)}")
+    defaults: dict[str, int | float | str] = dict(import_module(METHODS[name]).OPTIONS)
+    for key in options or {}:
+        if key not in defaults:
+            raise ValueError(f"method {name} has no option '{key}'")
+    return Method(name, grid, {**defaults, **(options or {})})

@@ -5,11 +5,14 @@ Calibration - pseudocode" and following: a histogram of 2048 bins over |x|, quan
 levels for every candidate threshold, the one with the least Kullback-Leibler divergence wins.
 """
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from trtforge.precision.observers import Options
+    from trtforge.precision.state import TensorState
 
 BINS = 2048
 LEVELS = 128
@@ -27,49 +30,17 @@ _EQUAL_NATS = 1e-9
 """Divergences closer than this differ by rounding alone."""
 
 
-@dataclass
-class EntropyObserver:
-    """Histogram of |x| over [0, limit]; integer counts, so any grouping into batches is the same.
+NEEDS_HISTOGRAM = True
+OPTIONS: "Options" = {"levels": LEVELS}
 
-    Attributes:
-        limit: largest magnitude of the tensor over all samples, from a first pass; > 0.
-        counts: values per bin; values beyond `limit` (a rounding of the runtime) fall in the last.
-    """
 
-    options: ClassVar[dict[str, int | float | str]] = {"bins": BINS, "levels": LEVELS}
-
-    limit: float
-    counts: Counts = field(default_factory=lambda: np.zeros(BINS, np.int64))
-
-    def update(self, values: npt.NDArray[np.float32]) -> None:
-        """Count the values of one batch, any shape; zeros are counted in bin 0."""
-        flat = np.ascontiguousarray(values).reshape(-1)
-        per_unit = np.float32(BINS / self.limit)
-        for start in range(0, flat.size, _ELEMENTS_AT_ONCE):
-            part = np.abs(flat[start : start + _ELEMENTS_AT_ONCE])
-            np.multiply(part, per_unit, out=part)
-            np.minimum(part, np.float32(BINS - 1), out=part)
-            self.counts += np.bincount(part.astype(np.int32), minlength=BINS)
-
-    def merge(self, other: "EntropyObserver") -> None:
-        """Add the counts of `other`, which must have the same limit.
-
-        Raises:
-            ValueError: the limits differ, so the bins do not mean the same.
-        """
-        if other.limit != self.limit:
-            raise ValueError(f"histograms over {self.limit} and {other.limit} cannot be merged")
-        self.counts += other.counts
-
-    def amax(self) -> float:
-        """The threshold of least divergence, in the tensor's units; 0 < amax <= limit."""
-        bins = best_threshold_bin(self.counts)
-        return min((bins + 0.5) * self.limit / BINS, self.limit)
-
-    @property
-    def is_sparse(self) -> bool:
-        """Whether bins hold so few values that a narrow threshold may win by chance."""
-        return int(self.counts.sum()) < _FEW_VALUES
+def amax(state: "TensorState", grid: str, options: "Options") -> float:
+    """The threshold of least divergence."""
+    assert state.histogram is not None
+    counts = state.histogram.counts
+    last = int(np.flatnonzero(counts)[-1]) + 1
+    width = state.histogram.width
+    return (best_threshold_bin(counts[: max(last, LEVELS)]) + 0.5) * width
 
 
 def best_threshold_bin(counts: Counts) -> int:
@@ -89,7 +60,7 @@ def best_threshold_bin(counts: Counts) -> int:
     histogram = counts.astype(np.float64)
     histogram[0] = histogram[1]
     if histogram.sum() <= 0:
-        return BINS
+        return len(counts)
     divergence = divergences(histogram)
     equal = np.flatnonzero(divergence <= divergence.min() + _EQUAL_NATS)
     return LEVELS + int(equal[-1])
@@ -109,7 +80,7 @@ def divergences(histogram: Floats) -> Floats:
     Returns:
         BINS - LEVELS + 1 values >= 0, +inf where P has mass and Q has none.
     """
-    sizes = np.arange(LEVELS, BINS + 1)
+    sizes = np.arange(LEVELS, len(histogram) + 1)
     total = histogram.sum()
     mass = np.concatenate([[0.0], np.cumsum(histogram)])
     filled = np.concatenate([[0], np.cumsum(histogram > 0)])

@@ -1,0 +1,102 @@
+"""What has been seen of one tensor: running extremes, a sum of magnitudes, and a histogram.
+
+States are mergeable in any order: everything in them is a minimum, a maximum or an exact sum.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from trtforge.precision.observers.histogram import Histogram
+
+_FRACTION_BITS = 149
+"""Every float32 is a whole multiple of 2**-149, its smallest subnormal (IEEE 754)."""
+
+_PENDING_ELEMENTS = 1 << 15
+"""Values of small tensors are collected up to this many before they are counted."""
+
+
+@dataclass
+class TensorState:
+    """One tensor over all samples seen.
+
+    Attributes:
+        low: smallest value; +inf before the first.
+        high: largest value; -inf before the first.
+        runs: how many times values were seen (samples, unless the model's batch is static).
+        amax_total: sum over the runs of each run's largest magnitude, in units of 2**-149: whole
+            numbers, so that the sum does not depend on the order.
+        histogram: counts of magnitudes; None when no method asks for them.
+    """
+
+    low: float = math.inf
+    high: float = -math.inf
+    runs: int = 0
+    amax_total: int = 0
+    histogram: Histogram | None = None
+    _pending: list[npt.NDArray[np.float32]] = field(default_factory=list, repr=False)
+    _pending_size: int = field(default=0, repr=False)
+    _pending_amax: float = field(default=0.0, repr=False)
+
+    def update(self, values: npt.NDArray[np.float32]) -> bool:
+        """Take in one run's values, float32 of any shape; they may be kept for a while.
+
+        Returns:
+            False, and nothing is taken in, when some value is NaN or infinite.
+        """
+        if values.size == 0:
+            return True
+        low, high = float(values.min()), float(values.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return False
+        amax = max(-low, high, 0.0)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.runs += 1
+        self.amax_total += int(math.ldexp(amax, _FRACTION_BITS))
+        if self.histogram is not None:
+            self._count(values, amax)
+        return True
+
+    def merge(self, other: "TensorState") -> None:
+        """Take in all that `other` has seen; a histogram survives only where both have one."""
+        self.settle()
+        other.settle()
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.runs += other.runs
+        self.amax_total += other.amax_total
+        if self.histogram is None or other.histogram is None:
+            self.histogram = None
+        else:
+            self.histogram.merge(other.histogram)
+
+    def settle(self) -> None:
+        """Count what was collected."""
+        if self._pending and self.histogram is not None:
+            flat = [values.reshape(-1) for values in self._pending]
+            joined = flat[0] if len(flat) == 1 else np.concatenate(flat)
+            self.histogram.update(joined, self._pending_amax)
+        self._pending, self._pending_size, self._pending_amax = [], 0, 0.0
+
+    @property
+    def observed_amax(self) -> float:
+        """Largest magnitude seen; 0 when nothing was."""
+        return max(-self.low, self.high, 0.0) if self.low <= self.high else 0.0
+
+    @property
+    def mean_amax(self) -> float:
+        """Mean over the runs of each run's largest magnitude, correctly rounded."""
+        return self.amax_total / (self.runs << _FRACTION_BITS) if self.runs else 0.0
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every value seen was the same."""
+        return self.low >= self.high
+
+    def _count(self, values: npt.NDArray[np.float32], amax: float) -> None:
+        self._pending.append(values)
+        self._pending_size += values.size
+        self._pending_amax = max(self._pending_amax, amax)
+        if self._pending_size >= _PENDING_ELEMENTS:
+            self.settle()

@@ -21,7 +21,6 @@ from trtforge.precision.observers.histogram import BINS, Histogram
 from trtforge.precision.state import TensorState
 from trtforge.precision.streaming import VALUES_BYTES, DataSource, Progress, Stream
 
-_CHECKPOINT_SECONDS = 20.0
 _FEW_VALUES = 4 * BINS
 
 
@@ -36,7 +35,10 @@ class CalibrationRequest:
         options: settings of the method; defaults for those not given.
         samples: how many samples to use; None means all.
         shard: (index, of): measure only this part of the samples; 0 <= index < of.
-        checkpoint: a file that a run leaves when it is interrupted, and goes on from.
+        checkpoint: a file that a run leaves when it is interrupted, and goes on from; each group
+            of tensors that are measured together has its own, named after this one.
+        checkpoint_seconds: time between two of them, for those that are killed; 0 means one after
+            every run of the model.
         bytes_at_once: tensors of one run in memory together.
     """
 
@@ -47,6 +49,7 @@ class CalibrationRequest:
     samples: int | None = None
     shard: tuple[int, int] = (0, 1)
     checkpoint: Path | None = None
+    checkpoint_seconds: float = 20.0
     bytes_at_once: int = VALUES_BYTES
 
 
@@ -156,29 +159,30 @@ class _Pass:
     def _observe(
         self, states: dict[str, TensorState], first: int, checkpoint: "_Checkpoint"
     ) -> None:
-        stream = self.stream
-        rest = replace(stream, start=first)
+        rest, (begin, end) = replace(self.stream, start=first), self.part
+        known = (first - self.stream.start) / (self.stream.stop - self.stream.start)
+        part = (begin + (end - begin) * known, end)
         saved, done = time.monotonic(), first
 
         def visit(name: str, values: np.ndarray) -> None:
             if not states[name].update(values):
-                raise _not_finite(name, values)
+                raise _not_finite(name, values, done, self.stream.samples_per_run)
 
-        with interrupts_between() as check:
+        with interrupts_between() as interrupted:
 
             def after(position: int) -> None:
                 nonlocal saved, done
                 done = position
-                if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                    checkpoint.save(stream, done, states)
+                stop = interrupted()
+                if stop or time.monotonic() - saved >= self.request.checkpoint_seconds:
+                    checkpoint.save(self.stream, done, states)
                     saved = time.monotonic()
-                check()
+                if stop:
+                    raise KeyboardInterrupt
 
-            try:
-                rest.run(self.group, visit, after, part=self.part, what=self.method.name)
-            except KeyboardInterrupt:
-                checkpoint.save(stream, done, states)
-                raise
+            rest.run(self.group, visit, after, part=part, what=self.method.name)
+        if self.part[1] < 1.0:  # the next group may be interrupted, and this one is whole
+            checkpoint.save(self.stream, done, states)
 
 
 @dataclass(frozen=True)
@@ -313,12 +317,13 @@ def warnings_of(states: Mapping[str, TensorState]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _not_finite(name: str, values: np.ndarray) -> GraphError:
-    low, high = float(values.min()), float(values.max())
+def _not_finite(name: str, values: np.ndarray, sample: int, count: int) -> GraphError:
+    what = "NaN" if np.isnan(values).any() else "infinite"
+    where = f"sample {sample}" if count == 1 else f"samples {sample} to {sample + count - 1}"
     return GraphError(
         "TF0524",
-        f"tensor '{name}' reaches {low}..{high} on the calibration data",
-        "look for overflow or a division by zero in the model, or exclude the sample",
+        f"tensor '{name}' is {what} on {where} of the calibration data",
+        "look for overflow or a division by zero in the model, or leave the sample out",
         Place(node=name),
     )
 

@@ -8,24 +8,21 @@ from types import FrameType
 
 
 @contextmanager
-def interrupts_between() -> Iterator[Callable[[], None]]:
-    """Hold back the first Ctrl-C until the yielded function is called; a second one comes at once.
+def interrupts_between() -> Iterator[Callable[[], bool]]:
+    """Hold back the first Ctrl-C; a second one comes at once.
 
-    Native code holds it back anyway. In another thread than the main one nothing changes.
+    The yielded function tells whether one is held back: the place to put things in order and to
+    raise KeyboardInterrupt. In another thread than the main one, or where somebody else handles
+    the signal, nothing changes.
 
     Raises:
-        KeyboardInterrupt: from the yielded function.
+        KeyboardInterrupt: at the end, when one was held back and nobody raised it.
     """
     held = False
-
-    def check() -> None:
-        if held:
-            raise KeyboardInterrupt
-
     previous = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or previous is not signal.default_int_handler:
-        yield check
+        yield lambda: False
         return
 
     def hold(_signal: int, _frame: FrameType | None) -> None:
@@ -35,7 +32,8 @@ def interrupts_between() -> Iterator[Callable[[], None]]:
 
     signal.signal(signal.SIGINT, hold)
     try:
-        yield check
-        check()
+        yield lambda: held
+        if held:
+            raise KeyboardInterrupt
     finally:
         signal.signal(signal.SIGINT, previous)

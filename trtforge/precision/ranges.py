@@ -8,7 +8,7 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trtforge.precision.observers.histogram import BINS, Histogram
+from trtforge.precision.observers.histogram import BINS, LOWEST_EXPONENT, Histogram
 from trtforge.precision.state import TensorState
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -20,12 +20,14 @@ class StoredHistogram(BaseModel):
     Attributes:
         exponent: the bins cover 0..2**exponent.
         counts: BINS counts, little-endian int64, deflated, base64.
+        zeros: how many values of the first bin are exactly 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    exponent: Annotated[int, Field(ge=-200, le=128)]
+    exponent: Annotated[int, Field(ge=LOWEST_EXPONENT, le=128)]
     counts: str
+    zeros: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
@@ -36,7 +38,8 @@ class StoredHistogram(BaseModel):
     def of(cls, histogram: Histogram) -> "StoredHistogram":
         """Store a histogram."""
         packed = zlib.compress(histogram.counts.astype("<i8").tobytes(), 6)
-        return cls(exponent=histogram.exponent, counts=base64.b64encode(packed).decode("ascii"))
+        text = base64.b64encode(packed).decode("ascii")
+        return cls(exponent=histogram.exponent, counts=text, zeros=histogram.zeros)
 
     def restore(self) -> Histogram:
         """Return the histogram.
@@ -54,7 +57,9 @@ class StoredHistogram(BaseModel):
         counts = np.frombuffer(raw, "<i8").astype(np.int64)
         if counts.min() < 0:
             raise ValueError("the histogram has a negative count")
-        return Histogram(self.exponent, counts)
+        if self.zeros > counts[0]:
+            raise ValueError(f"the histogram has {self.zeros} zeros in a bin of {counts[0]} values")
+        return Histogram(self.exponent, counts, self.zeros)
 
 
 class TensorRange(BaseModel):

@@ -14,11 +14,12 @@ from trtforge.precision.observers.histogram import Histogram
 _FRACTION_BITS = 149
 """Every float32 is a whole multiple of 2**-149, its smallest subnormal (IEEE 754)."""
 
-_PENDING_ELEMENTS = 1 << 15
-"""Values of small tensors are collected up to this many before they are counted."""
+_BUFFER_ELEMENTS = 1 << 13
+"""Values of small tensors are collected up to this many before they are counted: counting costs
+as much as a pass over all bins, however few the values."""
 
 
-@dataclass
+@dataclass(eq=False)
 class TensorState:
     """One tensor over all samples seen.
 
@@ -36,27 +37,27 @@ class TensorState:
     runs: int = 0
     amax_total: int = 0
     histogram: Histogram | None = None
-    _pending: list[npt.NDArray[np.float32]] = field(default_factory=list, repr=False)
-    _pending_size: int = field(default=0, repr=False)
-    _pending_amax: float = field(default=0.0, repr=False)
+    _buffer: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    _filled: int = field(default=0, repr=False)
 
     def update(self, values: npt.NDArray[np.float32]) -> bool:
-        """Take in one run's values, float32 of any shape; they may be kept for a while.
+        """Take in one run's values, float32 of any shape.
 
         Returns:
             False, and nothing is taken in, when some value is NaN or infinite.
         """
         if values.size == 0:
             return True
-        low, high = float(values.min()), float(values.max())
+        # Adding 0 turns -0 into 0: which of the two a minimum is depends on the order.
+        low, high = float(values.min()) + 0.0, float(values.max()) + 0.0
         if not (math.isfinite(low) and math.isfinite(high)):
             return False
-        amax = max(-low, high, 0.0)
+        amax = max(0.0, -low, high)
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.runs += 1
         self.amax_total += int(math.ldexp(amax, _FRACTION_BITS))
         if self.histogram is not None:
-            self._count(values, amax)
+            self._count(self.histogram, values, amax)
         return True
 
     def merge(self, other: "TensorState") -> None:
@@ -73,16 +74,15 @@ class TensorState:
 
     def settle(self) -> None:
         """Count what was collected."""
-        if self._pending and self.histogram is not None:
-            flat = [values.reshape(-1) for values in self._pending]
-            joined = flat[0] if len(flat) == 1 else np.concatenate(flat)
-            self.histogram.update(joined, self._pending_amax)
-        self._pending, self._pending_size, self._pending_amax = [], 0, 0.0
+        if self._buffer is not None and self.histogram is not None and self._filled:
+            values = self._buffer[: self._filled]
+            self.histogram.update(values, float(np.abs(values).max()))
+        self._buffer, self._filled = None, 0
 
     @property
     def observed_amax(self) -> float:
         """Largest magnitude seen; 0 when nothing was."""
-        return max(-self.low, self.high, 0.0) if self.low <= self.high else 0.0
+        return max(0.0, -self.low, self.high) if self.low <= self.high else 0.0
 
     @property
     def mean_amax(self) -> float:
@@ -94,9 +94,13 @@ class TensorState:
         """Whether every value seen was the same."""
         return self.low >= self.high
 
-    def _count(self, values: npt.NDArray[np.float32], amax: float) -> None:
-        self._pending.append(values)
-        self._pending_size += values.size
-        self._pending_amax = max(self._pending_amax, amax)
-        if self._pending_size >= _PENDING_ELEMENTS:
+    def _count(self, histogram: Histogram, values: npt.NDArray[np.float32], amax: float) -> None:
+        if values.size > _BUFFER_ELEMENTS // 2:
+            histogram.update(values, amax)
+            return
+        if self._filled + values.size > _BUFFER_ELEMENTS:
             self.settle()
+        if self._buffer is None:
+            self._buffer = np.empty(_BUFFER_ELEMENTS, np.float32)
+        self._buffer[self._filled : self._filled + values.size] = values.reshape(-1)
+        self._filled += values.size

@@ -5,14 +5,15 @@ must not depend on how the data happens to be grouped.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from trtforge.errors import GraphError
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
 from trtforge.precision.typeinfo import infer
@@ -76,7 +77,6 @@ class Stream:
     stop: int
     on_progress: Progress | None = None
     bytes_at_once: int = VALUES_BYTES
-    _sizes: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def samples_per_run(self) -> int:
@@ -84,12 +84,17 @@ class Stream:
         return self.source.static_batch or 1
 
     def groups(self, tensors: Sequence[str]) -> list[tuple[str, ...]]:
-        """Split tensors into groups that fit into memory together, in their order."""
-        sizes = self._bytes_of()
+        """Split tensors into groups that fit into memory together, in their order.
+
+        The groups do not depend on which samples this stream has: ONNX Runtime fuses differently
+        for other outputs, which changes last digits.
+        """
+        sizes = self._bytes_of() if tensors else {}
+        unknown = max(sizes.values(), default=0)
         groups: list[list[str]] = []
         filled = 0
         for name in tensors:
-            size = sizes.get(name, 0)
+            size = sizes.get(name) or unknown
             if not groups or filled + size > self.bytes_at_once:
                 groups.append([])
                 filled = 0
@@ -122,7 +127,7 @@ class Stream:
         fed = {spec.name for spec in self.model.contract.inputs}
         computed = [name for name in tensors if name not in fed]
         session = Session(self.model, optimize=True, outputs=computed)
-        done = self.start
+        done, began = self.start, time.monotonic()
         for feeds in self._feeds():
             values = session.run(feeds, computed) if computed else {}
             for name in tensors:
@@ -132,7 +137,12 @@ class Stream:
             done += self.samples_per_run
             if after is not None:
                 after(done)
-            self._tell(done, part, what)
+            if self.on_progress is not None:
+                share = (done - self.start) / (self.stop - self.start)
+                fraction = part[0] + (part[1] - part[0]) * share
+                passed = max(time.monotonic() - began, 1e-9)
+                left = passed * (1 - fraction) / max(fraction - part[0], 1e-9)
+                self.on_progress(fraction, self._text(what, done, passed, left))
 
     def _feeds(self) -> Iterator[Feeds]:
         """The samples, one run at a time."""
@@ -144,28 +154,30 @@ class Stream:
                 yield {name: array[row : row + size] for name, array in feeds.items()}
 
     def _block(self) -> int:
-        first = next(iter(self.source.batches(1, self.start + 1, self.start)))
-        sample = sum(array.nbytes for array in first.values())
+        sample = sum(array.nbytes for array in self._first_run().values())
         return max(1, min(_MOST_AT_ONCE, _READ_BYTES // max(sample, 1)))
 
-    def _bytes_of(self) -> dict[str, int]:
-        """Bytes of the tensors of one run, where inference knows the shape."""
-        if not self._sizes:
-            feeds = next(islice(self._feeds(), 1))
-            shapes = {name: array.shape for name, array in feeds.items()}
-            graph = infer(self.model.proto, fixed=shapes).graph
-            for value in (*graph.input, *graph.value_info, *graph.output):
-                dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-                self._sizes[value.name] = 4 * math.prod(dims)
-        return self._sizes
+    def _first_run(self) -> Feeds:
+        """What the source gives for its first run."""
+        return next(iter(self.source.batches(1, self.samples_per_run)))
 
-    def _tell(self, done: int, part: tuple[float, float], what: str) -> None:
-        if self.on_progress is None:
-            return
-        begin, end = part
-        share = (done - self.start) / max(self.stop - self.start, 1)
-        text = f"{what}: {done - self.start} of {self.stop - self.start} samples"
-        self.on_progress(begin + (end - begin) * min(share, 1.0), text)
+    def _bytes_of(self) -> dict[str, int]:
+        """Bytes of the tensors of one run; 0 where inference does not know the shape."""
+        shapes = {name: array.shape for name, array in self._first_run().items()}
+        try:
+            graph = infer(self.model.proto, fixed=shapes).graph
+        except GraphError:  # ONNX's inference gives up on some models that ONNX Runtime runs
+            return {}
+        return {
+            value.name: 4 * math.prod(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+            for value in (*graph.input, *graph.value_info, *graph.output)
+        }
+
+    def _text(self, what: str, done: int, passed: float, left: float) -> str:
+        count = done - self.start
+        rate = f"{count / passed:.3g} per second"
+        time_left = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"
+        return f"{what}: {count} of {self.stop - self.start} samples, {rate}, {time_left} left"
 
 
 def _as_float(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from trtforge.precision.state import TensorState
 
@@ -56,6 +58,8 @@ class Method:
             raise ValueError(f"method {self.name} needs a histogram")
         if state.observed_amax == 0:
             return 0.0
+        if state.histogram is not None and np.count_nonzero(state.histogram.alive) == 1:
+            return state.observed_amax  # one magnitude: no shape to judge
         found = float(import_module(METHODS[self.name]).amax(state, self.grid, self.options))
         return min(found, state.observed_amax)
 

@@ -26,17 +26,20 @@ _ELEMENTS_AT_ONCE = 1 << 16
 """Slice of a tensor: its temporaries stay in the processor's second-level cache."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Histogram:
     """Counts of |x| over [0, 2**exponent).
 
     Attributes:
         exponent: the limit is 2**exponent; every value seen is below it.
         counts: BINS counts; bin k holds k * width <= |x| < (k + 1) * width.
+        zeros: how many of the values in bin 0 are exactly 0. Zero is exact on every grid, so no
+            method may weigh it: behind a ReLU it would outvote all else.
     """
 
     exponent: int = LOWEST_EXPONENT
     counts: Counts = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    zeros: int = 0
 
     @property
     def limit(self) -> float:
@@ -48,6 +51,13 @@ class Histogram:
         """The width of a bin."""
         return self.limit / BINS
 
+    @property
+    def alive(self) -> Counts:
+        """The counts without the zeros."""
+        counts = self.counts.copy()
+        counts[0] -= self.zeros
+        return counts
+
     def update(self, values: npt.NDArray[np.float32], amax: float) -> None:
         """Count the values of a float32 array of any shape.
 
@@ -58,19 +68,24 @@ class Histogram:
         self._grow(_exponent_above(amax))
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)
         size = min(flat.size, _ELEMENTS_AT_ONCE)
-        scaled, index = np.empty(size, np.float32), np.empty(size, np.int64)
+        scaled, narrow, index = (np.empty(size, kind) for kind in (np.float32, np.int32, np.int64))
         per_unit = np.float32(math.ldexp(BINS, -self.exponent))  # a power of two: exact
         for start in range(0, flat.size, _ELEMENTS_AT_ONCE):
             part = flat[start : start + _ELEMENTS_AT_ONCE]
-            np.abs(part, out=scaled[: part.size])
-            np.multiply(scaled[: part.size], per_unit, out=scaled[: part.size])
-            np.copyto(index[: part.size], scaled[: part.size], casting="unsafe")
-            self.counts += np.bincount(index[: part.size], minlength=BINS)
+            n = part.size
+            self.zeros += n - int(np.count_nonzero(part != 0))
+            np.abs(part, out=scaled[:n])
+            np.multiply(scaled[:n], per_unit, out=scaled[:n])
+            # Two steps, because processors convert float32 to int32 fast and to int64 slowly.
+            np.copyto(narrow[:n], scaled[:n], casting="unsafe")
+            np.copyto(index[:n], narrow[:n])
+            self.counts += np.bincount(index[:n], minlength=BINS)
 
     def merge(self, other: "Histogram") -> None:
         """Take in all that `other` has seen."""
         self._grow(other.exponent)
         self.counts += _joined(other.counts, self.exponent - other.exponent)
+        self.zeros += other.zeros
 
     def _grow(self, exponent: int) -> None:
         if exponent > self.exponent:
@@ -79,7 +94,7 @@ class Histogram:
 
 
 def _exponent_above(amax: float) -> int:
-    return max(math.frexp(amax)[1], LOWEST_EXPONENT)
+    return max(math.frexp(amax)[1], LOWEST_EXPONENT) if amax > 0 else LOWEST_EXPONENT
 
 
 def _joined(counts: Counts, doublings: int) -> Counts:

@@ -35,15 +35,25 @@ def net(name: str) -> Model:
 class Samples:
     """Calibration data in memory."""
 
-    def __init__(self, arrays: Feeds) -> None:
+    digest = "sha256:data"
+    description = "data.npz"
+    is_synthetic = False
+
+    def __init__(self, arrays: Feeds, static_batch: int | None = None) -> None:
         self.arrays = arrays
         self.count = len(next(iter(arrays.values())))
-        self.digest = "sha256:data"
+        self.static_batch = static_batch
 
-    def batches(self, batch: int, limit: int | None = None) -> Iterator[Feeds]:
+    def batches(self, batch: int, limit: int | None = None, start: int = 0) -> Iterator[Feeds]:
         total = self.count if limit is None else limit
-        for start in range(0, total, batch):
-            yield {n: v[start : min(start + batch, total)] for n, v in self.arrays.items()}
+        for first in range(start, total, batch):
+            yield {n: v[first : min(first + batch, total)] for n, v in self.arrays.items()}
+
+
+def samples_for(model: Model, feeds: Feeds) -> Samples:
+    """The feeds as data of a model, whose batch may be fixed."""
+    batch = model.contract.inputs[0].dims[0]
+    return Samples(feeds, batch if isinstance(batch, int) else None)
 
 
 @lru_cache
@@ -51,7 +61,7 @@ def ranges(name: str, method: str = "minmax") -> CalibrationCache:
     """Calibrated on other random inputs than those that are compared."""
     model = net(name)
     tensors = candidate_tensors(model, Precision(quantize="int8"))
-    data = Samples(random_feeds(model, SHAPES[name], seed=1))
+    data = samples_for(model, random_feeds(model, SHAPES[name], seed=1))
     return calibrate(model, data, CalibrationRequest(tensors, method))
 
 

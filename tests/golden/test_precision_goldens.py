@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from precision_samples import net, ranges
 
-from trtforge.precision.cache import CalibrationCache, TensorRange
+from trtforge.precision.cache import CalibrationCache, DataUse, TensorRange
 from trtforge.precision.cast import typed
 from trtforge.precision.trt_text import write_trt_text
 from trtforge.recipe.schema import Precision
@@ -52,7 +52,7 @@ def test_caches(tmp_path: Path) -> None:
         options={"bins": 2048, "levels": 128},
         samples=256,
         graph_digest="sha256:00",
-        data_digest="sha256:11",
+        data=(DataUse(digest="sha256:11", source="calib.npz", spans=((0, 256),)),),
         versions={"numpy": "2.4.6", "onnxruntime": "1.31.1"},
         warnings=("tensor 'dead' was 0 throughout; is the data representative?",),
         ranges={
@@ -64,3 +64,11 @@ def test_caches(tmp_path: Path) -> None:
     write_trt_text(cache, tmp_path / "calib")
     assert matches("tensorrt.calib", (tmp_path / "calib").read_text())
     assert CalibrationCache.load(FOLDER / "cache.json") == cache
+
+
+def test_a_cache_of_the_first_version_opens() -> None:
+    """Written by the first release; it had no histograms and named one file of data."""
+    cache = CalibrationCache.load(FOLDER / "cache.1.json")
+    assert cache.data == (DataUse(digest="sha256:11", spans=((0, 256),)),)
+    assert cache.ranges["input_1:0"] == TensorRange(min=-1.0, max=1.0, amax=1.0)
+    assert cache.options == {"bins": 2048, "levels": 128}

@@ -7,13 +7,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models_precision import Net
-from precision_samples import Samples, check_typed, fidelity
+from precision_samples import check_typed, fidelity, samples_for
 
 from trtforge.graph.model import Model
 from trtforge.precision.calibrate import CalibrationRequest, calibrate
 from trtforge.precision.cast import typed
-from trtforge.precision.observers.entropy import BINS, LEVELS, EntropyObserver, best_threshold_bin
-from trtforge.precision.observers.minmax import MinMaxObserver
 from trtforge.precision.quantize import candidate_tensors
 from trtforge.precision.scales import NUMPY_TYPE, quantize_values, round_up, scale_of
 from trtforge.precision.trt_text import TrtTable, format_trt_text, parse_trt_text
@@ -23,9 +21,6 @@ names = st.text(min_size=1, max_size=30).filter(
     lambda text: text.splitlines() == [text] and text.strip() == text
 )
 float32 = st.floats(0, allow_infinity=False, allow_nan=False, width=32)
-arrays = st.lists(
-    st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=50), min_size=1, max_size=6
-)
 
 
 @settings(max_examples=200, deadline=None)
@@ -58,39 +53,6 @@ def test_no_bytes_crash_the_reader(data: bytes) -> None:
     except DataError:
         return
     assert all(np.isfinite(scale) and scale >= 0 for scale in table.scales.values())
-
-
-@settings(max_examples=30, deadline=None)
-@given(arrays, st.integers(0, 5))
-def test_observers_do_not_see_how_data_is_grouped(parts: list[list[float]], cut: int) -> None:
-    batches = [np.array(part, np.float32) for part in parts]
-    whole = np.concatenate(batches)
-    limit = float(np.abs(whole).max()) or 1.0
-    first, second, one = EntropyObserver(limit), EntropyObserver(limit), EntropyObserver(limit)
-    ranges, other, all_at_once = MinMaxObserver(), MinMaxObserver(), MinMaxObserver()
-    for index, batch in enumerate(batches):
-        (first if index < cut else second).update(batch)
-        (ranges if index < cut else other).update(float(batch.min()), float(batch.max()))
-    one.update(whole)
-    all_at_once.update(float(whole.min()), float(whole.max()))
-    second.merge(first)
-    other.merge(ranges)
-    assert (second.counts == one.counts).all()
-    assert second.amax() == one.amax()
-    assert 0 < one.amax() <= limit
-    assert other == all_at_once
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.floats(0.01, 5), st.integers(10, 20_000))
-def test_thresholds_are_candidates_and_do_not_depend_on_the_count(
-    seed: int, spread: float, count: int
-) -> None:
-    values = np.abs(np.random.default_rng(seed).standard_normal(count)) ** spread
-    counts = np.histogram(values, BINS, (0, values.max()))[0]
-    best = best_threshold_bin(counts)
-    assert LEVELS <= best <= BINS
-    assert best_threshold_bin(counts * 4) == best
 
 
 @settings(max_examples=200, deadline=None)
@@ -180,7 +142,7 @@ def test_typing_keeps_contract_types_and_numbers(
     random = np.random.default_rng(0)
     feeds = {name: random.standard_normal((2, 4, 6, 6)).astype(np.float32) for name in ("x", "y")}
     request = CalibrationRequest(candidate_tensors(model, precision), "minmax")
-    cache = calibrate(model, Samples(feeds), request) if request.tensors else None
+    cache = calibrate(model, samples_for(model, feeds), request) if request.tensors else None
     if cache is None and quantize != "none":
         return
     result = typed(model, cache, precision)

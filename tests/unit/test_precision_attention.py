@@ -8,7 +8,7 @@ import pytest
 from attention_spellings import HEADS, LENGTH, SIZE
 from models_graph import info, model, node, ops, tensor, weights
 from onnx import ModelProto, TensorProto
-from precision_samples import Samples, check_typed
+from precision_samples import check_typed, samples_for
 
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
@@ -158,7 +158,8 @@ def test_boolean_masks_have_no_range() -> None:
 def test_int8_projections_around_the_operator() -> None:
     original = Model(attention(fill=-1e4))
     precision = Precision(type="fp16", quantize="int8")
-    data = Samples({"x": weights(2, LENGTH, WIDTH, seed=3), "kept": np.ones((2, 1, 6, 6), bool)})
+    feeds = {"x": weights(2, LENGTH, WIDTH, seed=3), "kept": np.ones((2, 1, 6, 6), bool)}
+    data = samples_for(original, feeds)
     tensors = candidate_tensors(original, precision)
     cache = calibrate(original, data, CalibrationRequest(tensors, "minmax"))
     result = typed(original, cache, precision)

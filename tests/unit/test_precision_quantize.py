@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from models_precision import Net
 from onnx import TensorProto
-from precision_samples import Samples, check_typed, initializer_types, net, ops, ranges, sqnr_db
+from precision_samples import check_typed, initializer_types, net, ops, ranges, samples_for, sqnr_db
 
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
@@ -22,7 +22,7 @@ def run(
 ) -> tuple[Model, QuantizeReport]:
     precision = Precision.model_validate({"quantize": "int8"} | changes)
     request = CalibrationRequest(candidate_tensors(model, precision), "minmax")
-    cache = calibrate(model, Samples(feeds), request)
+    cache = calibrate(model, samples_for(model, feeds), request)
     result, report = quantize(model, cache, precision)
     check_typed(model, result)
     return result, report
@@ -188,9 +188,7 @@ def test_a_quantized_graph_is_not_quantized_again() -> None:
 
 
 def _empty_cache() -> CalibrationCache:
-    return CalibrationCache(
-        method="minmax", samples=1, graph_digest="g", data_digest="d", ranges={}
-    )
+    return CalibrationCache(method="minmax", samples=1, graph_digest="g", ranges={})
 
 
 def test_new_names_never_take_a_users_name() -> None:

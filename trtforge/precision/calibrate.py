@@ -17,11 +17,9 @@ from trtforge.graph.model import Model
 from trtforge.precision.cache import CalibrationCache, DataUse, TensorRange
 from trtforge.precision.interrupts import interrupts_between
 from trtforge.precision.observers import Method, Options, method
-from trtforge.precision.observers.histogram import BINS, Histogram
-from trtforge.precision.state import TensorState
+from trtforge.precision.observers.histogram import Histogram
+from trtforge.precision.state import TensorState, warnings_of
 from trtforge.precision.streaming import VALUES_BYTES, DataSource, Progress, Stream
-
-_FEW_VALUES = 4 * BINS
 
 
 @dataclass(frozen=True)
@@ -274,7 +272,7 @@ def _cache_of(
         graph_digest=stream.model.digest(),
         data=(_use(stream, stream.stop),),
         versions=_versions(),
-        warnings=(*warnings, *warnings_of(states)),
+        warnings=(*warnings, *warnings_of(states, judges_histograms=chosen.needs_histogram)),
         ranges={
             name: TensorRange.of(states[name], chosen.amax(states[name]))
             for name in request.tensors
@@ -294,27 +292,6 @@ def _use(stream: Stream, stop: int) -> DataUse:
 
 def _versions() -> dict[str, str]:
     return {"numpy": np.__version__, "onnxruntime": onnxruntime.__version__}
-
-
-def warnings_of(states: Mapping[str, TensorState]) -> tuple[str, ...]:
-    """What a user should look at: constant tensors, and histograms with hardly a value."""
-    found = [
-        f"tensor '{name}' was {state.low:g} throughout; is the data representative?"
-        for name, state in states.items()
-        if state.is_constant
-    ]
-    sparse = [
-        name
-        for name, state in states.items()
-        if state.histogram is not None and int(state.histogram.counts.sum()) < _FEW_VALUES
-    ]
-    if sparse:
-        found.insert(
-            0,
-            f"{len(sparse)} tensors have very few values, such as '{sparse[0]}': their histograms "
-            "are mostly noise; use more samples, or method minmax",
-        )
-    return tuple(found)
 
 
 def _not_finite(name: str, values: np.ndarray, sample: int, count: int) -> GraphError:

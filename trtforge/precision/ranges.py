@@ -130,3 +130,10 @@ class DataUse(BaseModel):
     source: str = ""
     spans: tuple[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], ...]
     synthetic: bool = False
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        ends = [0, *(end for span in self.spans for end in span)]
+        if ends != sorted(ends):
+            raise ValueError(f"the spans {list(self.spans)} overlap or do not ascend")
+        return self

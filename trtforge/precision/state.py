@@ -4,12 +4,13 @@ States are mergeable in any order: everything in them is a minimum, a maximum or
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from trtforge.precision.observers.histogram import Histogram
+from trtforge.precision.observers.histogram import BINS, Histogram
 
 _FRACTION_BITS = 149
 """Every float32 is a whole multiple of 2**-149, its smallest subnormal (IEEE 754)."""
@@ -17,6 +18,8 @@ _FRACTION_BITS = 149
 _BUFFER_ELEMENTS = 1 << 13
 """Values of small tensors are collected up to this many before they are counted: counting costs
 as much as a pass over all bins, however few the values."""
+
+_FEW_VALUES = 4 * BINS
 
 
 @dataclass(eq=False)
@@ -104,3 +107,29 @@ class TensorState:
             self._buffer = np.empty(_BUFFER_ELEMENTS, np.float32)
         self._buffer[self._filled : self._filled + values.size] = values.reshape(-1)
         self._filled += values.size
+
+
+def warnings_of(states: Mapping[str, TensorState], *, judges_histograms: bool) -> tuple[str, ...]:
+    """What a user should look at: constant tensors, and histograms with hardly a value.
+
+    Args:
+        states: settled, per tensor name.
+        judges_histograms: whether the method looks at histograms.
+    """
+    found = [
+        f"tensor '{name}' was {state.low:g} throughout; is the data representative?"
+        for name, state in sorted(states.items())
+        if state.is_constant
+    ]
+    sparse = [
+        name
+        for name, state in sorted(states.items())
+        if state.histogram is not None and int(state.histogram.counts.sum()) < _FEW_VALUES
+    ]
+    if sparse and judges_histograms:
+        found.insert(
+            0,
+            f"tensors with very few values: {len(sparse)}, such as '{sparse[0]}'; their "
+            "histograms are mostly noise: use more samples, or method minmax",
+        )
+    return tuple(found)

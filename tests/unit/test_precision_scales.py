@@ -45,3 +45,11 @@ def test_fp8_weights_saturate_at_448() -> None:
     stored = quantize_values(np.array([447.0, 1e6, -1e6], np.float32), np.float32(1), "fp8")
     assert stored.dtype == ml_dtypes.float8_e4m3fn
     assert stored.astype(np.float32).tolist() == [448.0, 448.0, -448.0]
+
+
+def test_int4_has_sixteen_levels() -> None:
+    values = np.array([0.5, 1.5, -7.6, -9.0, 7.4, 9.0], np.float32)
+    stored = quantize_values(values, np.float32(1), "int4")
+    assert stored.dtype == ml_dtypes.int4
+    assert stored.astype(np.int8).tolist() == [0, 2, -8, -8, 7, 7]
+    assert scale_of(14.0, "int4") == 2.0

@@ -1,8 +1,8 @@
-"""Scales and grids: symmetric INT8 and FP8 E4M3, with scales that the graph's float type can hold.
+"""Scales and grids: symmetric INT8, INT4 and FP8 E4M3, with scales that the float type can hold.
 
-Formulae: q = round(x / scale), zero point 0; scale = amax / 127 (INT8) or amax / 448 (FP8 E4M3,
-its largest finite value; OCP OFP8 1.0, table 1). Source: TensorRT developer guide, "Working with
-Quantized Types".
+Formulae: q = round(x / scale), zero point 0; scale = amax / 127 (INT8), amax / 7 (INT4) or
+amax / 448 (FP8 E4M3, its largest finite value; OCP OFP8 1.0, table 1). Source: TensorRT developer
+guide, "Working with Quantized Types". Scales of least squared error are in `weight_scales.py`.
 """
 
 import ml_dtypes
@@ -11,8 +11,12 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-LARGEST: dict[str, float] = {"int8": 127.0, "fp8": 448.0}
-"""Largest magnitude on the quantized grid; INT8's -128 is left out so that it is symmetric."""
+LARGEST: dict[str, float] = {"int8": 127.0, "int4": 7.0, "fp8": 448.0}
+"""Largest magnitude on the positive side of the quantized grid."""
+
+LOWEST: dict[str, float] = {"int8": -127.0, "int4": -8.0, "fp8": -448.0}
+"""Its negative end. INT8's -128 is left out so that the grid is symmetric; INT4 has only 16 levels,
+so its -8 is used where a scale below amax / 7 makes it reachable (TensorRT documents -8..7)."""
 
 FLOAT_MAX: dict[str, float] = {
     "fp32": float(np.finfo(np.float32).max),
@@ -31,6 +35,7 @@ NUMPY_TYPE: dict[str, np.dtype[np.generic]] = {
 }
 QUANTIZED_TYPE: dict[str, np.dtype[np.generic]] = {
     "int8": np.dtype(np.int8),
+    "int4": np.dtype(ml_dtypes.int4),
     "fp8": np.dtype(ml_dtypes.float8_e4m3fn),
 }
 
@@ -62,7 +67,7 @@ def scale_of(amax: npt.ArrayLike, quantize: str, float_type: str = "fp32") -> Fl
     Args:
         amax: largest magnitudes >= 0. A zero (a channel without weights) counts as 1: any scale
             represents zeros exactly, and this one can neither vanish nor overflow.
-        quantize: int8 or fp8.
+        quantize: int8, int4 or fp8.
         float_type: the type that Q and DQ nodes hold the scale in.
 
     Returns:
@@ -79,14 +84,13 @@ def quantize_values(values: Floats, scale: Floats, quantize: str) -> npt.NDArray
     Args:
         values: float32 weights.
         scale: broadcastable to `values`.
-        quantize: int8 or fp8.
+        quantize: int8, int4 or fp8.
 
     Returns:
-        Same shape, dtype int8 or float8_e4m3fn.
+        Same shape, dtype int8, int4 (one per byte) or float8_e4m3fn.
     """
-    limit = LARGEST[quantize]
     ratio = np.divide(values, scale, dtype=np.float32)
-    if quantize == "int8":
+    if quantize != "fp8":
         np.rint(ratio, out=ratio)
-    np.clip(ratio, -limit, limit, out=ratio)
+    np.clip(ratio, LOWEST[quantize], LARGEST[quantize], out=ratio)
     return np.asarray(ratio.astype(QUANTIZED_TYPE[quantize]))

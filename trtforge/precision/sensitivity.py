@@ -1,0 +1,398 @@
+"""Which layers quantization harms, and how much: the layers ranked, ready for keep rules.
+
+Two measures. "local": what quantizing a layer changes in its own output, its inputs being exact;
+one pass over the samples for all layers. "output": what it changes in the model's outputs when
+nothing else is quantized; one run per sample and layer, all of the same session.
+"""
+
+import glob
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from trtforge.errors import DataError, GraphError
+from trtforge.graph.execute import Session
+from trtforge.graph.model import Model
+from trtforge.precision.attest import attest
+from trtforge.precision.cache import CalibrationCache
+from trtforge.precision.streaming import DataSource, Feeds, Progress
+from trtforge.precision.switches import LayeredModel, layered
+from trtforge.recipe.schema import FloatType, Precision
+
+SCHEMA = "trtforge.sensitivity/1"
+
+SAMPLES = 8
+"""How many samples are enough when nobody says: the noise of a layer is a sum over thousands of
+values of each sample, and the ranking needs no more digits than its first."""
+
+Measure = Literal["output", "local"]
+
+
+@dataclass(frozen=True)
+class SensitivityRequest:
+    """How to measure.
+
+    Attributes:
+        samples: how many samples to use; None: SAMPLES, or all when there are fewer.
+        method: "output" ranks by the harm at the model's outputs (and measures the local one as
+            well), "local" by the harm at each layer's own output.
+    """
+
+    samples: int | None = None
+    method: Measure = "output"
+
+
+@dataclass(frozen=True)
+class LayerHarm:
+    """What quantizing one layer does.
+
+    Attributes:
+        node: name of the node; may be empty.
+        op: its operator.
+        output: the tensor that it computes.
+        macs: multiply-accumulates of one run; 0 for an operator that has none.
+        macs_share: their share of those of all layers, 0..1.
+        local_sqnr_db: SQNR of the layer's output when its inputs are exact; +inf: nothing changes.
+        output_sqnr_db: SQNR of the model's outputs, the worst of them, when only this layer is
+            quantized; None when it was not measured.
+        rank: 1 is the most harmful one.
+    """
+
+    node: str
+    op: str
+    output: str
+    macs: int
+    macs_share: float
+    local_sqnr_db: float
+    output_sqnr_db: float | None
+    rank: int
+
+    @property
+    def harm(self) -> float:
+        """Noise over signal by which the layer is ranked, >= 0: 10**(-dB / 10)."""
+        judged = self.local_sqnr_db if self.output_sqnr_db is None else self.output_sqnr_db
+        # Above 3000 dB the power leaves float64; only an output of zeros gets there.
+        return math.inf if judged < -3000 else 10 ** (-judged / 10)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the layer as plain JSON data; an SQNR without bounds is null."""
+        return {
+            "rank": self.rank,
+            "node": self.node,
+            "op": self.op,
+            "output": self.output,
+            "macs": self.macs,
+            "macs_share": self.macs_share,
+            "local_sqnr_db": _finite(self.local_sqnr_db),
+            "output_sqnr_db": _finite(self.output_sqnr_db),
+        }
+
+
+@dataclass(frozen=True)
+class BudgetStep:
+    """What is left when a layer, and all those of the steps before, stay in floats.
+
+    Attributes:
+        layer: the layer that this step keeps.
+        macs_kept: share of the layers' multiply-accumulates that are kept in floats, 0..1.
+        harm_left: sum of the harms of the layers that are still quantized.
+    """
+
+    layer: LayerHarm
+    macs_kept: float
+    harm_left: float
+
+    @property
+    def sqnr_db(self) -> float:
+        """SQNR that `harm_left` means, if the layers' noises do not know of each other."""
+        return -10 * math.log10(self.harm_left) if self.harm_left > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class SensitivityReport:
+    """Layers by harm.
+
+    Attributes:
+        method: what they are ranked by.
+        quantize: the quantized type.
+        type: the type of what is kept.
+        samples: how many samples were used.
+        layers: the most harmful one first.
+    """
+
+    method: Measure
+    quantize: str
+    type: FloatType
+    samples: int
+    layers: tuple[LayerHarm, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON data."""
+        return {
+            "schema": SCHEMA,
+            "method": self.method,
+            "quantize": self.quantize,
+            "type": self.type,
+            "samples": self.samples,
+            "layers": [layer.as_json() for layer in self.layers],
+        }
+
+    def lines(self) -> list[str]:
+        """The report as a table, one line per layer."""
+        head = f"{'rank':>4}  {'output dB':>9}  {'local dB':>9}  {'MACs':>6}  layer"
+        return [head, *(_line(layer) for layer in self.layers)]
+
+    def keep_rules(self, count: int) -> list[str]:
+        """Lines of YAML for a recipe's `precision`, which keep the most harmful layers in floats.
+
+        Args:
+            count: how many layers.
+        """
+        lines = ["keep:"]
+        for layer in self.layers[:count]:
+            if not layer.node:
+                lines.append(f"  # {layer.op} that computes '{layer.output}': it has no name")
+                continue
+            name = json.dumps(glob.escape(layer.node), ensure_ascii=False)
+            lines.append(f"  - {{op: {layer.op}, name: {name}, type: {self.type}}}")
+        return lines if len(lines) > 1 else []
+
+    def budget(self) -> tuple[BudgetStep, ...]:
+        """Layers in the order in which keeping them pays: by harm per multiply-accumulate.
+
+        Layers without multiply-accumulates cost nothing to keep, so they come first, the most
+        harmful one before the others.
+        """
+        order = sorted(self.layers, key=_harm_per_mac, reverse=True)
+        left = [layer.harm for layer in order]
+        kept = 0.0
+        steps = []
+        for index, layer in enumerate(order):
+            kept += layer.macs_share
+            steps.append(BudgetStep(layer, min(kept, 1.0), math.fsum(left[index + 1 :])))
+        return tuple(steps)
+
+
+def sensitivity(
+    model: Model,
+    cache: CalibrationCache,
+    source: DataSource,
+    precision: Precision,
+    request: SensitivityRequest | None = None,
+    on_progress: Progress | None = None,
+) -> SensitivityReport:
+    """Rank the layers of a model by the harm that quantizing each of them does.
+
+    Only a layer of the graph counts that `quantize` would touch: a weighted operator, a residual
+    addition, a matrix product of attention. Memory holds one sample and the model's weights twice,
+    whatever the number of samples and layers.
+
+    Args:
+        model: the FP32 model that is to be quantized.
+        cache: ranges of its activations.
+        source: samples; held-out ones judge the ranges as well.
+        precision: what the recipe asks for; layers that it keeps are not ranked.
+        request: samples and method.
+        on_progress: told the fraction done (0..1) and a line of text.
+
+    Raises:
+        DataError: the cache lacks a tensor (TF0521), fewer samples than asked for (TF0523).
+        GraphError: no layer is quantized, or no output is of floats (TF0537); an output is NaN or
+            infinite without any quantization (TF0524); ONNX Runtime refuses the model.
+    """
+    wanted = request or SensitivityRequest()
+    if precision.quantize == "none":
+        raise _nothing("`precision.quantize` is none")
+    found = layered(model, cache, precision)
+    if not found.layers:
+        raise _nothing("no layer is quantized")
+    samples = _Samples(source, _count(source, wanted.samples))
+    part = 0.0 if wanted.method == "local" else 1 / (len(found.layers) + 2)
+    local = _local(found, samples, _between(on_progress, 0.0, part or 1.0))
+    output: list[float] | None = None
+    if wanted.method == "output":
+        output = _at_outputs(found, samples, _between(on_progress, part, 1.0))
+    layers = _ranked(found, samples.first(), local, output)
+    return SensitivityReport(
+        wanted.method, precision.quantize, precision.type, samples.count, layers
+    )
+
+
+@dataclass
+class _Noise:
+    """Sums of squares of one tensor and of its error, in float64."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+
+    def add(self, reference: npt.NDArray[Any], candidate: npt.NDArray[Any]) -> None:
+        expected = reference.astype(np.float64)
+        self.signal += float(np.vdot(expected, expected))
+        if expected.shape != candidate.shape:  # values decide the shape, and they changed
+            self.noise = math.inf
+            return
+        expected -= candidate
+        self.noise += float(np.vdot(expected, expected))
+
+    @property
+    def sqnr_db(self) -> float:
+        if self.noise == 0:
+            return math.inf
+        if self.signal == 0 or not math.isfinite(self.noise):
+            return -math.inf
+        return 10 * math.log10(self.signal / self.noise)
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """The first samples of a source, alone or in the batches that the model fixes."""
+
+    source: DataSource
+    count: int
+
+    @property
+    def per_run(self) -> int:
+        return self.source.static_batch or 1
+
+    @property
+    def runs(self) -> int:
+        return self.count // self.per_run
+
+    def __iter__(self) -> Iterator[Feeds]:
+        return iter(self.source.batches(self.per_run, self.runs * self.per_run))
+
+    def first(self) -> Feeds:
+        return next(iter(self.source.batches(self.per_run, self.per_run)))
+
+
+def _count(source: DataSource, asked: int | None) -> int:
+    size = source.static_batch or 1
+    if asked is None:
+        return min(max(SAMPLES, size), source.count) // size * size
+    if asked > source.count or asked < size:
+        raise DataError(
+            "TF0523",
+            f"sensitivity asks for {asked} samples, the data has {source.count}"
+            + (f" and the model runs {size} at once" if size > 1 else ""),
+            f"ask for {size} to {source.count}",
+        )
+    return asked // size * size
+
+
+def _local(found: LayeredModel, samples: _Samples, tell: Progress) -> list[float]:
+    twin = found.doubled()
+    names = [name for pair in twin.sums for name in pair]
+    session = Session(twin.model)
+    sums = [_Noise() for _ in twin.sums]
+    for done, feeds in enumerate(samples, 1):
+        values = session.run(feeds, names)
+        for one, (signal, noise) in zip(sums, twin.sums, strict=True):
+            one.signal += float(values[signal])
+            one.noise += float(values[noise])
+        tell(done / samples.runs, f"local harm: {done} of {samples.runs} runs")
+    return [one.sqnr_db for one in sums]
+
+
+def _at_outputs(found: LayeredModel, samples: _Samples, tell: Progress) -> list[float]:
+    twin = found.switched()
+    outputs = [spec.name for spec in twin.model.contract.outputs]
+    session = Session(twin.model)
+    mask = np.zeros(len(twin.layers), np.bool_)
+    sums = [[_Noise() for _ in outputs] for _ in twin.layers]
+    total = samples.runs * len(twin.layers)
+    done = 0
+    for feeds in samples:
+        exact = session.run({**feeds, twin.mask: mask}, outputs)
+        judged = _float_outputs(exact)
+        for index, layer in enumerate(twin.layers):
+            only = mask.copy()
+            only[index] = True
+            changed = session.run({**feeds, twin.mask: only}, outputs)
+            for position, name in judged:
+                sums[index][position].add(exact[name], changed[name])
+            done += 1
+            tell(done / total, f"harm at the outputs: {layer.node or layer.output}")
+    return [min(one.sqnr_db for one in noises) for noises in sums]
+
+
+def _float_outputs(values: Feeds) -> list[tuple[int, str]]:
+    judged = [(i, n) for i, (n, v) in enumerate(values.items()) if v.dtype.kind == "f" and v.size]
+    if not judged:
+        raise _nothing("no output of the model is a tensor of floats")
+    for _, name in judged:
+        if not np.isfinite(values[name]).all():
+            raise GraphError(
+                "TF0524",
+                f"output '{name}' is NaN or infinite without any quantization",
+                "look for overflow or a division by zero in the model, or leave the sample out",
+            )
+    return judged
+
+
+def _ranked(
+    found: LayeredModel, feeds: Feeds, local: Sequence[float], output: Sequence[float] | None
+) -> tuple[LayerHarm, ...]:
+    macs = _macs(found, feeds)
+    total = sum(macs) or 1
+    layers = [
+        LayerHarm(
+            node=layer.node.name,
+            op=layer.node.op_type,
+            output=layer.output,
+            macs=count,
+            macs_share=count / total,
+            local_sqnr_db=local[index],
+            output_sqnr_db=None if output is None else output[index],
+            rank=0,
+        )
+        for index, (layer, count) in enumerate(zip(found.layers, macs, strict=True))
+    ]
+    order = sorted(layers, key=lambda layer: layer.harm, reverse=True)
+    return tuple(replace(layer, rank=rank) for rank, layer in enumerate(order, 1))
+
+
+def _macs(found: LayeredModel, feeds: Feeds) -> list[int]:
+    shapes = {name: array.shape for name, array in feeds.items()}
+    try:
+        counted = attest(found.model, shapes).per_node
+    except GraphError:  # the share of work is a convenience; the harm is what was asked for
+        return [0] * len(found.layers)
+    known = {(node.op, node.name): node.macs for node in counted}
+    return [known.get((layer.node.op_type, layer.node.name), 0) for layer in found.layers]
+
+
+def _harm_per_mac(layer: LayerHarm) -> tuple[float, float]:
+    return (layer.harm / layer.macs if layer.macs else math.inf, layer.harm)
+
+
+def _line(layer: LayerHarm) -> str:
+    output = "-" if layer.output_sqnr_db is None else f"{layer.output_sqnr_db:.1f}"
+    return (
+        f"{layer.rank:>4}  {output:>9}  {layer.local_sqnr_db:>9.1f}  {layer.macs_share:>6.1%}  "
+        f"{layer.op} {layer.node or layer.output}"
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _between(tell: Progress | None, start: float, stop: float) -> Progress:
+    def scaled(fraction: float, text: str) -> None:
+        if tell is not None:
+            tell(start + (stop - start) * fraction, text)
+
+    return scaled
+
+
+def _nothing(why: str) -> GraphError:
+    return GraphError(
+        "TF0537",
+        f"there is no sensitivity to measure: {why}",
+        "ask for a quantized type and leave at least one layer without a keep rule",
+    )

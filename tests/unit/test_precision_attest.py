@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from models_precision import BOOL, FLOAT, INT64, Net
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 from precision_samples import SHAPES, net, ranges
 
 from trtforge.errors import GraphError
@@ -59,6 +59,30 @@ def test_one_quantized_operand_is_not_enough() -> None:
     model.op("MatMul", [x, w], "y")
     model.output("y", [4, 8])
     assert attest(model.model(), {}).macs == {"fp32": 4 * 8 * 8}
+
+
+def test_mixed_storage_makes_no_quantized_product() -> None:
+    model = Net(0, 21)
+    x = model.input("x", [4, 8])
+    model.const("scale", 0.1)
+    q = model.op("QuantizeLinear", [x, "scale", model.const("zero", 0, np.int8)], "q")
+    four = helper.make_tensor("four", TensorProto.INT4, [8, 8], [1] * 64)
+    a = model.op("DequantizeLinear", [q, "scale"], "a")
+    w = model.op("DequantizeLinear", ["four", "scale"], "w")
+    model.op("MatMul", [a, w], "y")
+    model.output("y", [4, 8])
+    graph = helper.make_graph(
+        model.nodes,
+        "mixed",
+        model.inputs,
+        model.outputs,
+        [four, *(numpy_helper.from_array(v, n) for n, v in model.weights.items())],
+    )
+    opsets = [helper.make_opsetid("", 21)]
+    mixed = Model(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+    result = attest(mixed, {})
+    assert result.macs == {"fp32": 4 * 8 * 8}
+    assert result.weights_bytes["int4"] == 32
 
 
 def test_macs_of_a_batch_grow_with_the_batch() -> None:

@@ -21,6 +21,7 @@ REFUSALS: tuple[Refusal, ...] = (
     # Source: the refusals of the TensorRT-RTX 1.7.1 builder itself, for each target.
     Refusal("float8_e4m3fn", ("7.5", "8.0", "8.6"), None, "FP8 needs compute capability 8.9"),
     Refusal("bfloat16", ("7.5",), None, "BF16 needs compute capability 8.0"),
+    Refusal("int4", ("7.5",), None, "INT4 needs compute capability 8.0"),
     Refusal("float32", ("7.5",), "MATRIX_MULTIPLY", "there is no FP32 GEMM for Turing; use fp16"),
 )
 

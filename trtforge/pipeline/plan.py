@@ -20,16 +20,16 @@ _MAX_CHANGES_SHOWN = 3
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     """Return a recipe's stages in an order in which each finds its inputs done."""
-    quantized = recipe.precision.quantize != "none"
+    calibrated = recipe.precision.quantize in ("int8", "fp8")
     engines = tuple(target for target in recipe.targets if target.backend != "onnxruntime")
     backends = tuple(sorted({target.backend for target in engines}))
     stages: list[Stage] = [ImportStage(), OptimizeStage(backends)]
-    if quantized:
+    if calibrated:
         stages.append(CalibrateStage())
-    stages.append(PrecisionStage(quantized=quantized))
+    stages.append(PrecisionStage(quantized=calibrated))
     stages += [BuildStage(target) for target in engines]
     names = tuple(target.name for target in engines)
-    stages += [VerifyStage(names), ReportStage(names, quantized=quantized)]
+    stages += [VerifyStage(names), ReportStage(names, quantized=calibrated)]
     return tuple(stages)
 
 

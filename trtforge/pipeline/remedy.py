@@ -31,7 +31,12 @@ def remedy(recipe: Recipe, verdicts: Mapping[str, Any]) -> str:
             "values leave the range of FP16: use precision.type bf16, or keep the nodes that "
             "overflow with precision.keep"
         )
-    if recipe.precision.quantize != "none":
+    if recipe.precision.quantize == "int4_weight_only":
+        return (
+            "use precision.block_size 32, or int8_weight_only, or keep sensitive nodes with "
+            "precision.keep"
+        )
+    if recipe.precision.quantize in ("int8", "fp8"):
         other = "minmax" if _method(recipe) == "entropy" else "entropy"
         return (
             f"calibrate on more or other samples or with calibration.method {other}, or keep "

@@ -27,6 +27,7 @@ from trtforge.pipeline.remedy import failures, remedy
 from trtforge.pipeline.shipping import keep_failure_report, ship
 from trtforge.pipeline.stage import Job, Stage, key_document
 from trtforge.pipeline.store import Entry, Store, default_root, digest_of
+from trtforge.pipeline.support import target_warnings
 from trtforge.recipe.load import LoadedRecipe, load_recipe
 from trtforge.recipe.schema import Recipe
 
@@ -322,13 +323,10 @@ def _warnings_of(precision: Entry) -> tuple[str, ...]:
 
 
 def _target_warnings(recipe: Recipe) -> tuple[str, ...]:
-    if recipe.precision.type != "bf16":
-        return ()
     return tuple(
-        f"target '{target.name}': ONNX Runtime has hardly an operator in BF16 on a CPU (1.31); it "
-        "is judged through emulation, but to run it there use fp32 or fp16"
+        f"target '{target.name}': {text}"
         for target in recipe.targets
-        if target.backend == "onnxruntime"
+        for text in target_warnings(recipe.precision, target)
     )
 
 

@@ -1,10 +1,11 @@
-"""A model that a backend would not take is refused before anything is built."""
+"""What a backend would not take is refused before anything is built; what is doubtful is said."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtforge.errors import GraphError, Place, Problem
+from trtforge.recipe.schema import Precision, Target
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model
@@ -43,6 +44,33 @@ def refuse_unsupported(model: "Model", backends: Sequence[str], file: Path) -> N
         ]
     if problems:
         raise GraphError.of(problems)
+
+
+def target_warnings(precision: Precision, target: Target) -> tuple[str, ...]:
+    """Return what a user should know of a precision on a target, though nothing refuses it."""
+    said = []
+    if target.backend == "onnxruntime":
+        if precision.type == "bf16":
+            said.append(
+                "ONNX Runtime has hardly an operator in BF16 on a CPU (1.31); it is judged "
+                "through emulation, but to run it there use fp32 or fp16"
+            )
+        if precision.quantize == "fp8":
+            said.append(
+                "ONNX Runtime (1.31) runs FP8 on a CPU with graph optimizations off or basic "
+                "only; beyond, it refuses the model or computes wrong numbers"
+            )
+    if target.backend == "tensorrt_rtx" and precision.quantize == "int8":
+        said.append(
+            "TensorRT-RTX (1.7) builds products of INT8 activations and weights, but its support "
+            "matrix lists INT8 for weights alone: measure the engine beside an int8_weight_only one"
+        )
+    if precision.quantize == "int8_weight_only" and "7.5" in target.compute_capabilities:
+        said.append(
+            "GPUs of compute capability 7.5 have no INT8 weight-only products (TensorRT-RTX's "
+            "support matrix): the engine gets smaller, not faster"
+        )
+    return tuple(said)
 
 
 def _subject(operator: str, node: str) -> str:

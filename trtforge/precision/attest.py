@@ -30,6 +30,10 @@ _SHORT: dict[int, str] = {
     TensorProto.FLOAT8E4M3FN: "fp8",
 }
 
+_INT4 = {TensorProto.INT4, TensorProto.UINT4}
+_HALF_BYTES = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
+"""Element types of which two lie in a byte (onnx.proto3, TensorProto.int32_data)."""
+
 
 @dataclass(frozen=True)
 class NodeAttest:
@@ -52,7 +56,7 @@ class Attestation:
     Attributes:
         macs: type -> multiply-accumulates of the operators in `macs.MACS`.
         nodes: type -> nodes; Cast, Q and DQ are conversions and not counted.
-        weights_bytes: type -> bytes of initializers.
+        weights_bytes: type -> bytes of initializers; INT4 takes half a byte.
         per_node: every counted node, in graph order.
         shapes: the input shapes that the MACs are for.
     """
@@ -86,8 +90,8 @@ def attest(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Attestation:
     """Count what each type does.
 
     A multiply-accumulate is INT8 (FP8) when both operands of its node come out of a
-    DequantizeLinear of that type; otherwise it has the type of the node's output. Bodies of Loop
-    and Scan are counted once.
+    DequantizeLinear of that type; otherwise it has the type of the node's output: quantized
+    weights alone make no quantized product. Bodies of Loop and Scan are counted once.
 
     Args:
         model: the typed model.
@@ -101,8 +105,7 @@ def attest(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Attestation:
     per_node = tuple(counter.count(proto.graph))
     weights: Counter[str] = Counter()
     for tensor in _initializers(model.proto.graph):
-        size = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
-        weights[_type_name(tensor.data_type)] += math.prod(tensor.dims) * size
+        weights[_type_name(tensor.data_type)] += _bytes_of(tensor)
     macs: Counter[str] = Counter()
     nodes: Counter[str] = Counter()
     for node in per_node:
@@ -121,9 +124,10 @@ def attest(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Attestation:
 def declared_precision(model: Model) -> Precision:
     """Return the narrowest types that a graph holds, in a recipe's words.
 
-    Q/DQ pairs make it int8, or fp8 where an FP8 constant stands; FP16 or BF16 constants and Casts
-    make it fp16 or bf16. It says by which measure the graph can be judged, not how much of it is
-    of that type: that is `attest`.
+    Q/DQ pairs make it int8, or fp8 where an FP8 constant stands; DequantizeLinear without any
+    QuantizeLinear makes it weight-only; FP16 or BF16 constants and Casts make it fp16 or bf16. It
+    says by which measure the graph can be judged, not how much of it is of that type: that is
+    `attest`.
     """
     graph = model.proto.graph
     types = {tensor.data_type for tensor in _initializers(graph)}
@@ -133,7 +137,11 @@ def declared_precision(model: Model) -> Precision:
             types |= {attribute.i for attribute in node.attribute if attribute.name == "to"}
     quantize: QuantizedType = "none"
     if operators & {"QuantizeLinear", "DequantizeLinear"}:
-        quantize = "fp8" if TensorProto.FLOAT8E4M3FN in types else "int8"
+        quantize = "int8"
+        if TensorProto.FLOAT8E4M3FN in types:
+            quantize = "fp8"
+        elif "QuantizeLinear" not in operators:
+            quantize = "int4_weight_only" if types & _INT4 else "int8_weight_only"
     floats: FloatType = "fp32"
     if TensorProto.BFLOAT16 in types:
         floats = "bf16"
@@ -233,6 +241,13 @@ def _initializers(graph: GraphProto) -> Iterator[TensorProto]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from _initializers(attribute.g)
+
+
+def _bytes_of(tensor: TensorProto) -> int:
+    count: int = math.prod(tensor.dims)
+    if tensor.data_type in _HALF_BYTES:
+        return (count + 1) // 2
+    return count * int(np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize)
 
 
 def _type_name(element_type: int) -> str:

@@ -21,6 +21,7 @@ from trtforge.precision.retype import Retyper
 from trtforge.precision.rules import describe, unmatched
 from trtforge.precision.shortfall import cast_shortfall, narrower_already, quantize_shortfall
 from trtforge.precision.typeinfo import element_types
+from trtforge.precision.weight_only import WEIGHT_ONLY, quantize_weights
 from trtforge.recipe.schema import Precision
 
 BF16_OPSET = 22
@@ -98,7 +99,7 @@ def typed(model: Model, cache: CalibrationCache | None, precision: Precision) ->
 
     Args:
         model: the cleaned model.
-        cache: ranges of the activations; needed when `precision.quantize` is not none.
+        cache: ranges of the activations; needed when `precision.quantize` is int8 or fp8.
         precision: what the recipe asks for.
 
     Raises:
@@ -107,6 +108,8 @@ def typed(model: Model, cache: CalibrationCache | None, precision: Precision) ->
     """
     if precision.quantize == "none":
         quantized, quantize_report = model, QuantizeReport(quantize="none", decisions=())
+    elif precision.quantize in WEIGHT_ONLY:
+        quantized, quantize_report = quantize_weights(model, precision)
     elif cache is None:
         raise GraphError(
             "TF0532",

@@ -11,10 +11,15 @@ from typing import Any
 from trtforge.recipe import codes
 from trtforge.recipe.nodes import Loc
 
-_OLDEST = {"fp8": (8, 9), "bf16": (8, 0)}
-"""First compute capability with tensor cores for a type. Source: CUDA C++ Programming Guide,
-"Arithmetic Instructions" and the tensor core table of the compute capabilities appendix; the
-TensorRT-RTX builder refuses older ones ("contains HW-specific datatypes")."""
+_OLDEST = {"fp8": (8, 9), "bf16": (8, 0), "int4_weight_only": (8, 0)}
+"""First compute capability with tensor cores for a type, or that takes such weights.
+
+Sources: CUDA C++ Programming Guide, "Arithmetic Instructions" and the tensor core table of the
+compute capabilities appendix; for INT4, TensorRT-RTX's support matrix ("INT4 WoQ GEMM": no for 7.5,
+yes from 8.6) and Model-Optimizer's ("GPUs: Ampere and later"). The TensorRT-RTX builder refuses
+older ones in its own words ("contains HW-specific datatypes")."""
+
+_WEIGHT_ONLY = ("int8_weight_only", "int4_weight_only")
 
 
 @dataclass(frozen=True)
@@ -135,17 +140,19 @@ def _unique_names(targets: Sequence[Any]) -> Iterator[Broken]:
 
 
 def _hardware_laws(data: Any, target: Any, loc: Loc) -> Iterator[Broken]:
-    used = (_get(data, "precision", "quantize"), _get(data, "precision", "type"))
-    for kind in (kind for kind in used if isinstance(kind, str) and kind in _OLDEST):
+    kept = (_get(rule, "type") for rule in _list(_get(data, "precision", "keep")))
+    used = (_get(data, "precision", "quantize"), _get(data, "precision", "type"), *kept)
+    for kind in dict.fromkeys(k for k in used if isinstance(k, str) and k in _OLDEST):
         for index, value in enumerate(_list(_get(target, "compute_capabilities"))):
             capability = _capability(value)
             if capability is not None and capability < _OLDEST[kind]:
                 oldest = ".".join(map(str, _OLDEST[kind]))
+                word = "INT4" if kind in _WEIGHT_ONLY else kind.upper()
                 yield Broken(
                     (*loc, "compute_capabilities", index),
                     codes.CONTRADICTION,
-                    f"GPUs of compute capability {value} have no {kind.upper()}",
-                    f"{kind.upper()} needs {oldest} or later; remove {value} from this target",
+                    f"GPUs of compute capability {value} have no {word}",
+                    f"{word} needs {oldest} or later; remove {value} from this target",
                 )
 
 
@@ -160,8 +167,17 @@ def _quantization_laws(data: Any) -> Iterator[Broken]:
             "add `calibration: {data: calib.npz}`, or set quantize: none",
         )
     share = _get(data, "verify", "attest", "min_quantized_macs")
-    unquantized = isinstance(data, Mapping) and quantize in (None, "none")
-    if unquantized and _is_number(share) and share > 0:
+    if not (isinstance(data, Mapping) and _is_number(share) and share > 0):
+        return
+    if quantize in _WEIGHT_ONLY:
+        yield Broken(
+            ("verify", "attest", "min_quantized_macs"),
+            codes.CONTRADICTION,
+            f"min_quantized_macs asks for a share of {share}, but with {quantize} every product "
+            "computes in the float type",
+            "remove this bound, or set precision.quantize to int8 or fp8",
+        )
+    if quantize in (None, "none"):
         yield Broken(
             ("verify", "attest", "min_quantized_macs"),
             codes.CONTRADICTION,

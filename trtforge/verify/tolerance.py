@@ -36,6 +36,16 @@ DEFAULTS: dict[str, tuple[Bounds, str]] = {
         Bounds(sqnr_db=15.0, exact_agreement=0.95),
         "fp8: E4M3's 3-bit mantissa rounds by up to 1/16, near 31 dB per tensor; judged like INT8",
     ),
+    "int8_weight_only": (
+        Bounds(sqnr_db=25.0, exact_agreement=0.98),
+        "int8_weight_only: 8-bit steps per output channel are near 42 dB, and activations are not "
+        "rounded; 46 to 50 dB on small trained networks",
+    ),
+    "int4_weight_only": (
+        Bounds(sqnr_db=12.0, exact_agreement=0.9),
+        "int4_weight_only: 16 steps per block are near 20 dB per weight; 24 to 27 dB on a small "
+        "trained transformer",
+    ),
 }
 """What is asked of an output when the recipe asks nothing that fits it: bounds, and why these.
 

@@ -72,5 +72,5 @@ def method_options(calibration: Calibration) -> dict[str, int | float | str]:
 
 def _calibration(job: Job) -> Calibration:
     calibration = job.recipe.calibration
-    assert calibration is not None, "the schema asks for calibration wherever quantize is not none"
+    assert calibration is not None, "the schema asks for calibration where quantize is int8 or fp8"
     return calibration

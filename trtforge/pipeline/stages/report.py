@@ -84,7 +84,7 @@ def _report_data(job: Job, inputs: Inputs) -> ReportData:
         environment={"platform": f"{platform.system()} {platform.machine()}"}
         | package_versions(*_PACKAGES),
         warnings=precision["warnings"],
-        missing={"calibration": "the recipe quantizes nothing"},
+        missing={"calibration": "the recipe quantizes no activations"},
     )
 
 

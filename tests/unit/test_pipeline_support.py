@@ -1,0 +1,36 @@
+"""What is said of a precision on a target before the build."""
+
+import pytest
+
+from trtforge.pipeline.support import target_warnings
+from trtforge.recipe.schema import Precision, Target
+
+
+def said(backend: str, capabilities: tuple[str, ...] = (), **precision: object) -> tuple[str, ...]:
+    target = Target(name="t", backend=backend, compute_capabilities=capabilities)
+    return target_warnings(Precision.model_validate(precision), target)
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "words"),
+    [
+        ("onnxruntime", {"type": "bf16"}, "hardly an operator in BF16"),
+        ("onnxruntime", {"quantize": "fp8"}, "optimizations off or basic"),
+        ("tensorrt_rtx", {"quantize": "int8"}, "lists INT8 for weights alone"),
+    ],
+)
+def test_doubts_are_told(backend: str, precision: dict[str, object], words: str) -> None:
+    (warning,) = said(backend, **precision)
+    assert words in warning
+
+
+def test_int8_weights_on_turing_are_taken_with_a_warning() -> None:
+    (warning,) = said("tensorrt_rtx", ("7.5", "8.6"), quantize="int8_weight_only")
+    assert "smaller, not faster" in warning
+    assert said("tensorrt_rtx", ("8.6",), quantize="int8_weight_only") == ()
+
+
+@pytest.mark.parametrize("backend", ["tensorrt_rtx", "tensorrt", "onnxruntime"])
+@pytest.mark.parametrize("quantize", ["none", "int8_weight_only", "int4_weight_only"])
+def test_what_every_target_takes_is_passed_over(backend: str, quantize: str) -> None:
+    assert said(backend, type="fp16", quantize=quantize) == ()

@@ -15,6 +15,7 @@ from trtforge.graph.model import Model
 from trtforge.graph.weights import is_external
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.quantize import quantize
+from trtforge.precision.typeinfo import element_types
 from trtforge.recipe.schema import Precision
 
 
@@ -53,28 +54,34 @@ class LayeredModel:
     layers: tuple[Layer, ...]
     added: tuple[TensorProto, ...]
 
-    def switched(self) -> "SwitchedModel":
+    def switched(self, first: int = 0, stop: int | None = None) -> "SwitchedModel":
         """Make the twin with one more input, that says of each layer which form is to compute.
 
         Both forms stand in the branches of an If, so that only the chosen one costs anything.
         If, ONNX operator since opset 1: https://onnx.ai/onnx/operators/onnx__If.html
+
+        Args:
+            first: the first layer that has two forms. What comes before it is left out: its
+                results become inputs of the twin, since no later layer changes them.
+            stop: the layer behind the last that has two forms; None: all of the rest.
         """
+        layers = self.layers[first:stop]
         names = _Prefix(self)
-        chosen = {layer.output: index for index, layer in enumerate(self.layers)}
-        conditions = [names(f"chosen_{index}") for index in range(len(self.layers))]
+        nodes, passed = self._from(layers[0]) if first else (self._nodes(), {})
+        chosen = {layer.output: index for index, layer in enumerate(layers)}
+        conditions = [names(f"chosen_{index}") for index in range(len(layers))]
         mask = names("mask")
         split = helper.make_node(
             "Split", [mask], conditions, names("split"), axis=0, num_outputs=len(conditions)
         )
-        nodes = [split]
-        for node in self.model.proto.graph.node:
+        twin = [split]
+        for node in nodes:
             index = chosen.get(first_output(node))
-            if index is None:
-                nodes.append(node)
-            else:
-                nodes.append(_either(self.layers[index], conditions[index], names))
-        given = helper.make_tensor_value_info(mask, TensorProto.BOOL, [len(self.layers)])
-        return SwitchedModel(self._twin(nodes, inputs=(given,)), self.layers, mask)
+            twin.append(node if index is None else _either(layers[index], conditions[index], names))
+        given = helper.make_tensor_value_info(mask, TensorProto.BOOL, [len(layers)])
+        inputs = [helper.make_tensor_value_info(name, kind, None) for name, kind in passed.items()]
+        model = self._twin(twin, inputs=(given, *inputs))
+        return SwitchedModel(model, layers, mask, tuple(passed))
 
     def doubled(self) -> "DoubledModel":
         """Make the twin that computes both forms of each layer from the same float inputs.
@@ -85,7 +92,7 @@ class LayeredModel:
         computed = {layer.output: layer for layer in self.layers}
         nodes: list[NodeProto] = []
         sums: list[tuple[str, str]] = []
-        for node in self.model.proto.graph.node:
+        for node in self._nodes():
             nodes.append(node)
             layer = computed.get(first_output(node))
             if layer is not None:
@@ -102,6 +109,22 @@ class LayeredModel:
         )
         return DoubledModel(self._twin(nodes, outputs=outputs), self.layers, tuple(sums))
 
+    def _nodes(self) -> list[NodeProto]:
+        return list(self.model.proto.graph.node)
+
+    def _from(self, layer: Layer) -> tuple[list[NodeProto], dict[str, int]]:
+        """The nodes from a layer on, and what earlier ones give to them: element types by name.
+
+        All nodes and nothing, where the type of such a tensor is not known.
+        """
+        nodes = self._nodes()
+        start = next(i for i, node in enumerate(nodes) if first_output(node) == layer.output)
+        before = {name for node in nodes[:start] for name in node.output if name}
+        read = {name for node in nodes[start:] for name in _read(node)}
+        types = element_types(self.model.proto)
+        passed = {name: types.get(name, 0) for name in sorted(before & read)}
+        return (nodes[start:], passed) if all(passed.values()) else (nodes, {})
+
     def _twin(
         self,
         nodes: list[NodeProto],
@@ -116,20 +139,32 @@ class LayeredModel:
         graph = proto.graph
         graph.name = source.graph.name or "graph"
         graph.node.extend(nodes)
-        graph.initializer.extend(source.graph.initializer)
-        graph.initializer.extend(self.added)
-        graph.input.extend((*source.graph.input, *inputs))
-        graph.output.extend((*source.graph.output, *outputs))
+        read = {name for node in nodes for name in _read(node)}
+        weights = (*source.graph.initializer, *self.added)
+        graph.initializer.extend(weight for weight in weights if weight.name in read)
+        graph.input.extend(value for value in source.graph.input if value.name in read)
+        graph.input.extend(inputs)
+        computed = {name for node in nodes for name in node.output}
+        graph.output.extend(value for value in source.graph.output if value.name in computed)
+        graph.output.extend(outputs)
         return Model(proto, files=self.model.files)
 
 
 @dataclass(frozen=True, eq=False)
 class SwitchedModel:
-    """A model whose input `mask`, one bool per layer, says which layers are quantized."""
+    """A model that has layers in two forms.
+
+    Attributes:
+        model: the twin; it has those inputs and outputs of the float model that it needs.
+        layers: those that have two forms.
+        mask: the input that says which of them are quantized, one bool each.
+        passed: inputs that are tensors of the float model.
+    """
 
     model: Model
     layers: tuple[Layer, ...]
     mask: str
+    passed: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,6 +241,16 @@ def _names(graph: GraphProto) -> Iterator[str]:
         for attribute in node.attribute:
             if attribute.type == AttributeProto.GRAPH:
                 yield from _names(attribute.g)
+
+
+def _read(node: NodeProto) -> Iterator[str]:
+    """What a node and its bodies read; names that a body computes itself may be among it."""
+    yield from node.input
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            for inner in attribute.g.node:
+                yield from _read(inner)
+            yield from (value.name for value in attribute.g.output)
 
 
 def _inserted(node: NodeProto, makers: Mapping[str, NodeProto]) -> list[NodeProto]:

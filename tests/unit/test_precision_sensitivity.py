@@ -25,6 +25,7 @@ from trtforge.precision.sensitivity import (
     sensitivity,
 )
 from trtforge.precision.switches import layered
+from trtforge.precision.weight_only import quantize_weights
 from trtforge.recipe.schema import KeepRule, Precision
 
 INT8 = Precision(quantize="int8")
@@ -270,6 +271,27 @@ def test_other_precisions(changes: dict[str, str]) -> None:
     report = sensitivity(model, cache, data, precision, SensitivityRequest(2))
     assert report.type == precision.type
     assert all(10 < (layer.output_sqnr_db or 0) < 90 for layer in report.layers)
+
+
+@pytest.mark.parametrize("kind", ["int8_weight_only", "int4_weight_only"])
+def test_weights_alone_need_no_ranges(kind: str) -> None:
+    model, data = net("transformer"), held_out("transformer")
+    precision = Precision.model_validate({"quantize": kind, "block_size": 32})
+    report = sensitivity(model, None, data, precision)
+    session = layered(model, None, precision).switched()
+    everything = np.ones(len(session.layers), np.bool_)
+    feeds = next(data.batches(1))
+    got = Session(session.model).run({**feeds, session.mask: everything})
+    whole = Session(quantize_weights(model, precision)[0]).run(feeds)
+    np.testing.assert_array_equal(got["encoded"], whole["encoded"])
+    assert {layer.op for layer in report.layers} == {"MatMul"}
+    assert math.isfinite(report.layers[0].harm)
+
+
+def test_ranges_are_asked_for_where_activations_are_quantized() -> None:
+    with pytest.raises(ForgeError) as caught:
+        sensitivity(net("cnn"), None, held_out("cnn"), INT8)
+    assert caught.value.code == "TF0532"
 
 
 def test_a_batch_that_the_model_fixes() -> None:

@@ -106,18 +106,7 @@ def typed(model: Model, cache: CalibrationCache | None, precision: Precision) ->
         GraphError: quantization is asked for without a cache (TF0532), or the graph is refused.
         DataError: the cache lacks a tensor.
     """
-    if precision.quantize == "none":
-        quantized, quantize_report = model, QuantizeReport(quantize="none", decisions=())
-    elif precision.quantize in WEIGHT_ONLY:
-        quantized, quantize_report = quantize_weights(model, precision)
-    elif cache is None:
-        raise GraphError(
-            "TF0532",
-            f"{precision.quantize} needs calibrated ranges and there are none",
-            "give the recipe a `calibration` section",
-        )
-    else:
-        quantized, quantize_report = quantize(model, cache, precision)
+    quantized, quantize_report = quantized_only(model, cache, precision)
     observed = {name: r.observed_amax for name, r in cache.ranges.items()} if cache else {}
     result, cast_report = cast(quantized, precision, observed)
     kept = [(one.op, one.node, one.reason) for one in cast_report.decisions]
@@ -129,6 +118,28 @@ def typed(model: Model, cache: CalibrationCache | None, precision: Precision) ->
         *(cache.warnings if cache is not None else ()),
     )
     return TypedModel(result, quantize_report, cast_report, warnings)
+
+
+def quantized_only(
+    model: Model, cache: CalibrationCache | None, precision: Precision
+) -> tuple[Model, QuantizeReport]:
+    """Quantize in whichever way `precision.quantize` says; what is not quantized stays FP32.
+
+    Raises:
+        GraphError: ranges are needed and there are none (TF0532), or the graph is refused.
+        DataError: the cache lacks a tensor.
+    """
+    if precision.quantize == "none":
+        return model, QuantizeReport(quantize="none", decisions=())
+    if precision.quantize in WEIGHT_ONLY:
+        return quantize_weights(model, precision)
+    if cache is None:
+        raise GraphError(
+            "TF0532",
+            f"{precision.quantize} needs calibrated ranges and there are none",
+            "give the recipe a `calibration` section",
+        )
+    return quantize(model, cache, precision)
 
 
 def _idle_rules(model: Model, precision: Precision) -> list[str]:

@@ -181,7 +181,7 @@ class SensitivityReport:
 
 def sensitivity(
     model: Model,
-    cache: CalibrationCache,
+    cache: CalibrationCache | None,
     source: DataSource,
     precision: Precision,
     request: SensitivityRequest | None = None,
@@ -189,22 +189,24 @@ def sensitivity(
 ) -> SensitivityReport:
     """Rank the layers of a model by the harm that quantizing each of them does.
 
-    Only a layer of the graph counts that `quantize` would touch: a weighted operator, a residual
+    Only a layer of the graph counts that quantization would touch: a weighted operator, a residual
     addition, a matrix product of attention. Memory holds one sample and the model's weights twice,
     whatever the number of samples and layers.
 
     Args:
         model: the FP32 model that is to be quantized.
-        cache: ranges of its activations.
+        cache: ranges of its activations; None where weights alone are quantized.
         source: samples; held-out ones judge the ranges as well.
         precision: what the recipe asks for; layers that it keeps are not ranked.
         request: samples and method.
         on_progress: told the fraction done (0..1) and a line of text.
 
     Raises:
-        DataError: the cache lacks a tensor (TF0521), fewer samples than asked for (TF0523).
-        GraphError: no layer is quantized, or no output is of floats (TF0537); an output is NaN or
-            infinite without any quantization (TF0524); ONNX Runtime refuses the model.
+        DataError: the cache lacks a tensor (TF0521), or there are fewer samples than asked for
+            (TF0523).
+        GraphError: ranges are needed and there are none (TF0532); no layer is quantized, or no
+            output is of floats (TF0537); an output is NaN or infinite without any quantization
+            (TF0524); ONNX Runtime refuses the model.
     """
     wanted = request or SensitivityRequest()
     if precision.quantize == "none":

@@ -1,8 +1,8 @@
 """Twins of a model in which each layer is there twice, in floats and quantized.
 
-The layers come from comparing a model with what `quantize` made of it: a layer is a node that reads
-something else than before, and its quantized form is that node with all that was inserted in front
-of it. So the twins follow every rule of placement without knowing any.
+The layers come from comparing a model with what quantization made of it: a layer is a node that
+reads something else than before, and its quantized form is that node with all that was inserted in
+front of it. So the twins follow every rule of placement without knowing any.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from onnx.numpy_helper import from_array
 from trtforge.graph.model import Model
 from trtforge.graph.weights import is_external
 from trtforge.precision.cache import CalibrationCache
-from trtforge.precision.quantize import quantize
+from trtforge.precision.cast import quantized_only
 from trtforge.precision.typeinfo import element_types
 from trtforge.recipe.schema import Precision
 
@@ -176,19 +176,19 @@ class DoubledModel:
     sums: tuple[tuple[str, str], ...]
 
 
-def layered(model: Model, cache: CalibrationCache, precision: Precision) -> LayeredModel:
+def layered(model: Model, cache: CalibrationCache | None, precision: Precision) -> LayeredModel:
     """Find what quantization would change.
 
     Args:
         model: an FP32 model.
-        cache: ranges of its activations.
+        cache: ranges of its activations; None where weights alone are quantized.
         precision: what the recipe asks for.
 
     Raises:
         DataError: the cache lacks a tensor (TF0521).
-        GraphError: quantization refuses the model.
+        GraphError: ranges are needed and there are none (TF0532), quantization refuses the model.
     """
-    quantized = quantize(model, cache, precision)[0]
+    quantized = quantized_only(model, cache, precision)[0]
     raised = model if model.opset >= quantized.opset else model.with_opset(quantized.opset)
     graph = raised.proto.graph
     own = {value.name for value in graph.input} | {weight.name for weight in graph.initializer}

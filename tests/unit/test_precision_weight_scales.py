@@ -88,3 +88,15 @@ def test_rounding_to_e4m3_is_that_of_the_type() -> None:
     expected = values.astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
     _to_e4m3(values)
     assert (values == expected).all()
+
+
+@pytest.mark.parametrize("kind", ["fp32", "fp16", "bf16"])
+def test_weights_that_stand_on_an_int4_grid_keep_it(kind: str) -> None:
+    random = np.random.default_rng(5)
+    levels = random.integers(-8, 8, (4, 32, 6)).astype(np.float32)
+    levels[0] = np.clip(levels[0], -3, 2)  # the top level is not always used
+    scale = random.uniform(1e-3, 1e-2, (4, 1, 6)).astype(NUMPY_TYPE[kind]).astype(np.float32)
+    values = (levels * scale).reshape(128, 6)
+    found = block_scales(values, 0, 32, "int4", float_type=kind)
+    stored = quantize_values(values, np.repeat(found, 32, 0), "int4").astype(np.float32)
+    assert np.allclose(stored * np.repeat(found, 32, 0), values, rtol=1e-6)

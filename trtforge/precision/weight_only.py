@@ -9,6 +9,7 @@ weights stay as they are. Measured with the TensorRT-RTX 1.7.1 builder: it takes
 Conv, ConvTranspose, Gemm and MatMul, and blocks only along one of the last two axes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,9 @@ import onnx_graphsurgeon as gs
 from trtforge.graph.model import Model
 from trtforge.precision.constants import editable_graph
 from trtforge.precision.names import Names
-from trtforge.precision.quantize import MIN_OPSET, Decision, QuantizeReport
+from trtforge.precision.quantize import MIN_OPSET, Action, Decision, QuantizeReport
 from trtforge.precision.scales import FLOAT_MAX, Floats, quantize_values
-from trtforge.precision.sites import Refusal, Site, find_sites
+from trtforge.precision.sites import Finding, Refusal, Site, find_sites
 from trtforge.precision.typeinfo import element_types
 from trtforge.precision.weight_scales import block_scales, weight_scales
 from trtforge.recipe.schema import Precision
@@ -34,7 +35,7 @@ _BLOCKS = (128, 64, 32)
 
 
 @dataclass(frozen=True)
-class _Form:
+class Form:
     """How one weight is stored.
 
     Attributes:
@@ -67,7 +68,7 @@ def quantize_weights(model: Model, precision: Precision) -> tuple[Model, Quantiz
     raised = model if model.opset >= least else model.with_opset(least)
     graph = editable_graph(raised)
     findings = find_sites(graph, element_types(raised.proto), precision)
-    sites = {id(f.node): f for f in findings if isinstance(f, Site)}
+    plan = plan_weights(findings, precision)
     writer = _Writer(graph, precision)
     decisions = []
     for finding in findings:
@@ -75,16 +76,24 @@ def quantize_weights(model: Model, precision: Precision) -> tuple[Model, Quantiz
         if isinstance(finding, Refusal):
             decisions.append(Decision(node.name, node.op, "", "kept", finding.reason))
         elif isinstance(finding, Site):
-            weight = finding.weight.name
-            reason = _objection(finding, sites, precision.type)
-            if reason is not None:
-                decisions.append(Decision(node.name, node.op, weight, "kept", reason))
-                continue
-            form = _form(finding, precision)
-            writer.put(finding, form)
-            decisions.append(Decision(node.name, node.op, weight, "quantized", form.note))
+            form, weight = plan[id(node)], finding.weight.name
+            action: Action = "kept"
+            if isinstance(form, Form):
+                writer.put(finding, form)
+                action = "quantized"
+            note = form.note if isinstance(form, Form) else form
+            decisions.append(Decision(node.name, node.op, weight, action, note))
     writer.insert()
     return raised.with_graph(graph), QuantizeReport(precision.quantize, tuple(decisions))
+
+
+def plan_weights(findings: Sequence[Finding], precision: Precision) -> dict[int, Form | str]:
+    """Decide how each site's weight is stored: id(node) -> its form, or why it is left as it is."""
+    sites = {id(f.node): f for f in findings if isinstance(f, Site)}
+    return {
+        key: _objection(site, sites, precision.type) or _form(site, precision)
+        for key, site in sites.items()
+    }
 
 
 def _objection(site: Site, sites: dict[int, Site], float_type: str) -> str | None:
@@ -103,7 +112,7 @@ def _objection(site: Site, sites: dict[int, Site], float_type: str) -> str | Non
     return None
 
 
-def _form(site: Site, precision: Precision) -> _Form:
+def _form(site: Site, precision: Precision) -> Form:
     if precision.quantize == "int8_weight_only":
         return _int8(site, "")
     rank = len(site.weight.shape)
@@ -117,16 +126,16 @@ def _form(site: Site, precision: Precision) -> _Form:
     if not block:
         return _int8(site, f"; INT4 needs blocks of 32 or more, and 32 does not divide {length}")
     why = "" if block == precision.block_size else f", as {precision.block_size} does not divide it"
-    return _Form("int4", axis, block, f"INT4 in blocks of {block} along axis {axis}{why}")
+    return Form("int4", axis, block, f"INT4 in blocks of {block} along axis {axis}{why}")
 
 
-def _int8(site: Site, why: str) -> _Form:
+def _int8(site: Site, why: str) -> Form:
     axis = site.axis
     if site.node.op == "MatMul":
         axis = len(site.weight.shape) - 1
     if axis is None:
-        return _Form("int8", None, 0, f"INT8 {site.note}{why}")
-    return _Form("int8", axis, 0, f"INT8 per output channel (axis {axis}){why}")
+        return Form("int8", None, 0, f"INT8 {site.note}{why}")
+    return Form("int8", axis, 0, f"INT8 per output channel (axis {axis}){why}")
 
 
 class _Writer:
@@ -139,7 +148,7 @@ class _Writer:
         self._made: dict[tuple[str, int | None], gs.Tensor] = {}
         self._nodes: list[gs.Node] = []
 
-    def put(self, site: Site, form: _Form) -> None:
+    def put(self, site: Site, form: Form) -> None:
         """Let a node read the stored weight."""
         weight = site.weight
         key = (weight.name, form.axis)
@@ -151,7 +160,7 @@ class _Writer:
         """Put the new nodes in front of all others."""
         self._graph.nodes[:0] = self._nodes
 
-    def _make(self, weight: gs.Constant, form: _Form) -> gs.Tensor:
+    def _make(self, weight: gs.Constant, form: Form) -> gs.Tensor:
         scale, stored = _stored(np.asarray(weight.values, np.float32), form, self._float_type)
         name = weight.name
         inputs = [
@@ -169,7 +178,7 @@ class _Writer:
         return result
 
 
-def _stored(values: Floats, form: _Form, float_type: str) -> tuple[Floats, np.ndarray]:
+def _stored(values: Floats, form: Form, float_type: str) -> tuple[Floats, np.ndarray]:
     """Scales, and the weights on the grid."""
     axis, shape = form.axis, values.shape
     if axis is None or not form.block:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from trtforge.precision.scales import LARGEST, LOWEST, Floats, round_up, scale_of
+from trtforge.precision.scales import LARGEST, LOWEST, NUMPY_TYPE, Floats, round_up, scale_of
 
 Method = Literal["mse", "amax"]
 
@@ -23,6 +23,10 @@ _FINE = np.array([-0.6, -0.4, -0.2, 0.2, 0.4, 0.6], np.float32)
 _FINER = np.array([-0.1, 0.1], np.float32)
 """Steps around the best so far, in coarse steps. Shares just above 1 come up here: rows as short as
 an INT4 block or a depthwise kernel can gain from them."""
+
+_TOP_LEVELS = {"int4": (8, 7, 6, 5, 4, 3, 2, 1), "int8": (), "fp8": ()}
+"""Where a block's largest weight may stand if all are whole multiples of a step already: weights
+that were trained or rounded for INT4 keep their steps."""
 
 _PIECE = 1 << 16
 """Weights judged at a time, 256 KiB: the piece and its two copies stay in a core's own cache."""
@@ -94,9 +98,10 @@ def _scales(rows: Floats, grid: str, method: Method, float_type: str) -> Floats:
         piece = np.ascontiguousarray(rows[outer, inner])
         flat = piece.reshape(-1, piece.shape[-1])
         amax = np.maximum(flat.max(axis=1), -flat.min(axis=1))
-        found = scale_of(amax, grid, float_type)
         if method == "mse":
-            found = _least_error(flat, found, grid, float_type)
+            found = _least_error(flat, amax, grid, float_type)
+        else:
+            found = scale_of(amax, grid, float_type)
         result[outer, inner] = found.reshape(piece.shape[:2])
     return result
 
@@ -110,13 +115,19 @@ def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
             yield slice(top, top + down), slice(left, left + across)
 
 
-def _least_error(rows: Floats, amax_scale: Floats, grid: str, float_type: str) -> Floats:
+def _least_error(rows: Floats, amax: Floats, grid: str, float_type: str) -> Floats:
     """The best scale of each row; amax's own where nothing else is clearly better."""
+    amax_scale = scale_of(amax, grid, float_type)
     trial = _Trial(rows, amax_scale, grid, float_type)
     limit = trial.errors(amax_scale) * (1 - _LEAST_GAIN)
     best, scale = limit, amax_scale
     shares = np.ones(len(rows), np.float32)
     step = _COARSE[0] - _COARSE[1]
+    for level in _TOP_LEVELS[grid]:
+        tried = _nearest(np.asarray(amax / level, np.float32), float_type)
+        error = trial.errors(tried)
+        scale = np.where(error < best, tried, scale)
+        best = np.minimum(error, best)
     for around in (_COARSE[1:] - 1, _FINE * step, _FINER * step):
         centre = shares
         for offset in around:
@@ -127,6 +138,11 @@ def _least_error(rows: Floats, amax_scale: Floats, grid: str, float_type: str) -
             scale = np.where(better, tried, scale)
             shares = np.where(better, centre + offset, shares)
     return np.asarray(scale, np.float32)
+
+
+def _nearest(scales: Floats, float_type: str) -> Floats:
+    rounded = scales.astype(NUMPY_TYPE[float_type]).astype(np.float32)
+    return np.maximum(rounded, round_up(0.0, float_type))
 
 
 class _Trial:

@@ -17,13 +17,9 @@ from trtforge.graph.inputs import random_feeds
 from trtforge.graph.model import Model
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.calibrate import CalibrationRequest, calibrate
+from trtforge.precision.harm import LayerHarm, SensitivityReport
 from trtforge.precision.quantize import candidate_tensors, quantize
-from trtforge.precision.sensitivity import (
-    LayerHarm,
-    SensitivityReport,
-    SensitivityRequest,
-    sensitivity,
-)
+from trtforge.precision.sensitivity import SensitivityRequest, sensitivity
 from trtforge.precision.switches import layered
 from trtforge.precision.weight_only import quantize_weights
 from trtforge.recipe.schema import KeepRule, Precision

@@ -70,3 +70,13 @@ def test_a_share_of_quantized_macs_that_cannot_be(quantize: str | None, words: s
     assert words in one.message
     verify["attest"]["min_quantized_macs"] = 0
     assert broken({"quantize": quantize}, verify=verify) == []
+
+
+def test_gptq_needs_samples_and_int4_weights() -> None:
+    asked = {"quantize": "int4_weight_only", "techniques": ["gptq"]}
+    (one,) = broken(asked)
+    assert one.loc == ("precision", "techniques", 0)
+    assert one.message == "gptq needs samples, and there is no calibration"
+    assert broken(asked, calibration={"data": "c.npz"}) == []
+    (other,) = broken({"quantize": "int8_weight_only", "techniques": ["gptq"]})
+    assert other.message == "gptq rounds INT4 weights, and quantize is int8_weight_only"

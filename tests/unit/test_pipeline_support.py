@@ -2,8 +2,9 @@
 
 import pytest
 
+from trtforge.pipeline.plan import stages_of
 from trtforge.pipeline.support import target_warnings
-from trtforge.recipe.schema import Precision, Target
+from trtforge.recipe.schema import Precision, Recipe, Target
 
 
 def said(backend: str, capabilities: tuple[str, ...] = (), **precision: object) -> tuple[str, ...]:
@@ -34,3 +35,19 @@ def test_int8_weights_on_turing_are_taken_with_a_warning() -> None:
 @pytest.mark.parametrize("quantize", ["none", "int8_weight_only", "int4_weight_only"])
 def test_what_every_target_takes_is_passed_over(backend: str, quantize: str) -> None:
     assert said(backend, type="fp16", quantize=quantize) == ()
+
+
+def test_weight_only_is_planned_without_a_calibration() -> None:
+    facts = {"version": 1, "name": "n", "model": {"onnx": "m.onnx"}}
+    targets = [{"name": "cpu", "backend": "onnxruntime"}]
+    for quantize, calibrated in (("int4_weight_only", False), ("fp8", True)):
+        recipe = Recipe.model_validate(
+            {
+                **facts,
+                "targets": targets,
+                "precision": {"quantize": quantize},
+                "calibration": {"data": "c.npz"},
+            }
+        )
+        kinds = [stage.kind for stage in stages_of(recipe)]
+        assert ("calibrate" in kinds) is calibrated

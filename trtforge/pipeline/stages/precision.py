@@ -61,4 +61,12 @@ class PrecisionStage:
         decided = {"model": facts, **result.as_json()}
         for name, value in (("precision", decided), ("attest", attestation.as_json())):
             write_json(out / f"{name}.json", value)
+        if job.recipe.precision.quantize.endswith("_weight_only"):
+            share = _quantized_bytes_share(attestation.weights_bytes)
+            return f"{share:.1%} of the weights' bytes are INT4 or INT8"
         return f"{attestation.quantized_macs_share:.1%} of the MACs quantized"
+
+
+def _quantized_bytes_share(weights_bytes: Mapping[str, int]) -> float:
+    total = sum(weights_bytes.values())
+    return sum(weights_bytes.get(kind, 0) for kind in ("int8", "int4")) / max(total, 1)

@@ -12,13 +12,16 @@ import onnx
 import pytest
 from models_precision import FLOAT, INT64, Net
 from onnx import TensorProto, helper, numpy_helper
-from precision_samples import SHAPES, check_typed, fidelity, initializer_types, net, ops
+from onnx.reference import ReferenceEvaluator
+from precision_samples import SHAPES, Samples, check_typed, fidelity, initializer_types, net, ops
 
+from trtforge.engine.onnxruntime import OnnxRuntimeRunner
 from trtforge.graph.inputs import random_feeds
 from trtforge.graph.model import Model
 from trtforge.precision.attest import attest, declared_precision
+from trtforge.precision.calibrate import CalibrationRequest, calibrate
 from trtforge.precision.cast import TypedModel, typed
-from trtforge.precision.quantize import Decision
+from trtforge.precision.quantize import Decision, candidate_tensors
 from trtforge.recipe.schema import Precision
 
 TYPES = ("fp32", "fp16", "bf16")
@@ -279,3 +282,18 @@ def test_smaller_blocks_are_closer() -> None:
     feeds = random_feeds(source, {}, seed=0)
     fine, coarse = (fidelity(source, decide(source, block_size=b)[0], feeds) for b in (32, 128))
     assert fine > coarse + 0.5
+
+
+@pytest.mark.parametrize("quantize", ["int8_weight_only", "int4_weight_only", "fp8"])
+def test_the_runner_computes_what_the_stored_numbers_say(quantize: str) -> None:
+    source = linear(64, 24)
+    feeds = random_feeds(source, {}, seed=0)
+    data = Samples(feeds, static_batch=4)
+    precision = Precision(quantize=quantize, block_size=32)
+    tensors = candidate_tensors(source, precision) if quantize == "fp8" else ()
+    cache = calibrate(source, data, CalibrationRequest(tensors, "minmax", grid="fp8"))
+    model = typed(source, cache, precision).model
+    expected = ReferenceEvaluator(model.proto).run(None, feeds)[0]
+    with OnnxRuntimeRunner(model) as runner:
+        got = runner.infer(feeds)["y"]
+    assert np.allclose(got, expected, rtol=1e-4, atol=1e-4)

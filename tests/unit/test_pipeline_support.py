@@ -2,6 +2,8 @@
 
 import pytest
 
+from trtforge.engine.targets import check_types
+from trtforge.errors import BuildError
 from trtforge.pipeline.plan import stages_of
 from trtforge.pipeline.support import target_warnings
 from trtforge.recipe.schema import Precision, Recipe, Target
@@ -51,3 +53,11 @@ def test_weight_only_is_planned_without_a_calibration() -> None:
         )
         kinds = [stage.kind for stage in stages_of(recipe)]
         assert ("calibrate" in kinds) is calibrated
+
+
+def test_int4_weights_of_a_network_are_refused_for_turing() -> None:
+    layer = {"name": "w", "type": "CONSTANT", "onnx_nodes": [], "outputs": [{"dtype": "int4"}]}
+    check_types([layer], ("8.6", "12.0"), "m.onnx")
+    with pytest.raises(BuildError, match="INT4 needs compute capability 8.0") as caught:
+        check_types([layer], ("7.5", "8.6"), "m.onnx")
+    assert caught.value.code == "TF0607"

@@ -58,6 +58,6 @@ def test_weight_only_is_planned_without_a_calibration() -> None:
 def test_int4_weights_of_a_network_are_refused_for_turing() -> None:
     layer = {"name": "w", "type": "CONSTANT", "onnx_nodes": [], "outputs": [{"dtype": "int4"}]}
     check_types([layer], ("8.6", "12.0"), "m.onnx")
-    with pytest.raises(BuildError, match="INT4 needs compute capability 8.0") as caught:
+    with pytest.raises(BuildError, match="INT4 needs compute capability") as caught:
         check_types([layer], ("7.5", "8.6"), "m.onnx")
     assert caught.value.code == "TF0607"

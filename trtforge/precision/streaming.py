@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,10 @@ import numpy.typing as npt
 from trtforge.errors import GraphError
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
+from trtforge.graph.sources.source import DataSource as DataSource
+from trtforge.graph.sources.source import Feeds as Feeds
 from trtforge.precision.typeinfo import infer
 
-Feeds = dict[str, np.ndarray]
 Progress = Callable[[float, str], None]
 Visit = Callable[[str, npt.NDArray[np.float32]], None]
 
@@ -29,33 +30,6 @@ _READ_BYTES = 32 << 20
 """Samples are read in blocks of about this size, but at least one by one."""
 
 _MOST_AT_ONCE = 256
-
-
-class DataSource(Protocol):
-    """Where samples come from."""
-
-    @property
-    def count(self) -> int:
-        """Number of samples, at least 1."""
-
-    @property
-    def digest(self) -> str:
-        """Digest of the samples: `sha256:` and 64 hexadecimal digits."""
-
-    @property
-    def description(self) -> str:
-        """What it is, in a few words: a file's name, a folder and its preprocessing."""
-
-    @property
-    def is_synthetic(self) -> bool:
-        """Whether the samples were made up."""
-
-    @property
-    def static_batch(self) -> int | None:
-        """The batch size that the model fixes, None when it is free."""
-
-    def batches(self, batch: int, limit: int | None = None, start: int = 0) -> Iterator[Feeds]:
-        """Feeds of up to `batch` samples each, of the samples start..limit."""
 
 
 @dataclass

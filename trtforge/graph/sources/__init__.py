@@ -1,0 +1,1 @@
+"""Samples for calibration, from every kind of source."""

@@ -1,14 +1,19 @@
 """Calibration caches: ours and TensorRT's text."""
 
+import base64
 import json
 import os
 import struct
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trtforge.errors import DataError, MissingError
 from trtforge.precision.cache import CalibrationCache, TensorRange
+from trtforge.precision.observers.histogram import BINS, Histogram
+from trtforge.precision.ranges import StoredHistogram
 from trtforge.precision.trt_text import parse_trt_text, read_trt_text, write_trt_text
 
 NAMES = (
@@ -25,7 +30,7 @@ def cache(**changes: object) -> CalibrationCache:
         "method": "entropy",
         "samples": 4,
         "graph_digest": "sha256:aa",
-        "data_digest": "sha256:bb",
+        "data": [{"digest": "sha256:bb", "source": "calib.npz", "spans": [[0, 4]]}],
         "versions": {"numpy": "2"},
         "ranges": {n: TensorRange(min=-1.0, max=2.0, amax=1.27 + i) for i, n in enumerate(NAMES)},
     }
@@ -39,7 +44,7 @@ def test_a_cache_comes_back_as_it_was_and_equal_caches_are_equal_bytes(tmp_path:
     assert loaded == cache()
     loaded.save(second)
     assert first.read_bytes() == second.read_bytes()
-    assert json.loads(first.read_text())["schema"] == "trtforge.calibration/1"
+    assert json.loads(first.read_text())["schema"] == "trtforge.calibration/2"
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
@@ -53,6 +58,29 @@ def test_scales_come_from_the_method_for_int8_and_from_all_values_for_fp8() -> N
     assert caught.value.code == "TF0521"
 
 
+def test_histograms_come_back(tmp_path: Path) -> None:
+    text = _with_histogram()
+    (tmp_path / "cache.json").write_text(text)
+    found = CalibrationCache.load(tmp_path / "cache.json").ranges["x"].state()
+    assert found.histogram is not None
+    assert (found.low, found.high) == (0.0, 2.0)
+    assert found.histogram.exponent == 2
+    assert found.histogram.zeros == 1
+    assert found.histogram.counts.nonzero()[0].tolist() == [0, BINS // 4, BINS // 2]
+
+
+def _with_histogram(**changes: object) -> str:
+    """A cache of one tensor whose stored histogram is spoiled."""
+    histogram = Histogram()
+    histogram.update(np.array([0.0, 1.0, 2.0], np.float32), 2.0)
+    stored = StoredHistogram.of(histogram).model_dump() | changes
+    return _mutated({"ranges": {"x": {"min": 0, "max": 2, "amax": 2, "histogram": stored}}})
+
+
+def _packed(counts: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(counts.astype("<i8").tobytes())).decode()
+
+
 def _mutated(change: dict[str, object]) -> str:
     return json.dumps(cache().as_json() | change)
 
@@ -64,7 +92,18 @@ MALFORMED = {
     "another schema": '{"schema": "trtforge.bundle/1"}',
     "truncated": cache().as_text()[:-40],
     "an unknown key": _mutated({"extra": 1}),
-    "no samples": _mutated({"samples": 0}),
+    "fewer than no samples": _mutated({"samples": -1}),
+    "another version": _mutated({"schema": "trtforge.calibration/3"}),
+    "a weight's scale of zero": _mutated({"weight_scales": {"w": [0.0]}}),
+    "spans that overlap": _mutated({"data": [{"digest": "d", "spans": [[0, 4], [3, 6]]}]}),
+    "a span that ends before it begins": _mutated({"data": [{"digest": "d", "spans": [[4, 2]]}]}),
+    "counts that are not base64": _with_histogram(counts="?"),
+    "counts that do not inflate": _with_histogram(counts="AAAA"),
+    "too few counts": _with_histogram(counts=_packed(np.zeros(7))),
+    "a gigabyte of counts": _with_histogram(counts=_packed(np.zeros(1 << 20))),
+    "a negative count": _with_histogram(counts=_packed(np.full(BINS, -1))),
+    "more zeros than values": _with_histogram(zeros=2),
+    "an exponent that no float has": _with_histogram(exponent=129),
     "a negative amax": _mutated({"ranges": {"x": {"min": 0, "max": 1, "amax": -1}}}),
     "min above max": _mutated({"ranges": {"x": {"min": 2, "max": 1, "amax": 1}}}),
     "NaN": cache().as_text().replace('"amax": 1.27', '"amax": NaN'),

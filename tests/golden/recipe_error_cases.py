@@ -93,7 +93,7 @@ CASES = (
     Case("wrong-version", edited("version: 1", "version: 2"), "TF0212", "1:10", "version must be 1, not the number 2", "version 1 of the recipe format"),
     Case("version-as-text", edited("version: 1", 'version: "1"'), "TF0211", "1:10", "version must be a whole number", "write 1"),
     Case("bad-choice", edited("type: fp16", "type: FP16"), "TF0212", "7:9", "precision.type cannot be the text 'FP16'", "did you mean 'fp16'?"),
-    Case("bad-choice-far", edited("method: entropy", "method: kullback"), "TF0212", "9:40", "calibration.method cannot be", "minmax, entropy"),
+    Case("bad-choice-far", edited("method: entropy", "method: kullback"), "TF0212", "9:40", "calibration.method cannot be", "minmax, average, percentile, entropy, mse"),
     Case("passes-use", edited("  quantize: int8", "  quantize: int8\npasses: {use: defualt}"), "TF0212", "9:15", "passes.use cannot be the text 'defualt'", "did you mean 'default'?"),
     Case("name-with-slash", edited("name: digits-int8", "name: ../digits int8"), "TF0212", "2:7", "becomes a folder's name", "did you mean 'digits-int8'?"),
     Case("negative-timeout", edited("{name: cpu,", "{name: cpu, timeout_s: -1,"), "TF0212", "12:28", "must be more than 0, not -1", "the build is stopped after this"),

@@ -14,7 +14,13 @@ from trtforge.recipe.sections import closest, dotted
 MAX_BYTES = 1_000_000
 """The largest recipe file; a real one has a few kilobytes."""
 
-_NAMED_FILES: tuple[Loc, ...] = (("model", "onnx"), ("calibration", "data"), ("verify", "data"))
+_NAMED_FILES: tuple[Loc, ...] = (
+    ("model", "onnx"),
+    ("calibration", "data"),
+    ("calibration", "data", "script"),
+    ("verify", "data"),
+)
+_NAMED_FOLDERS: tuple[Loc, ...] = (("calibration", "data"), ("calibration", "data", "images"))
 
 
 def read_source(path: Path) -> Source:
@@ -52,7 +58,7 @@ def file_problems(data: Any, folder: Path) -> Iterator[tuple[Loc, str, str]]:
         data: the recipe as plain data, possibly malformed.
         folder: the recipe's own folder.
     """
-    for loc in _NAMED_FILES:
+    for loc in dict.fromkeys((*_NAMED_FILES, *_NAMED_FOLDERS)):
         value = data
         for key in loc:
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -62,21 +68,26 @@ def file_problems(data: Any, folder: Path) -> Iterator[tuple[Loc, str, str]]:
 
 def _check_file(loc: Loc, value: str, folder: Path) -> Iterator[tuple[Loc, str, str]]:
     path = folder / value
-    shown = value if len(value) <= 200 else f"{value[:199]}…"
+    shown = f"{dotted(loc)}: '{value if len(value) <= 200 else f'{value[:199]}…'}'"
     try:
         mode = path.stat().st_mode
     except OSError as error:
         reason = "does not exist"
         if not isinstance(error, FileNotFoundError):
             reason = f"cannot be read: {error.strerror}"
-        yield loc, f"{dotted(loc)}: '{shown}' {reason}", _near(path, value)
+        yield loc, f"{shown} {reason}", _near(path, value)
         return
     if stat.S_ISDIR(mode):
-        yield loc, f"{dotted(loc)}: '{shown}' is a folder", "give the path of the file itself"
+        if loc not in _NAMED_FOLDERS:
+            yield loc, f"{shown} is a folder", "give the path of the file itself"
+        elif not os.access(path, os.R_OK | os.X_OK):
+            yield loc, f"{shown} may not be read", "check the folder's permissions"
+    elif loc not in _NAMED_FILES:
+        yield loc, f"{shown} is no folder", "give the folder that the files are in"
     elif not stat.S_ISREG(mode):
-        yield loc, f"{dotted(loc)}: '{shown}' is not a regular file", "give the path of a file"
+        yield loc, f"{shown} is not a regular file", "give the path of a file"
     elif not os.access(path, os.R_OK):
-        yield loc, f"{dotted(loc)}: '{shown}' may not be read", "check the file's permissions"
+        yield loc, f"{shown} may not be read", "check the file's permissions"
 
 
 def _near(path: Path, written: str | None = None) -> str:

@@ -47,6 +47,7 @@ def recipe_laws(data: Any) -> Iterator[Broken]:
         yield from _hardware_laws(data, target, ("targets", index))
     yield from _unique_names(targets)
     yield from _quantization_laws(data)
+    yield from _calibration_laws(data)
     yield from _attestation_laws(data)
     yield from _verification_laws(data)
 
@@ -184,6 +185,59 @@ def _quantization_laws(data: Any) -> Iterator[Broken]:
                 "gptq needs samples, and there is no calibration",
                 "add `calibration: {data: calib.npz}`, or remove it",
             )
+
+
+def _calibration_laws(data: Any) -> Iterator[Broken]:
+    calibration = _get(data, "calibration")
+    if not isinstance(calibration, Mapping):
+        return
+    given, synthetic = calibration.get("data"), calibration.get("synthetic")
+    if given is None and synthetic in (None, False):
+        yield Broken(
+            ("calibration",),
+            codes.MISSING_KEY,
+            "'data' is missing in calibration",
+            "add `data: calib.npz`, or `synthetic: true` for random samples to try things out",
+        )
+    if given is not None and synthetic is True:
+        yield Broken(
+            ("calibration", "synthetic"),
+            codes.CONTRADICTION,
+            "synthetic: true asks for random samples, and there is data",
+            "remove one of them",
+        )
+    if isinstance(given, Mapping) and given.get("images") is not None:
+        yield from _image_laws(given, ("calibration", "data"))
+
+
+def _image_laws(given: Mapping[str, Any], loc: Loc) -> Iterator[Broken]:
+    channels = 1 if given.get("colour") == "grey" else 3
+    for key in ("mean", "std"):
+        values = _list(given.get(key))
+        if len(values) not in (0, 1, channels):
+            yield Broken(
+                (*loc, key),
+                codes.CONTRADICTION,
+                f"{key} has {len(values)} numbers, the images have {channels} "
+                f"channel{'s' if channels > 1 else ''}",
+                f"give one number, or {channels}" if channels > 1 else "give one number",
+            )
+    resize, crop = given.get("resize"), given.get("crop")
+    sizes, cuts = (
+        [value, value] if _is_number(value) else _list(value) for value in (resize, crop)
+    )
+    short = [cut for size, cut in zip(sizes, cuts, strict=False) if _both_less(size, cut)]
+    if short:
+        yield Broken(
+            (*loc, "crop"),
+            codes.CONTRADICTION,
+            f"crop: {crop} is larger than what resize: {resize} leaves",
+            "a crop lies within the resized image",
+        )
+
+
+def _both_less(size: Any, cut: Any) -> bool:
+    return _is_number(size) and _is_number(cut) and size < cut
 
 
 def _attestation_laws(data: Any) -> Iterator[Broken]:

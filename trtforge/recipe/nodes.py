@@ -144,16 +144,21 @@ def child(node: Node, key: Key) -> tuple[Scalar | None, Node] | None:
     return None
 
 
+def is_form(key: Key) -> bool:
+    """Tell whether a part of a location is the schema's name for one form of a value."""
+    return isinstance(key, str) and key.startswith("(")
+
+
 def steps(root: Node, loc: Loc) -> Iterator[tuple[Key, Scalar | None, Node]]:
     """Walk down a location as far as it exists, yielding (key, key's node, value's node).
 
     Parts that are not in the text are passed over: a single profile is written without its
-    list, so its index 0 has no node of its own.
+    list, so its index 0 has no node of its own; nor has the form that a value was taken for.
     """
     node = root
     for key in loc:
         found = child(node, key)
-        if found is None and key == 0 and isinstance(node, Mapping):
+        if found is None and ((key == 0 and isinstance(node, Mapping)) or is_form(key)):
             continue
         if found is None:
             return

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from pydantic import Tag
+
 from trtforge.recipe.nodes import Key, Loc
 from trtforge.recipe.schema import Recipe, Section
 
@@ -64,6 +66,9 @@ def _step(kind: Any, key: Key) -> Any:
         field = kind.model_fields.get(str(key))
         return _unwrap(field.annotation) if field is not None else None
     arguments = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        named = (form for form in arguments if Tag(str(key)) in getattr(form, "__metadata__", ()))
+        return _unwrap(next(named, None))
     if get_origin(kind) is tuple:
         return _unwrap(arguments[0])
     if get_origin(kind) is dict:

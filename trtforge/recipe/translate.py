@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from trtforge.errors import Place, Problem
 from trtforge.recipe import codes
 from trtforge.recipe.laws import Broken
-from trtforge.recipe.nodes import Key, Loc, Mapping, Node, Scalar, find, steps
+from trtforge.recipe.nodes import Key, Loc, Mapping, Node, Scalar, find, is_form, steps
 from trtforge.recipe.sections import closest, dotted, keys_of, places_of, section_at
 from trtforge.recipe.wording import word
 
@@ -73,7 +73,7 @@ def corrected(data: Any, errors: Iterable[ErrorDetails]) -> Any:
         meant = _meant(error["loc"]) if _is_unknown(error) else None
         section = data
         for key in error["loc"][:-1] if meant is not None else ():
-            section = _below(section, key)
+            section = section if is_form(key) else _below(section, key)
         if meant is not None and isinstance(section, dict) and meant not in section:
             section[meant] = section.get(str(error["loc"][-1]))
     return data

@@ -20,6 +20,11 @@ _PATTERNS = {
         "must be a file name that ends in .json, without a folder",
         "the cache is put into the bundle's calibration/ folder; write cache.json",
     ),
+    r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$": (
+        "must be a module and a name in it",
+        "write it like mypackage.data:samples; a file goes under `script`",
+    ),
+    r"^[A-Za-z_]\w*$": ("must be the name of a function", "write it like load_data"),
 }
 _WORDS = {
     "string_type": "text",
@@ -182,6 +187,16 @@ _SPECIAL: dict[str, Callable[[Mapping[str, Any], Any, str | None], Wording]] = {
         codes.WRONG_VALUE,
         f"must be a finite number, not {_short(text or str(value))}",
         "remove the key where there is to be no bound",
+    ),
+    "pair": lambda _, value, __: (
+        codes.WRONG_VALUE,
+        f"has {len(value)} numbers",
+        "write [height, width]",
+    ),
+    "union_tag_not_found": lambda *_: (
+        codes.MISSING_KEY,
+        "needs one of the keys 'images', 'python' and 'script'",
+        "write a path, {images: folder}, {python: module:function} or {script: file}",
     ),
     "path_text": lambda *_: (
         codes.WRONG_VALUE,

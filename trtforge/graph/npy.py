@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -84,6 +84,20 @@ class ArrayFile:
                 rows = min(count, limit - start)
                 block = _read_exactly(stream, rows * header.row_bytes)
                 yield np.frombuffer(block, header.dtype).reshape(rows, *header.shape[1:])
+
+    def whole(self, header: ArrayHeader) -> np.ndarray:
+        """Read one array as a whole.
+
+        Raises:
+            DataError: TF0502, the array's bytes are damaged or end early.
+        """
+        what = f"array '{header.name}'" if header.name else "the array"
+        with self._errors(what), self._open(header.name) as stream:
+            _read_header(stream, header.name)
+            content = _read_exactly(stream, _array_bytes(header))
+            order: Literal["F", "C"] = "F" if header.fortran_order else "C"
+            array = np.frombuffer(content, header.dtype).reshape(header.shape, order=order)
+            return np.ascontiguousarray(array).reshape(header.shape)
 
     def _read_headers(self) -> Iterator[ArrayHeader]:
         if not self.is_archive:

@@ -106,14 +106,14 @@ def _span(data: DataSource, request: CalibrationRequest) -> tuple[int, int]:
             f"set calibration.samples to {data.count} or less, or give more data",
         )
     index, of = request.shard
-    runs = samples // (data.static_batch or 1)
-    if of > runs:
+    size = data.static_batch or 1
+    runs = samples // size
+    if not 0 <= index < of <= max(runs, 1):
         raise DataError(
             "TF0523",
-            f"{of} shards are more than the {runs} runs that {samples} samples make",
-            f"use at most {runs} shards",
+            f"there is no shard {index} of {of} where {samples} samples make {runs} runs",
+            f"shards count from 0, and there may be {max(runs, 1)} of them",
         )
-    size = data.static_batch or 1
     stop = samples if index == of - 1 else runs * (index + 1) // of * size
     return runs * index // of * size, stop
 

@@ -26,7 +26,7 @@ Visit = Callable[[str, npt.NDArray[np.float32]], None]
 VALUES_BYTES = 1 << 30
 """Tensors of one run that are in memory together; more of them are split over several passes."""
 
-_READ_BYTES = 32 << 20
+_READ_BYTES = 4 << 20
 """Samples are read in blocks of about this size, but at least one by one."""
 
 _MOST_AT_ONCE = 256

@@ -118,9 +118,7 @@ def split(
             TF0509 no numbers.
     """
     try:
-        arrays = {
-            name: _array(name, value) for name, value in named(item, specs, first).items()
-        }
+        arrays = {name: _array(name, value) for name, value in named(item, specs, first).items()}
         if not alone:
             arrays = {name: with_rows(specs[name], array) for name, array in arrays.items()}
         for name, array in arrays.items():

@@ -156,13 +156,14 @@ def _is_iterable(value: Any) -> bool:
 
 
 def _import(name: str, folder: Path) -> ModuleType:
-    """Import a module; one of that name from another recipe's folder does not stand in its way."""
+    """Import a module; one in the folder is imported anew.
+
+    A module of that name may have come from another recipe's folder, and what a module keeps
+    between two runs must not decide what it yields.
+    """
     top = name.partition(".")[0]
-    here = [path for path in (folder / f"{top}.py", folder / top) if path.exists()]
-    known = sys.modules.get(top)
-    origin = getattr(known, "__file__", None) or next(iter(getattr(known, "__path__", ())), None)
-    elsewhere = origin is not None and not Path(origin).resolve().is_relative_to(folder)
-    if here and known is not None and elsewhere:
+    is_here = (folder / f"{top}.py").exists() or (folder / top).is_dir()
+    if is_here and top != __name__.partition(".")[0]:
         for key in [key for key in sys.modules if key == top or key.startswith(f"{top}.")]:
             del sys.modules[key]
     importlib.invalidate_caches()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from hashlib import sha256
 from pathlib import Path
-from traceback import extract_tb, format_exception
+from traceback import extract_tb, format_list
 from types import ModuleType
 from typing import Any
 
@@ -135,20 +135,14 @@ class _Code:
         hint = "run it on its own to find out why"
         if isinstance(error, ModuleNotFoundError):
             hint = f"install '{error.name}', or put it into {self.folder.name or 'the folder'}/"
-        return DataError(
-            "TF0541",
-            f"the code that gives the data failed: {type(error).__name__}: {error}",
-            hint,
-            self._line_of(error),
-            details="".join(format_exception(error)),
-        )
-
-    def _line_of(self, error: BaseException) -> Place:
-        """The last line in the user's folder that the error passed."""
-        for frame in reversed(extract_tb(error.__traceback__)):
-            if Path(frame.filename).is_relative_to(self.folder):
-                return Place(frame.filename, frame.lineno)
-        return self.where
+        frames = extract_tb(error.__traceback__)
+        own = [n for n, one in enumerate(frames) if Path(one.filename).is_relative_to(self.folder)]
+        where, trace = self.where, None
+        if own:
+            where = Place(frames[own[-1]].filename, frames[own[-1]].lineno)
+            trace = "".join(format_list(frames[own[0] :])).rstrip()
+        message = f"the code that gives the data failed: {type(error).__name__}: {error}"
+        return DataError("TF0541", message, hint, where, details=trace)
 
 
 def _is_iterable(value: Any) -> bool:

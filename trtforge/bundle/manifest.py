@@ -103,6 +103,35 @@ class PrecisionFacts(Part):
     keep: tuple[KeepFacts, ...] = ()
 
 
+class DataFacts(Part):
+    """Data that calibration used: its digest, and what it is for people."""
+
+    digest: str
+    source: str = ""
+
+
+class CalibrationFacts(Part):
+    """Where the ranges of activations come from.
+
+    Attributes:
+        method: a calibration method, or what another tool called its own.
+        options: settings of the method.
+        samples: how many were seen; 0 where a reused cache does not tell.
+        tensors: how many have a range.
+        data: what was seen.
+        synthetic: whether any of it was made up.
+        origin: what a reused cache was converted from; empty for trtforge's own.
+    """
+
+    method: str
+    options: dict[str, int | float | str] = Field(default_factory=dict)
+    samples: Annotated[int, Field(ge=0)]
+    tensors: Annotated[int, Field(ge=0)]
+    data: tuple[DataFacts, ...] = ()
+    synthetic: bool
+    origin: str = ""
+
+
 class TargetFacts(Part):
     """One target.
 
@@ -175,6 +204,7 @@ class ManifestDraft(Part):
     model: ModelFacts
     profiles: tuple[dict[str, ShapeRange], ...] = ()
     precision: PrecisionFacts
+    calibration: CalibrationFacts | None = None
     targets: tuple[TargetFacts, ...]
     provenance: Provenance
     verdicts: Verdicts

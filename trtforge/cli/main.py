@@ -45,7 +45,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "calibrate": (
         "trtforge.cli.commands.calibrate:calibrate",
-        "Measure a recipe's activation ranges.",
+        "Measure activation ranges of a recipe or a model.",
+    ),
+    "quantize": (
+        "trtforge.cli.commands.quantize:quantize",
+        "Quantize an ONNX file: Q/DQ, casts, reasons.",
     ),
     "schema": ("trtforge.cli.commands.schema:schema", "Print the JSON Schema of recipes."),
     "doctor": ("trtforge.cli.commands.doctor:doctor", "Say what this machine can build and run."),

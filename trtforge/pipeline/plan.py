@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trtforge.pipeline.settings import needs_ranges
 from trtforge.pipeline.stage import Job, Stage, key_document
 from trtforge.pipeline.stages.build import BuildStage
 from trtforge.pipeline.stages.calibrate import CalibrateStage
@@ -13,6 +14,7 @@ from trtforge.pipeline.stages.precision import PrecisionStage
 from trtforge.pipeline.stages.report import ReportStage
 from trtforge.pipeline.stages.verify import VerifyStage
 from trtforge.pipeline.store import Entry, digest_of
+from trtforge.precision.techniques import DEFAULT
 from trtforge.recipe.schema import Recipe
 
 _MAX_CHANGES_SHOWN = 3
@@ -20,17 +22,27 @@ _MAX_CHANGES_SHOWN = 3
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     """Return a recipe's stages in an order in which each finds its inputs done."""
-    calibrated = recipe.precision.quantize in ("int8", "fp8")
+    calibrated = is_calibrated(recipe)
+    measured = calibrated and needs_ranges(recipe.precision)
     engines = tuple(target for target in recipe.targets if target.backend != "onnxruntime")
     backends = tuple(sorted({target.backend for target in engines}))
     stages: list[Stage] = [ImportStage(), OptimizeStage(backends)]
     if calibrated:
         stages.append(CalibrateStage())
-    stages.append(PrecisionStage(quantized=calibrated))
+    stages.append(PrecisionStage(calibrated))
     stages += [BuildStage(target) for target in engines]
     names = tuple(target.name for target in engines)
-    stages += [VerifyStage(names), ReportStage(names, quantized=calibrated)]
+    stages += [VerifyStage(names), ReportStage(names, measured)]
     return tuple(stages)
+
+
+def is_calibrated(recipe: Recipe) -> bool:
+    """Whether a recipe needs samples: for the ranges of activations, or for a technique."""
+    if needs_ranges(recipe.precision):
+        return True
+    asked = recipe.precision.techniques
+    names = DEFAULT.get(recipe.precision.quantize, ()) if asked == "default" else asked
+    return recipe.calibration is not None and names not in ("none", ())
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def optimize_file(
     from trtforge.pipeline.corners import free_shapes
 
     model = Model.load(source)
-    corners = free_shapes(model.contract, _given_shapes(model.contract, options.shapes))
+    corners = free_shapes(model.contract, given_shapes(model.contract, options.shapes))
     request = PassRequest(
         use=options.use or "default",
         also=options.also,
@@ -90,7 +90,12 @@ def optimize_file(
     return {**report, "unsupported": [problem.as_json() for problem in problems]}
 
 
-def _given_shapes(contract: Any, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def given_shapes(contract: Any, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that `name=1x3x224x224` texts give inputs.
+
+    Raises:
+        UsageError: TF0104 no shape, TF0105 no such input, TF0106 it does not fit the input.
+    """
     specs = {spec.name: spec for spec in contract.inputs}
     given = {}
     for text in texts:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trtforge import __version__
 from trtforge.bundle.manifest import (
+    CalibrationFacts,
     KeepFacts,
     ManifestDraft,
     ModelFacts,
@@ -63,7 +64,7 @@ def ship(
         if (entry := entries.get(f"build:{target.name}")) is not None:
             for name in ("model.engine", "layers.json", "build.json", "build.log"):
                 files[f"engines/{target.name}/{name}"] = entry.file(name)
-    if (calibrated := entries.get("calibrate")) is not None:
+    if (calibrated := _measured(entries)) is not None:
         calibration = job.recipe.calibration
         name = (calibration.cache if calibration else None) or "cache.json"
         files[f"calibration/{name}"] = calibrated.file("cache.json")
@@ -73,6 +74,12 @@ def ship(
     path = write_bundle(out, _draft(job, entries, recipe_text, timings), files)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return Shipped(path, size, kept=before.get(path.name) == path.stat().st_ino)
+
+
+def _measured(entries: Mapping[str, Entry]) -> Entry | None:
+    """Return the stage that measured ranges; techniques alone leave none."""
+    entry = entries.get("calibrate")
+    return entry if entry is not None and "cache.json" in entry.files else None
 
 
 def _inodes(folder: Path) -> dict[str, int]:
@@ -124,6 +131,7 @@ def _draft(
             quantize=recipe.precision.quantize,
             keep=tuple(KeepFacts(**rule.model_dump()) for rule in recipe.precision.keep),
         ),
+        calibration=_calibration_facts(entries),
         targets=_target_facts(job, entries),
         provenance=Provenance(
             source_digest=job.model_digest(),
@@ -147,6 +155,17 @@ def _model_facts(job: Job, entries: Mapping[str, Entry]) -> ModelFacts:
         inputs=tuple(TensorFacts(**spec) for spec in contract["inputs"]),
         outputs=tuple(TensorFacts(**spec) for spec in contract["outputs"]),
     )
+
+
+def _calibration_facts(entries: Mapping[str, Entry]) -> CalibrationFacts | None:
+    from trtforge.pipeline.ranges import calibration_facts
+    from trtforge.precision.cache import CalibrationCache
+
+    measured = _measured(entries)
+    if measured is None:
+        return None
+    cache = CalibrationCache.load(measured.file("cache.json"))
+    return CalibrationFacts.model_validate(calibration_facts(cache))
 
 
 def _target_facts(job: Job, entries: Mapping[str, Entry]) -> tuple[TargetFacts, ...]:

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trtforge.pipeline.events import Sink, ignore
 from trtforge.pipeline.store import Entry, Store, file_sha256
 from trtforge.recipe.load import LoadedRecipe
 from trtforge.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from trtforge.graph.sources.source import DataSource
+    from trtforge.pipeline.ranges import Wanted
 
 Progress = Callable[[float | None, str], None]
 """Called by a running stage: fraction 0..1 (None: unknown), and what it is doing."""
@@ -55,6 +59,23 @@ class Job:
         if path not in self._digests:
             self._digests[path] = file_sha256(path)
         return self._digests[path]
+
+    def wanted(self, checkpoint: Path | None = None) -> "Wanted":
+        """Return what is quantized, and where its ranges come from."""
+        from trtforge.pipeline.ranges import Wanted
+
+        recipe = self.recipe
+        return Wanted(
+            recipe.precision, recipe.calibration, self.loaded.resolve, recipe.shapes, checkpoint
+        )
+
+    @functools.cached_property
+    def calibration_data(self) -> "DataSource | None":
+        """The calibration data, opened once for the original model; its inputs are everyone's."""
+        from trtforge.graph.model import Model
+        from trtforge.pipeline.ranges import open_data
+
+        return open_data(Model.load(self.model_path), self.wanted())
 
     def model_digest(self) -> str:
         """Return the digest of the original model, external data included."""

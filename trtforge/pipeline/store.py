@@ -100,9 +100,14 @@ class Store:
         self.root = root
         self._warn = warn
         with writing(root, "the store", hint="set TRTFORGE_CACHE to a folder you can write to"):
-            for name in ("objects", "locks", "last", "tmp"):
+            for name in ("objects", "locks", "last", "tmp", "unfinished"):
                 (root / name).mkdir(parents=True, exist_ok=True)
         self._sweep()
+
+    @property
+    def unfinished(self) -> Path:
+        """The folder in which a stage may leave what the next run of the same key goes on from."""
+        return self.root / "unfinished"
 
     def lock(self, key: str) -> FileLock:
         """Return the lock of one key; hold it around get and put."""
@@ -227,7 +232,11 @@ class Store:
         return removed, freed
 
     def _remove_failed_builds(self, before: float) -> None:
-        """Remove the jobs and logs that failed builds left in `builds`."""
+        """Remove what failed builds left: jobs and logs in `builds`, files in `unfinished`."""
+        for path in self.unfinished.iterdir():
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
         for folder in (self.root / "builds").glob("*"):
             with contextlib.suppress(OSError):
                 if max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < before:

@@ -18,6 +18,7 @@ _NAMED_FILES: tuple[Loc, ...] = (
     ("model", "onnx"),
     ("calibration", "data"),
     ("calibration", "data", "script"),
+    ("calibration", "reuse"),
     ("verify", "data"),
 )
 _NAMED_FOLDERS: tuple[Loc, ...] = (("calibration", "data"), ("calibration", "data", "images"))

@@ -192,7 +192,15 @@ def _calibration_laws(data: Any) -> Iterator[Broken]:
     if not isinstance(calibration, Mapping):
         return
     given, synthetic = calibration.get("data"), calibration.get("synthetic")
-    if given is None and synthetic in (None, False):
+    reused = calibration.get("reuse")
+    if reused is None and calibration.get("accept_stale") is True:
+        yield Broken(
+            ("calibration", "accept_stale"),
+            codes.CONTRADICTION,
+            "accept_stale is about the cache of `reuse`, and there is none",
+            "remove it, or add `reuse: cache.json`",
+        )
+    if given is None and reused is None and synthetic in (None, False):
         yield Broken(
             ("calibration",),
             codes.MISSING_KEY,

@@ -322,6 +322,14 @@ class Calibration(Section):
     cache: Annotated[str, StringConstraints(pattern=r"^[^/\\\x00]+\.json$")] | None = Field(
         None, description="file name of the calibration cache inside the bundle; default cache.json"
     )
+    reuse: PathText | None = Field(
+        None,
+        description="calibration cache to take in place of measuring, of trtforge or TensorRT",
+    )
+    accept_stale: Flag = Field(
+        False,
+        description="take the cache of `reuse` even where it belongs to another graph or data",
+    )
 
 
 class Target(Section):

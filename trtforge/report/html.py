@@ -97,6 +97,7 @@ def render_html(context: ReportData) -> str:
             ranges=None
             if context.calibration is None
             else tables.ranges_table(context.calibration),
+            calibrated_on=_calibrated_on(context.calibration),
             contract=None if context.contract is None else tables.contract_table(context.contract),
             profiles=tables.profiles_table(context.profiles),
             targets=tables.targets_table(context.targets),
@@ -240,6 +241,15 @@ def _decisions(context: ReportData, action: str) -> Table | None:
     if context.decisions is None:
         return None
     return tables.decisions_table(context.decisions, action=action)
+
+
+def _calibrated_on(calibration: Json | None) -> dict[str, Any]:
+    """Return the names of the data that ranges were measured on, and whether any was made up."""
+    uses = (calibration or {}).get("data") or ()
+    return {
+        "names": list(dict.fromkeys(use["source"] for use in uses if use.get("source"))),
+        "synthetic": any(use.get("synthetic") for use in uses),
+    }
 
 
 def _warnings(context: ReportData) -> tuple[str, ...]:

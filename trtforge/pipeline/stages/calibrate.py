@@ -5,13 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions
+from trtforge.pipeline.stage import Inputs, Job, Progress, key_document, package_versions
+from trtforge.pipeline.store import digest_of
 from trtforge.recipe.schema import Calibration
+
+_ARRAYS = (".npz", ".npy")
 
 
 @dataclass(frozen=True)
 class CalibrateStage:
-    """Observes the tensors that will be quantized; writes `cache.json` and `tensorrt.calib`."""
+    """Observes the tensors that will be quantized, and does what techniques want done.
+
+    Writes `cache.json` and `tensorrt.calib` where activations are quantized, and `model.onnx` where
+    techniques changed the graph.
+    """
 
     name: str = "calibrate"
     kind: str = "calibrate"
@@ -23,54 +30,57 @@ class CalibrateStage:
         return {"optimize": ("model.onnx*",)}
 
     def facts(self, job: Job) -> dict[str, Any]:
-        """The data's bytes, the method, and what decides which tensors are observed."""
+        """The data's and the reused cache's bytes, the method, and what decides on tensors."""
         calibration = _calibration(job)
-        precision = job.recipe.precision
+        left_out = {"cache", "reuse"} | ({"data"} if isinstance(calibration.data, str) else set())
         return {
-            "sources": {"calibration data": job.file_digest(job.loaded.resolve(calibration.data))},
+            "sources": _source_digests(job, calibration),
             "recipe": {
-                "calibration": calibration.model_dump(mode="json", exclude={"data", "cache"}),
-                "precision": precision.model_dump(mode="json"),
+                "calibration": calibration.model_dump(mode="json", exclude=left_out),
+                "precision": job.recipe.precision.model_dump(mode="json"),
+                "shapes": job.shapes_json() if calibration.synthetic else [],
             },
             "versions": package_versions("onnxruntime", "numpy", "trtforge"),
         }
 
     def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
-        """Calibrate.
+        """Calibrate; a run that was killed is gone on with.
 
         Raises:
-            DataError: the data does not fit the model, or has fewer samples than asked for.
+            DataError: the data does not fit the model, or has fewer samples than asked for; or the
+                reused cache is stale (TF0529).
         """
-        from trtforge.graph.data import ArrayData
         from trtforge.graph.model import Model
-        from trtforge.precision.calibrate import CalibrationRequest, calibrate
-        from trtforge.precision.quantize import candidate_tensors
+        from trtforge.pipeline.ranges import make_ready
+        from trtforge.pipeline.steps import Steps
         from trtforge.precision.trt_text import write_trt_text
 
-        calibration = _calibration(job)
         model = Model.load(inputs["optimize"].file("model.onnx"))
-        data = ArrayData.open(job.loaded.resolve(calibration.data), model.contract)
-        request = CalibrationRequest(
-            tensors=candidate_tensors(model, job.recipe.precision),
-            method=calibration.method,
-            grid="fp8" if job.recipe.precision.quantize == "fp8" else "int8",
-            options=method_options(calibration),
-            samples=calibration.samples,
-        )
-        cache = calibrate(model, data, request, progress)
-        cache.save(out / "cache.json")
-        write_trt_text(cache, out / "tensorrt.calib")
-        return f"{len(cache.ranges)} tensors over {cache.samples} samples, {cache.method}"
+        checkpoint = job.store.unfinished / digest_of(key_document(self, job, inputs))
+        with Steps(job.emit).resumable(checkpoint, "in the store"):
+            ready = make_ready(model, job.wanted(checkpoint), progress)
+        if ready.cache is not None:
+            ready.cache.save(out / "cache.json")
+            write_trt_text(ready.cache, out / "tensorrt.calib")
+        if ready.model is not model:
+            ready.model.save(out / "model.onnx")
+        return ready.summary
 
 
-def method_options(calibration: Calibration) -> dict[str, int | float | str]:
-    """The settings of the calibration method that a recipe names."""
-    if calibration.method == "percentile":
-        return {"percentile": calibration.percentile}
-    return {}
+def _source_digests(job: Job, calibration: Calibration) -> dict[str, str]:
+    found = {}
+    path = job.loaded.resolve(calibration.data) if isinstance(calibration.data, str) else None
+    if path is not None and path.suffix.lower() in _ARRAYS and path.is_file():
+        found["calibration data"] = job.file_digest(path)  # without opening the model
+    elif calibration.data is not None:
+        assert job.calibration_data is not None
+        found["calibration data"] = job.calibration_data.digest
+    if calibration.reuse is not None:
+        found["reused cache"] = job.file_digest(job.loaded.resolve(calibration.reuse))
+    return found
 
 
 def _calibration(job: Job) -> Calibration:
     calibration = job.recipe.calibration
-    assert calibration is not None, "the schema asks for calibration where quantize is int8 or fp8"
+    assert calibration is not None, "there is a stage only where there is a calibration section"
     return calibration

@@ -10,6 +10,16 @@ from trtforge.pipeline.corners import corner_shapes
 from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
 from trtforge.pipeline.support import refuse_unsupported
 
+HARMFUL_TO_QUANTIZATION = ("batchnorm-before-linear", "mul-add-before-linear")
+"""Passes that are left out where activations are quantized. They move the scale of each input
+channel from the activation, which has one step for all its channels, into the weights: the channels
+of what is then quantized differ in range, and the narrow ones get few of the 256 levels."""
+
+
+def dropped_passes(quantize: str) -> tuple[str, ...]:
+    """Return the passes that do quantization harm; none where activations stay floats."""
+    return HARMFUL_TO_QUANTIZATION if quantize in ("int8", "fp8") else ()
+
 
 @dataclass(frozen=True)
 class OptimizeStage:
@@ -38,6 +48,7 @@ class OptimizeStage:
             "sources": {"model": job.model_digest()},
             "recipe": {
                 "passes": job.recipe.passes.model_dump(mode="json"),
+                "dropped": list(dropped_passes(job.recipe.precision.quantize)),
                 "shapes": job.shapes_json(),
                 "backends": list(self.backends),
             },
@@ -61,7 +72,11 @@ class OptimizeStage:
         request = PassRequest(
             use=chosen.use,
             also=chosen.also,
-            drop=(*chosen.drop, *(READINESS if self._is_for_onnxruntime() else ())),
+            drop=(
+                *chosen.drop,
+                *dropped_passes(job.recipe.precision.quantize),
+                *(READINESS if self._is_for_onnxruntime() else ()),
+            ),
             shapes=tuple(shapes.values()),
             seed=job.recipe.verify.seed,
             opset_limit=min(

@@ -13,17 +13,17 @@ from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, wri
 class PrecisionStage:
     """Types the optimized model; writes `model.onnx`, `precision.json` and `attest.json`."""
 
-    quantized: bool
+    calibrated: bool
     name: str = "precision"
     kind: str = "precision"
     rooms: tuple[str, ...] = ("graph", "precision")
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:
-        """The optimized model, and the ranges where it is quantized."""
+        """The optimized model, and what calibration measured and techniques made of it."""
         wanted: dict[str, tuple[str, ...]] = {"optimize": ("model.onnx*",)}
-        if self.quantized:
-            wanted["calibrate"] = ("cache.json",)
+        if self.calibrated:
+            wanted["calibrate"] = ("cache.json", "model.onnx*")
         return wanted
 
     def facts(self, job: Job) -> dict[str, Any]:
@@ -46,12 +46,13 @@ class PrecisionStage:
         from trtforge.precision.cache import CalibrationCache
         from trtforge.precision.cast import typed
 
-        model = Model.load(inputs["optimize"].file("model.onnx"))
-        cache = (
-            CalibrationCache.load(inputs["calibrate"].file("cache.json"))
-            if self.quantized
-            else None
-        )
+        model, cache = Model.load(inputs["optimize"].file("model.onnx")), None
+        if self.calibrated:
+            calibrated = inputs["calibrate"]
+            if "model.onnx" in calibrated.files:
+                model = Model.load(calibrated.file("model.onnx"))
+            if "cache.json" in calibrated.files:
+                cache = CalibrationCache.load(calibrated.file("cache.json"))
         progress(None, "placing Q/DQ and casts")
         result = typed(model, cache, job.recipe.precision)
         result.model.save(out / "model.onnx")

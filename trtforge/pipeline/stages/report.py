@@ -19,7 +19,7 @@ class ReportStage:
     """Gathers every stage's JSON; writes `report.html` and `junit.xml`, without times."""
 
     engines: tuple[str, ...]
-    quantized: bool
+    measured: bool
     name: str = "report"
     kind: str = "report"
     rooms: tuple[str, ...] = ("report",)
@@ -33,7 +33,7 @@ class ReportStage:
             "precision": ("precision.json", "attest.json"),
             "verify": ("parity.json",),
         }
-        if self.quantized:
+        if self.measured:
             wanted["calibrate"] = ("cache.json",)
         return wanted | {f"build:{name}": ("build.json",) for name in self.engines}
 

@@ -1,0 +1,133 @@
+"""`trtforge quantize`: one ONNX file in, a quantized one out."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trtforge.cli.console import ProgressLines, common_options, print_json, print_table, say
+from trtforge.cli.measuring_options import calibration_options, precision_options
+from trtforge.report.figures import percent, size
+
+if TYPE_CHECKING:
+    from trtforge.pipeline.quantizing import QuantizeResult
+
+
+@click.command()
+@click.argument("source", metavar="MODEL", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    metavar="OUT.onnx",
+    type=click.Path(path_type=Path, dir_okay=False),
+)
+@calibration_options
+@precision_options
+@click.option(
+    "--reuse",
+    metavar="CACHE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Take a calibration cache in place of measuring.",
+)
+@click.option(
+    "--allow-stale", is_flag=True, help="Take it even where it belongs to another graph or data."
+)
+@click.option(
+    "--cache",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the calibration cache.",
+)
+@click.option("--no-optimize", is_flag=True, help="Leave the graph as it is otherwise.")
+@click.option(
+    "--prove", is_flag=True, help="Prove in ONNX Runtime that the clean-up changed nothing."
+)
+@click.option(
+    "--explain", is_flag=True, help="Also say for each place what was done there, and why."
+)
+@click.option(
+    "--sensitivity", is_flag=True, help="Also rank the layers by the harm quantizing them does."
+)
+@click.option(
+    "--list-techniques",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, wanted: _list_techniques(ctx) if wanted else None,
+    help="List the techniques for accuracy and exit.",
+)
+@common_options
+def quantize(
+    source: Path,
+    out: Path,
+    cache: Path | None,
+    no_optimize: bool,
+    prove: bool,
+    explain: bool,
+    sensitivity: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **asked: Any,
+) -> None:
+    """Quantize MODEL with ranges measured on data; clean its graph up before. Writes OUT.onnx."""
+    from trtforge.pipeline.quantizing import QuantizeOptions, quantize_file
+    from trtforge.pipeline.settings import Asked
+
+    show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
+    options = QuantizeOptions(Asked(**asked), not no_optimize, prove, cache, sensitivity)
+    try:
+        result = quantize_file(source, out, options, show)
+    finally:
+        show.done()
+    if as_json:
+        print_json("trtforge.quantize/1", result.as_json())
+        return
+    if not quiet:
+        _show(result, explain=explain)
+    click.echo(str(out))
+
+
+def _list_techniques(ctx: click.Context) -> None:
+    from trtforge.pipeline.quantizing import list_techniques
+
+    rows = [
+        (row["name"], row["runs"], ", ".join(row["default_for"]) or "-", row["does"])
+        for row in list_techniques()
+    ]
+    print_table(("technique", "runs", "default for", "what it does"), rows)
+    ctx.exit()
+
+
+def _show(result: "QuantizeResult", *, explain: bool) -> None:
+    decisions = result.typed.quantize.decisions
+    if explain:
+        rows: list[tuple[str, ...]] = [
+            (d.action, d.op, d.node or d.tensor, d.reason) for d in decisions
+        ]
+        rows += [(d.type, d.op, d.node, d.reason) for d in result.typed.cast.decisions]
+        print_table(("what", "operator", "node", "why"), rows)
+    for text in result.techniques:
+        say(f"technique: {text}")
+    done = Counter(d.op for d in decisions if d.action == "quantized")
+    say(f"quantized: {done.total()} of {len(decisions)} places{_counted(done)}")
+    for (op, reason), count in Counter(
+        (d.op, d.reason) for d in decisions if d.action == "kept"
+    ).items():
+        say(f"left: {count} {op}: {reason}")
+    before, after = result.sizes["before"], result.sizes["after"]
+    share = after["weights_bytes"] / max(before["weights_bytes"], 1)
+    say(
+        f"weights: {size(before['weights_bytes'])} -> {size(after['weights_bytes'])} "
+        f"({percent(round(share, 3))}); nodes: {before['nodes']} -> {after['nodes']}"
+    )
+    if result.sensitivity is not None:
+        for line in (*result.sensitivity.lines(), *result.sensitivity.keep_rules(3)):
+            say(line)
+
+
+def _counted(done: Counter[str]) -> str:
+    found = ", ".join(f"{count} {op}" for op, count in done.most_common())
+    return f" ({found})" if found else ""

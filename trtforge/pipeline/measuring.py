@@ -1,0 +1,112 @@
+"""What `trtforge calibrate MODEL` does: the calibration cache of an ONNX file without a recipe."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from trtforge.errors import UsageError
+from trtforge.pipeline.events import Sink, Warned, ignore
+from trtforge.pipeline.settings import Asked, sections
+from trtforge.pipeline.steps import Steps, check_writable
+
+if TYPE_CHECKING:
+    from trtforge.graph.model import Model
+    from trtforge.precision.cache import CalibrationCache
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """How the activations of one ONNX file are measured.
+
+    Attributes:
+        asked: precision and calibration.
+        tensors: `quantized` for those that quantization needs, `all` for every float tensor.
+        shard: (index from 0, of): which part of the samples is measured.
+        optimize: clean up and fuse the graph first, as `trtforge quantize` does.
+    """
+
+    asked: Asked = field(default_factory=Asked)
+    tensors: Literal["quantized", "all"] = "quantized"
+    shard: tuple[int, int] = (0, 1)
+    optimize: bool = True
+
+
+def calibrate_model(
+    source: Path, out: Path, options: MeasureOptions, emit: Sink = ignore
+) -> "CalibrationCache":
+    """Measure the activations of one ONNX file and write the cache.
+
+    A run that was interrupted leaves its state beside `out`, and the same call goes on from there.
+    Techniques are left to `trtforge quantize`: some of them need all shards.
+
+    Args:
+        source: the model.
+        out: the cache to write, whole or not at all.
+        options: what to measure, on which data.
+        emit: told what happens.
+
+    Raises:
+        UsageError: an option is wrong.
+        DataError: the data does not fit the model, or has fewer samples than asked for.
+        GraphError: the model is refused, or a tensor is NaN or infinite.
+        MissingError: the cache cannot be written.
+        KeyboardInterrupt: Ctrl-C; the state is kept.
+    """
+    from trtforge.graph.model import Model
+    from trtforge.pipeline import ranges
+    from trtforge.pipeline.quantizing import QuantizeOptions, clean
+    from trtforge.precision.calibrate import calibrate
+
+    precision, calibration = sections(options.asked)
+    if calibration is None or calibration.reuse is not None:
+        raise UsageError("TF0108", "there is no data to measure", "give --data FILE or --synthetic")
+    check_writable(out)
+    steps = Steps(emit)
+    model = Model.load(source)
+    with steps.step("optimize"):
+        model = clean(model, QuantizeOptions(options.asked, options.optimize), steps).model
+    profiles = options.asked.profiles(model.contract)
+    wanted = ranges.Wanted(precision, calibration, Path, profiles, out)
+    request = replace(ranges.request_of(model, wanted), shard=options.shard)
+    if options.tensors == "all":
+        request = replace(request, tensors=float_tensors(model))
+    with steps.step("calibrate"), steps.resumable(out):
+        data = ranges.open_data(model, wanted)
+        assert data is not None, "there is data, or it is made up"
+        cache = ranges.with_synthetic_warning(calibrate(model, data, request, steps.tell))
+        cache.save(out)
+        steps.note = ranges.cache_summary(cache)
+    for text in cache.warnings:
+        emit(Warned(text))
+    return cache
+
+
+def shard_of(text: str | None) -> tuple[int, int]:
+    """Read `K/N`, K from 1, as (index from 0, number of shards).
+
+    Raises:
+        UsageError: TF0111, it is not of this form.
+    """
+    if text is None:
+        return (0, 1)
+    index, slash, of = text.partition("/")
+    if not (slash and index.isdecimal() and of.isdecimal() and 1 <= int(index) <= int(of)):
+        raise UsageError("TF0111", f"'{text}' is not a shard", "write 1/4 for the first of four")
+    return int(index) - 1, int(of)
+
+
+def float_tensors(model: "Model") -> tuple[str, ...]:
+    """Return every FP32 tensor of the main graph that depends on the inputs, in graph order."""
+    from onnx import TensorProto
+
+    from trtforge.precision.typeinfo import element_types
+
+    types = element_types(model.proto)
+    graph = model.proto.graph
+    varying = {spec.name for spec in model.contract.inputs}
+    names = [spec.name for spec in model.contract.inputs]
+    for node in graph.node:
+        if varying.intersection(node.input):
+            varying.update(filter(None, node.output))
+            names += filter(None, node.output)
+    return tuple(name for name in names if types.get(name) == TensorProto.FLOAT)

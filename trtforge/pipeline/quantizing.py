@@ -1,0 +1,222 @@
+"""What `trtforge quantize` does: an ONNX file in, a quantized one out, without a recipe."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtforge.errors import UsageError
+from trtforge.pipeline.events import Sink, Warned, ignore
+from trtforge.pipeline.settings import Asked, needs_ranges, sections
+from trtforge.pipeline.steps import Steps, check_writable
+
+if TYPE_CHECKING:
+    from trtforge.graph.model import Model
+    from trtforge.graph.passes import Optimized
+    from trtforge.pipeline.ranges import Ready
+    from trtforge.precision.cache import CalibrationCache
+    from trtforge.precision.cast import TypedModel
+    from trtforge.precision.harm import SensitivityReport
+    from trtforge.recipe.schema import Precision
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How one ONNX file is quantized.
+
+    Attributes:
+        asked: precision and calibration.
+        optimize: clean up and fuse the graph first.
+        prove: prove that the cleaned graph computes the same.
+        cache: where to write the calibration cache; None for nowhere.
+        sensitivity: rank the layers by the harm that quantizing them does.
+    """
+
+    asked: Asked = field(default_factory=Asked)
+    optimize: bool = True
+    prove: bool = False
+    cache: Path | None = None
+    sensitivity: bool = False
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """What became of a model.
+
+    Attributes:
+        output: the file written.
+        typed: the quantized model and the reasons for everything in it.
+        precision: what was asked for.
+        cache: the ranges; None where none were needed.
+        techniques: what was done for accuracy, a line each.
+        sizes: nodes, and bytes of weights, of the graph `before` and `after`.
+        proof: of the cleaned graph, as JSON data; None when it was not cleaned.
+        seconds: wall time of each step.
+        sensitivity: the layers ranked; None when that was not asked for.
+    """
+
+    output: Path
+    typed: "TypedModel"
+    precision: "Precision"
+    cache: "CalibrationCache | None"
+    techniques: tuple[str, ...]
+    sizes: dict[str, dict[str, int]]
+    proof: dict[str, Any] | None
+    seconds: dict[str, float]
+    sensitivity: "SensitivityReport | None" = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON data."""
+        from trtforge.pipeline.ranges import calibration_facts
+
+        return {
+            "output": str(self.output),
+            "precision": self.precision.model_dump(mode="json"),
+            "sizes": self.sizes,
+            "calibration": None if self.cache is None else calibration_facts(self.cache),
+            "techniques": list(self.techniques),
+            **self.typed.as_json(),
+            "proof": self.proof,
+            "sensitivity": None if self.sensitivity is None else self.sensitivity.as_json(),
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }
+
+
+def quantize_file(
+    source: Path, out: Path, options: QuantizeOptions, emit: Sink = ignore
+) -> QuantizeResult:
+    """Quantize one ONNX file.
+
+    Args:
+        source: the model.
+        out: the file to write, whole or not at all; weights may go to a file beside it.
+        options: precision, calibration, what else to do.
+        emit: told what happens.
+
+    Raises:
+        UsageError: an option is wrong.
+        DataError: the data does not fit the model, has too few samples, or a reused cache is stale.
+        GraphError: the model is refused.
+        MissingError: the output cannot be written.
+    """
+    precision, calibration = sections(options.asked)
+    _check_outputs(out, options, precision)
+    from trtforge.graph.model import Model
+    from trtforge.pipeline.ranges import Wanted, make_ready
+    from trtforge.precision.cast import typed
+
+    steps = Steps(emit)
+    original = Model.load(source)
+    with steps.step("optimize"):
+        cleaned = clean(original, options, steps)
+    wanted = Wanted(
+        precision, calibration, Path, options.asked.profiles(original.contract), options.cache
+    )
+    with steps.step("calibrate"), steps.resumable(options.cache):
+        ready = make_ready(cleaned.model, wanted, steps.tell)
+        steps.note = ready.summary
+    with steps.step("quantize"):
+        result = typed(ready.model, ready.cache, precision)
+        if options.cache is not None and ready.cache is not None:
+            ready.cache.save(options.cache)
+        result.model.save(out)
+    ranked = _ranked(ready, precision, steps) if options.sensitivity else None
+    for text in result.warnings:
+        emit(Warned(text))
+    return QuantizeResult(
+        out,
+        result,
+        precision,
+        ready.cache,
+        ready.techniques,
+        {"before": _sizes(original), "after": _sizes(result.model)},
+        cleaned.report.as_json()["proof"] if options.optimize else None,
+        steps.seconds,
+        ranked,
+    )
+
+
+def clean(model: "Model", options: QuantizeOptions, steps: Steps) -> "Optimized":
+    """Run the passes that are good for quantization; none where the options say so.
+
+    Raises:
+        GraphError: the model cannot be edited.
+        UsageError: a shape does not fit the model.
+    """
+    from trtforge.graph.passes import PassRequest, run_passes
+    from trtforge.pipeline.corners import free_shapes
+    from trtforge.pipeline.rooms import given_shapes
+    from trtforge.pipeline.stages.optimize import dropped_passes
+
+    corners = free_shapes(model.contract, given_shapes(model.contract, options.asked.shapes))
+    request = PassRequest(
+        use="default" if options.optimize else "none",
+        drop=dropped_passes(options.asked.quantize),
+        shapes=tuple(corners.values()),
+        prove=options.prove and options.optimize,
+    )
+    optimized = run_passes(model, request, lambda text: steps.tell(None, text))
+    report = optimized.report
+    steps.note = (
+        f"{report.nodes_before} -> {report.nodes_after} nodes, proof {report.proof.verdict}"
+    )
+    return optimized
+
+
+def list_techniques() -> list[dict[str, Any]]:
+    """Return the techniques: name, when it runs, for what it is a default, what it does."""
+    from importlib import import_module
+    from inspect import getdoc
+
+    from trtforge.precision.techniques import AFTER, BEFORE, DEFAULT
+
+    def described(where: str) -> str:
+        module, _, name = where.partition(":")
+        text = getdoc(getattr(import_module(module), name)) or ""
+        return text.partition("\n\n")[0].replace("\n", " ")
+
+    return [
+        {
+            "name": name,
+            "runs": "before calibration" if name in BEFORE else "after calibration",
+            "default_for": [kind for kind, names in DEFAULT.items() if name in names],
+            "does": described(where),
+        }
+        for name, where in (BEFORE | AFTER).items()
+    ]
+
+
+def _check_outputs(out: Path, options: QuantizeOptions, precision: "Precision") -> None:
+    """Refuse what cannot end well before any work is done."""
+    check_writable(out)
+    if options.cache is None:
+        return
+    if not needs_ranges(precision):
+        raise UsageError(
+            "TF0109",
+            f"{precision.quantize} measures no ranges, so there is no cache to write",
+            "leave --cache out",
+        )
+    if options.cache.absolute() == out.absolute():
+        raise UsageError("TF0109", "the cache and the model are one file", "give two names")
+    check_writable(options.cache)
+
+
+def _ranked(ready: "Ready", precision: "Precision", steps: Steps) -> "SensitivityReport":
+    from trtforge.precision.sensitivity import sensitivity
+
+    if ready.source is None:
+        raise UsageError("TF0110", "--sensitivity runs the model on samples", "give --data FILE")
+    with steps.step("sensitivity"):
+        report = sensitivity(
+            ready.model, ready.cache, ready.source, precision, on_progress=steps.tell
+        )
+        steps.note = f"{len(report.layers)} layers on {report.samples} samples"
+    return report
+
+
+def _sizes(model: "Model") -> dict[str, int]:
+    from trtforge.graph.weights import storage_bytes
+
+    graph = model.proto.graph
+    weights = sum(map(storage_bytes, graph.initializer))
+    return {"nodes": len(graph.node), "weights_bytes": weights}

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from source_samples import linear, measured, opened, refused, rows, saved, tokens
 
+from trtforge.precision.calibrate import CalibrationRequest, calibrate
+
 SAMPLES = """
 import numpy as np
 def samples():
@@ -158,8 +160,30 @@ def test_a_failure_names_the_line(tmp_path: Path) -> None:
     assert (error.where.file, error.where.line) == (str(tmp_path / "data.py"), 4)
     assert "no such row" in error.message
     assert str(error.details).startswith(f'  File "{tmp_path / "data.py"}", line 4, in samples')
+    write(tmp_path, "import numpy\ndef broken(:")
+    assert str(refused(tmp_path, linear(), PYTHON).where) == f"{tmp_path / 'data.py'}:2:12"
     write(tmp_path, "from missing_one import x")
     assert "install 'missing_one'" in str(refused(tmp_path, linear(), PYTHON).hint)
+
+
+def test_a_library_that_fails_is_named_where_the_user_called_it(tmp_path: Path) -> None:
+    write(tmp_path, body("yield np.zeros(4)\nnp.concatenate([])"))
+    error = refused(tmp_path, linear(), PYTHON)
+    assert str(error.where) == f"{tmp_path / 'data.py'}:4"
+    assert "need at least one array" in error.message
+
+
+def test_shards_and_interrupted_runs_read_on(tmp_path: Path) -> None:
+    source = opened(write(tmp_path, SAMPLES), linear(), PYTHON)
+    whole = calibrate(linear(), source, CalibrationRequest(("x", "y"), "entropy"))
+    parts = [
+        calibrate(linear(), source, CalibrationRequest(("x", "y"), "entropy", shard=(n, 2)))
+        for n in range(2)
+    ]
+    assert [part.data[0].spans for part in parts] == [((0, 2),), ((2, 5),)]
+    assert {part.data[0].digest for part in parts} == {whole.data[0].digest}
+    low, high = (part.ranges["y"].max for part in parts)
+    assert (low, high) == (10, whole.ranges["y"].max)
 
 
 def test_an_iterator_that_is_used_up_is_noticed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from trtforge.errors import DataError, Place
 from trtforge.graph.npy import ArrayFile, ArrayHeader
 from trtforge.graph.sources.checks import check_array, check_counts
 from trtforge.graph.sources.polygraphy_json import JsonFiles
-from trtforge.graph.sources.request import SourceRequest, natural
+from trtforge.graph.sources.request import SourceRequest, natural, shown
 from trtforge.graph.sources.rows import RowSource, Specs, has_rows, named, split
 from trtforge.graph.sources.source import DataSource, Feeds
 
@@ -40,7 +40,7 @@ def open_source(request: SourceRequest) -> DataSource:
             Place(str(folder)),
         )
     if json:
-        return JsonFiles(request, json, f"{folder.name}/ ({len(json)} .json files)", folder)
+        return JsonFiles(request, json, f"{shown(folder)} ({len(json)} .json files)", folder)
     if not arrays:
         raise nothing_in(folder, ".npz, .npy or .json file", "for images write {images: folder}")
     return ArrayFolder(request, folder, arrays)
@@ -102,7 +102,7 @@ class ArrayFolder(RowSource):
     """
 
     def __init__(self, request: SourceRequest, folder: Path, files: list[Path]) -> None:
-        about = f"{folder.name}/ ({len(files)} files)"
+        about = f"{shown(folder)} ({len(files)} files)"
         super().__init__(request.contract, about, Place(str(folder)))
         self._folder, self._files = folder, files
         self._ends = list(accumulate(_count(ArrayFile(path), self.specs) for path in files))

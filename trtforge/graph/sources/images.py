@@ -18,7 +18,7 @@ from trtforge.errors import DataError, MissingError, Place
 from trtforge.graph.contract import TensorSpec
 from trtforge.graph.sources.checks import spec_dtype
 from trtforge.graph.sources.folder import digest_of, nothing_in, unreadable
-from trtforge.graph.sources.request import SourceRequest, natural
+from trtforge.graph.sources.request import SourceRequest, natural, shown
 from trtforge.graph.sources.rows import RowSource, split
 from trtforge.graph.sources.source import Feeds
 from trtforge.recipe.schema import ImageData
@@ -56,7 +56,7 @@ class ImageFolder(RowSource):
         assert isinstance(request.calibration.data, ImageData)
         self._how = request.calibration.data
         self._folder = request.resolve(self._how.images)
-        about = f"{self._folder.name}/ ({_steps(self._how)})"
+        about = f"{shown(self._folder)} ({_steps(self._how)})"
         super().__init__(request.contract, about, Place(str(self._folder)))
         self._input = _only_input(self.specs.values(), self.where)
         self._scale = _scale(self._how, self._input, self.where)
@@ -149,9 +149,6 @@ def _scale(how: ImageData, spec: TensorSpec, where: Place) -> float | None:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    def shown(path: Path) -> str:
-        return path.relative_to(folder).as_posix()
-
     try:
         found = [
             path
@@ -162,7 +159,7 @@ def _images_in(folder: Path) -> list[Path]:
         raise unreadable(folder, error) from error
     if not found:
         raise nothing_in(folder, "image", f"its name must end in one of: {' '.join(SUFFIXES)}")
-    return sorted(found, key=lambda path: natural(shown(path)))
+    return sorted(found, key=lambda path: natural(path.relative_to(folder).as_posix()))
 
 
 @contextmanager

@@ -141,6 +141,8 @@ class _Code:
         if own:
             where = Place(frames[own[-1]].filename, frames[own[-1]].lineno)
             trace = "".join(format_list(frames[own[0] :])).rstrip()
+        if isinstance(error, SyntaxError) and error.filename is not None:
+            where = Place(error.filename, error.lineno, error.offset)
         message = f"the code that gives the data failed: {type(error).__name__}: {error}"
         return DataError("TF0541", message, hint, where, details=trace)
 

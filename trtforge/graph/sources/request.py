@@ -42,3 +42,8 @@ def natural(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
     """Sort key of a file's name: numbers in it by their value, so that 2 stands before 10."""
     parts = re.split(r"([0-9]+)", name)
     return tuple((int(part) if part.isdecimal() else -1, part) for part in parts), name
+
+
+def shown(folder: Path) -> str:
+    """Return a folder's name with a slash: no path, as that is of one machine."""
+    return f"{folder.resolve().name}/"

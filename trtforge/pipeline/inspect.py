@@ -15,7 +15,6 @@ _PLAN_TAG = b"ftrt"
 _PLAN_VERSION_OFFSET = 24
 _HEAD_BYTES = 64
 _TEXT_CACHE_START = b"TRT-"
-_JSON_CACHE_SCHEMA = "trtforge.calibration/"
 
 
 def inspect_path(path: Path) -> dict[str, Any]:
@@ -150,5 +149,15 @@ def _text_cache(path: Path) -> dict[str, Any]:
 def _json_cache(path: Path) -> dict[str, Any]:
     from trtforge.precision.cache import CalibrationCache
 
-    cache = CalibrationCache.load(path).as_json()
-    return {"kind": "calibration cache", **cache}
+    cache = CalibrationCache.load(path)
+    facts = cache.as_json()
+    for name, found in cache.ranges.items():
+        if found.histogram is not None:  # its counts are a wall of text
+            histogram = found.histogram.restore()
+            facts["ranges"][name]["histogram"] = {
+                "covers": 2.0**histogram.exponent,
+                "values": int(histogram.counts.sum()),
+                "zeros": histogram.zeros,
+            }
+        del facts["ranges"][name]["amax_total"]
+    return {"kind": "calibration cache", **facts}

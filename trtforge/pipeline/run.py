@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from filelock import Timeout
 
-from trtforge.disk import write_error
+from trtforge.disk import write_error, writing
 from trtforge.engine.backend import require_builder
 from trtforge.errors import ParityError, UsageError
 from trtforge.graph.memory import give_back
@@ -24,6 +24,7 @@ from trtforge.pipeline.events import (
 )
 from trtforge.pipeline.plan import recipe_id, stages_of, why_missed
 from trtforge.pipeline.remedy import failures, remedy
+from trtforge.pipeline.settings import needs_ranges
 from trtforge.pipeline.shipping import keep_failure_report, ship
 from trtforge.pipeline.stage import Job, Stage, key_document
 from trtforge.pipeline.store import Entry, Store, default_root, digest_of
@@ -180,17 +181,17 @@ def calibrate_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -
     Raises:
         UsageError: the recipe quantizes nothing.
     """
-    from trtforge.disk import writing
-
     job = job_of(recipe, options, emit)
-    stages = [stage for stage in stages_of(job.recipe) if stage.kind in _UP_TO_CALIBRATION]
-    if not any(stage.kind == "calibrate" for stage in stages):
+    if not needs_ranges(job.recipe.precision):
         raise UsageError(
             "TF0102",
             f"recipe '{job.recipe.name}' has nothing to calibrate",
             "set precision.quantize to int8 or fp8, and give a calibration section",
         )
+    stages = [stage for stage in stages_of(job.recipe) if stage.kind in _UP_TO_CALIBRATION]
     entries, _ = run_stages(job, stages, options)
+    for text in entries["calibrate"].json("cache.json")["warnings"]:
+        emit(Warned(text))
     calibration = job.recipe.calibration
     name = (calibration.cache if calibration else None) or "cache.json"
     written = (options.out / name, options.out / "tensorrt.calib")

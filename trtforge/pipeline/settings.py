@@ -1,21 +1,25 @@
 """From the options of a command to the sections of a recipe, for models without a recipe."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from trtforge.errors import UsageError
+from trtforge.errors import RecipeError, UsageError
 from trtforge.recipe.compose import compose
 from trtforge.recipe.laws import Broken, recipe_laws
 from trtforge.recipe.nodes import Source, plain
 from trtforge.recipe.schema import Calibration, FloatType, Precision, Section, ShapeRange
-from trtforge.recipe.wording import describe as described
+from trtforge.recipe.translate import corrected, law_problems, validation_problems
 
 if TYPE_CHECKING:
     from trtforge.graph.contract import IoContract
+
+_WITH_RANGES = ("int8", "fp8")
 
 _SectionType = TypeVar("_SectionType", bound=Section)
 
@@ -58,32 +62,23 @@ class Asked:
     allow_stale: bool = False
     shapes: tuple[str, ...] = ()
 
-    def precision(self) -> Precision:
-        """Return the section `precision`.
+    def as_recipe(self) -> dict[str, Any]:
+        """Return the two sections as data of a recipe, not yet validated.
 
         Raises:
-            UsageError: TF0107, an option has a value that the schema refuses.
+            UsageError: TF0107, a keep rule or a mapping cannot be read.
         """
         words = [word.strip() for word in self.techniques.split(",")]
-        values: dict[str, Any] = {
+        precision = {
             "type": self.type,
             "quantize": self.quantize,
             "attention": self.attention,
-            "unquantized": tuple(dict.fromkeys(self.unquantized)),
-            "keep": tuple(_keep_rule(text) for text in self.keep),
-            "techniques": words[0] if words[0] in ("default", "none") and not words[1:] else words,
+            "unquantized": list(dict.fromkeys(self.unquantized)),
+            "keep": [_keep_rule(text) for text in self.keep],
+            "techniques": words[0] if words in (["default"], ["none"]) else words,
+            "block_size": self.block_size,
         }
-        if self.block_size is not None:
-            values["block_size"] = self.block_size
-        return _section(Precision, values)
-
-    def calibration(self) -> Calibration | None:
-        """Return the section `calibration`, None where no option says where ranges come from.
-
-        Raises:
-            UsageError: TF0107, an option has a value that the schema refuses, or two contradict.
-        """
-        values = {
+        calibration = {
             "data": _data(self.data),
             "synthetic": self.synthetic,
             "method": self.method,
@@ -92,11 +87,11 @@ class Asked:
             "reuse": None if self.reuse is None else str(self.reuse),
             "accept_stale": self.allow_stale,
         }
-        if self.data is None and self.reuse is None and not self.synthetic:
-            return None
-        given = {name: value for name, value in values.items() if value is not None}
-        _refuse(recipe_laws({"calibration": given}))
-        return _section(Calibration, given)
+        is_measured = self.data is not None or self.reuse is not None or self.synthetic
+        return {
+            "precision": _given(precision),
+            **({"calibration": _given(calibration)} if is_measured else {}),
+        }
 
     def profiles(self, contract: "IoContract") -> tuple[Mapping[str, ShapeRange], ...]:
         """Return one profile with the shapes that were given.
@@ -112,42 +107,63 @@ class Asked:
 
 def needs_ranges(precision: Precision) -> bool:
     """Whether activations are quantized, so that they must have been measured."""
-    return precision.quantize in ("int8", "fp8")
+    return precision.quantize in _WITH_RANGES
 
 
 def sections(asked: Asked) -> tuple[Precision, Calibration | None]:
     """Return both sections, held against each other.
 
     Raises:
-        UsageError: TF0107, an option is wrong; TF0108, ranges are needed and nothing gives them.
+        UsageError: TF0107, an option cannot be read.
+        RecipeError: everything that a recipe with these values would be refused for; TF0108, ranges
+            are needed and nothing gives them.
     """
-    precision, calibration = asked.precision(), asked.calibration()
-    if calibration is None and needs_ranges(precision):
-        raise UsageError(
-            "TF0108",
-            f"{precision.quantize} needs the ranges of activations, and there is no data",
-            "give --data FILE (or a folder), --reuse CACHE, or --synthetic to try things out",
-        )
-    both = {"precision": precision.model_dump(mode="json"), "calibration": calibration}
-    if calibration is not None:
-        both["calibration"] = calibration.model_dump(mode="json")
-    _refuse(recipe_laws(both))
+    data = asked.as_recipe()
+    root, _ = compose(Source("the options", json.dumps(data), has_lines=False))  # JSON is YAML
+    assert root is not None
+    errors: list[ErrorDetails] = []
+    precision = _validated(Precision, data, "precision", errors)
+    calibration = _validated(Calibration, data, "calibration", errors)
+    meant = corrected(data, errors)
+    problems = validation_problems(root, errors) + law_problems(root, _laws(meant))
+    if problems:
+        raise RecipeError.of([replace(problem, where=None) for problem in problems])
+    assert precision is not None
     return precision, calibration
 
 
-def _section(kind: type[_SectionType], values: Mapping[str, Any]) -> _SectionType:
+def _laws(data: Mapping[str, Any]) -> Iterator[Broken]:
+    quantize = data["precision"].get("quantize")
+    if "calibration" not in data and quantize in _WITH_RANGES:
+        yield Broken(
+            (),
+            "TF0108",
+            f"{quantize} needs the ranges of activations, and there is no data",
+            "give --data FILE (or a folder), --reuse CACHE, or --synthetic to try things out",
+        )
+        return
+    yield from recipe_laws(data)
+
+
+def _validated(
+    kind: type[_SectionType],
+    data: Mapping[str, Any],
+    name: str,
+    errors: list[ErrorDetails],
+) -> _SectionType | None:
+    """Return a section; where it is wrong, add what is to `errors`."""
+    if name not in data:
+        return None
     try:
-        return kind.model_validate(values)
+        return kind.model_validate(data[name])
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        at = ".".join(str(key) for key in first["loc"] if not str(key).startswith("("))
-        message = f"'{at}' is {described(first['input'])}: {first['msg']}"
-        raise UsageError("TF0107", message, "see --help for what it may be") from error
+        for one in error.errors(include_url=False):
+            errors.append({**one, "loc": (name, *one["loc"])})
+        return None
 
 
-def _refuse(broken: Iterable[Broken]) -> None:
-    for one in broken:
-        raise UsageError("TF0107", one.message, one.hint)
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _data(text: str | None) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 
-from trtforge.disk import writing
+from trtforge.disk import write_error
 from trtforge.pipeline.events import Sink, StageFinished, StageProgress, Warned, ignore
 
 
@@ -65,9 +65,11 @@ def check_writable(path: Path) -> None:
     Raises:
         MissingError: TF0302, it cannot.
     """
-    with writing(path):
+    try:
         if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         probe = path.with_name(f".{path.name}.probe")
         probe.touch()
         probe.unlink()
+    except OSError as error:
+        raise write_error(OSError(error.errno, error.strerror, str(path)), path) from error

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from trtforge.errors import UsageError
 from trtforge.pipeline.events import Sink, Warned, ignore
-from trtforge.pipeline.settings import Asked, sections
+from trtforge.pipeline.settings import Asked, needs_ranges, sections
 from trtforge.pipeline.steps import Steps, check_writable
 
 if TYPE_CHECKING:
@@ -60,6 +60,12 @@ def calibrate_model(
     precision, calibration = sections(options.asked)
     if calibration is None or calibration.reuse is not None:
         raise UsageError("TF0108", "there is no data to measure", "give --data FILE or --synthetic")
+    if not needs_ranges(precision) and options.tensors == "quantized":
+        raise UsageError(
+            "TF0112",
+            f"{precision.quantize} needs no ranges, so there is nothing to measure",
+            "choose int8 or fp8, or --tensors all",
+        )
     check_writable(out)
     steps = Steps(emit)
     model = Model.load(source)

@@ -99,6 +99,8 @@ def quantize_file(
         MissingError: the output cannot be written.
     """
     precision, calibration = sections(options.asked)
+    if options.sensitivity and options.asked.data is None and not options.asked.synthetic:
+        raise UsageError("TF0110", "--sensitivity runs the model on samples", "give --data FILE")
     _check_outputs(out, options, precision)
     from trtforge.graph.model import Model
     from trtforge.pipeline.ranges import Wanted, make_ready
@@ -204,8 +206,7 @@ def _check_outputs(out: Path, options: QuantizeOptions, precision: "Precision") 
 def _ranked(ready: "Ready", precision: "Precision", steps: Steps) -> "SensitivityReport":
     from trtforge.precision.sensitivity import sensitivity
 
-    if ready.source is None:
-        raise UsageError("TF0110", "--sensitivity runs the model on samples", "give --data FILE")
+    assert ready.source is not None, "checked before the work"
     with steps.step("sensitivity"):
         report = sensitivity(
             ready.model, ready.cache, ready.source, precision, on_progress=steps.tell

@@ -231,7 +231,7 @@ def test_a_cache_is_written_where_ranges_are_measured_only(
 
 def test_synthetic_samples_are_told_of(capfd: Capture, digits: Path, tmp_path: Path) -> None:
     command = ("quantize", digits / "model.onnx", "-o", tmp_path / "out.onnx", "--synthetic")
-    text, err = run(capfd, *command, "--shape", "image=4x1x8x8", "--samples", 40)
+    _, err = run(capfd, *command, "--shape", "image=4x1x8x8", "--samples", 40)
     assert "warning: the ranges come from synthetic samples" in err
     found = json.loads(run(capfd, *command, "--shape", "image=4x1x8x8", "--json")[0])
     assert found["calibration"]["synthetic"] is True

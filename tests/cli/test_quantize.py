@@ -293,6 +293,7 @@ def test_data_may_be_code_a_folder_or_a_mapping(
         ("TF0501", 2, ["--data", "none.npz"]),
         ("TF0520", 2, ["--reuse", "none.json"]),
         ("TF0523", 2, ["--data", "DATA", "--samples", "257"]),
+        ("TF0538", 2, ["--data", "DATA", "--techniques", "gpt"]),
         ("TF0302", 3, ["--data", "DATA", "--cache", "none/cache.json"]),
     ],
 )

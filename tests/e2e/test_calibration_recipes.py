@@ -179,3 +179,29 @@ def test_a_build_that_was_interrupted_goes_on_where_it_was(work: Workplace) -> N
     fresh, _ = whole.build(whole.recipe("{data: {python: slow:samples}}", sqnr_db=0))
     caches = [path / "calibration" / "cache.json" for path in (bundle, fresh)]
     assert caches[0].read_bytes() == caches[1].read_bytes()
+
+
+def test_a_technique_for_weights_alone_gets_samples_and_no_ranges(work: Workplace) -> None:
+    text = work.recipe(f"{{data: {work.digits}/calib.npz}}", sqnr_db=15).read_text()
+    models = []
+    for techniques in ("none", "[gptq]"):
+        precision = f"quantize: int4_weight_only, block_size: 32, techniques: {techniques}"
+        recipe = work.folder / "weights.yaml"
+        recipe.write_text(text.replace("quantize: int8", precision))
+        bundle, _ = work.build(recipe)
+        assert open_bundle(bundle).manifest.calibration is None
+        assert not (bundle / "calibration").exists()
+        models.append((bundle / "model.onnx").read_bytes())
+        planned = work.run("plan", recipe).stdout
+        assert ("calibrate" in planned) == (techniques != "none")
+    assert models[0] != models[1]
+
+
+def test_an_unknown_technique_has_its_place(work: Workplace) -> None:
+    path = work.recipe(f"{{data: {work.digits}/calib.npz}}")
+    path.write_text(path.read_text().replace("quantize: int8", "quantize: int8, techniques: [gpt]"))
+    for command in ("build", "plan"):
+        done = work.run(command, path)
+        done.assert_clean_failure(2)
+        assert "error[TF0538]: there is no technique 'gpt'" in done.stderr
+        assert "recipe.yaml:6:" in done.stderr

@@ -14,7 +14,7 @@ from trtforge.pipeline.stages.precision import PrecisionStage
 from trtforge.pipeline.stages.report import ReportStage
 from trtforge.pipeline.stages.verify import VerifyStage
 from trtforge.pipeline.store import Entry, digest_of
-from trtforge.precision.techniques import DEFAULT
+from trtforge.pipeline.techniques import chosen_techniques
 from trtforge.recipe.schema import Recipe
 
 _MAX_CHANGES_SHOWN = 3
@@ -40,9 +40,7 @@ def is_calibrated(recipe: Recipe) -> bool:
     """Whether a recipe needs samples: for the ranges of activations, or for a technique."""
     if needs_ranges(recipe.precision):
         return True
-    asked = recipe.precision.techniques
-    names = DEFAULT.get(recipe.precision.quantize, ()) if asked == "default" else asked
-    return recipe.calibration is not None and names not in ("none", ())
+    return recipe.calibration is not None and chosen_techniques(recipe.precision) != ()
 
 
 @dataclass(frozen=True)

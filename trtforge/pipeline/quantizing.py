@@ -8,6 +8,7 @@ from trtforge.errors import UsageError
 from trtforge.pipeline.events import Sink, Warned, ignore
 from trtforge.pipeline.settings import Asked, needs_ranges, sections
 from trtforge.pipeline.steps import Steps, check_writable
+from trtforge.pipeline.techniques import chosen_techniques
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model
@@ -101,6 +102,7 @@ def quantize_file(
     precision, calibration = sections(options.asked)
     if options.sensitivity and options.asked.data is None and not options.asked.synthetic:
         raise UsageError("TF0110", "--sensitivity runs the model on samples", "give --data FILE")
+    chosen_techniques(precision)
     _check_outputs(out, options, precision)
     from trtforge.graph.model import Model
     from trtforge.pipeline.ranges import Wanted, make_ready

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from trtforge.errors import DataError, Place
 from trtforge.pipeline.settings import needs_ranges
+from trtforge.pipeline.techniques import TechniqueJob, chosen_techniques, run_techniques
 from trtforge.precision.calibrate import CalibrationRequest, calibrate
 from trtforge.precision.quantize import candidate_tensors
+from trtforge.precision.techniques import AFTER, BEFORE
 from trtforge.recipe.schema import Calibration, Precision
 
 if TYPE_CHECKING:
@@ -80,17 +82,21 @@ def make_ready(model: "Model", wanted: Wanted, tell: Progress) -> Ready:
         GraphError: a tensor is NaN or infinite, or ONNX Runtime refuses the model.
         KeyboardInterrupt: Ctrl-C; the state is in the checkpoint.
     """
-    calibration = wanted.calibration
-    if calibration is None:
-        return Ready(model, None, None)
+    names = chosen_techniques(wanted.precision)
     source = open_data(model, wanted)
-    if not needs_ranges(wanted.precision):
-        return Ready(model, None, source)
-    if calibration.reuse is not None:
-        return Ready(model, _reused(model, wanted, source), source)
-    assert source is not None, "the laws of recipes ask for data where no cache is reused"
-    cache = calibrate(model, source, request_of(model, wanted), tell)
-    return Ready(model, with_synthetic_warning(cache), source)
+    if source is None or (wanted.calibration is not None and wanted.calibration.reuse is not None):
+        cache = _reused(model, wanted, source) if needs_ranges(wanted.precision) else None
+        return Ready(model, cache, source)
+    assert wanted.calibration is not None, "there is a source"
+    job = TechniqueJob(
+        model, source, wanted.precision, wanted.calibration.samples, on_progress=tell
+    )
+    run_techniques(tuple(name for name in names if name in BEFORE), job)
+    if needs_ranges(wanted.precision):
+        measured = calibrate(job.model, source, request_of(job.model, wanted), tell)
+        job.cache = with_synthetic_warning(measured)
+    run_techniques(tuple(name for name in names if name in AFTER), job)
+    return Ready(job.model, job.cache, source, names)
 
 
 def open_data(model: "Model", wanted: Wanted) -> "DataSource | None":

@@ -12,7 +12,7 @@ from filelock import Timeout
 
 from trtforge.disk import write_error, writing
 from trtforge.engine.backend import require_builder
-from trtforge.errors import ParityError, UsageError
+from trtforge.errors import ParityError, RecipeError, UsageError
 from trtforge.graph.memory import give_back
 from trtforge.pipeline.events import (
     Sink,
@@ -29,6 +29,7 @@ from trtforge.pipeline.shipping import keep_failure_report, ship
 from trtforge.pipeline.stage import Job, Stage, key_document
 from trtforge.pipeline.store import Entry, Store, default_root, digest_of
 from trtforge.pipeline.support import target_warnings
+from trtforge.pipeline.techniques import technique
 from trtforge.recipe.load import LoadedRecipe, load_recipe
 from trtforge.recipe.schema import Recipe
 
@@ -132,13 +133,26 @@ def job_of(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Job:
     """Load a recipe and open the store.
 
     Raises:
-        RecipeError: the recipe is wrong.
+        RecipeError: the recipe is wrong, or asks for a technique that there is not (TF0538).
         UsageError: a target is asked for that the recipe does not have.
         MissingError: the store cannot be written.
     """
     loaded = load_recipe(recipe, options.overrides)
+    _check_techniques(loaded)
     store = Store(options.store or default_root(), warn=lambda text: emit(Warned(text)))
     return Job(loaded, _with_targets(loaded, options.targets), store, emit)
+
+
+def _check_techniques(loaded: LoadedRecipe) -> None:
+    """Refuse unknown names where they stand; the recipe's own room knows none."""
+    asked = loaded.recipe.precision.techniques
+    for index, name in enumerate(asked if isinstance(asked, tuple) else ()):
+        try:
+            technique(name)
+        except UsageError as error:
+            place = ("precision", "techniques", index)
+            problem = loaded.problem(place, error.code, error.message, error.hint)
+            raise RecipeError.of([problem]) from error
 
 
 def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> BuildResult:

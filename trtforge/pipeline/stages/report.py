@@ -63,6 +63,8 @@ def _report_data(job: Job, inputs: Inputs) -> ReportData:
     verdicts = inputs["verify"].json("parity.json")
     precision = inputs["precision"].json("precision.json")
     calibrated = inputs.get("calibrate")
+    if calibrated is not None and "cache.json" not in calibrated.files:
+        calibrated = None  # techniques ran, nothing was measured
     quantized = recipe.precision.quantize
     return ReportData(
         name=recipe.name,

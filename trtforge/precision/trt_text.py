@@ -6,19 +6,31 @@ more; it stays the format in which scales of older projects are handed on.
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from trtforge.disk import write_text
-from trtforge.errors import DataError, Place
+from trtforge.errors import DataError, Place, UsageError
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.scales import LARGEST
 from trtforge.precision.textfile import read_text
 
+DEFAULT_VERSION = "10.3.0"
+"""The TensorRT whose header is written unless another is asked for."""
+
+ALGORITHMS = (
+    "LegacyCalibration",
+    "EntropyCalibration",
+    "EntropyCalibration2",
+    "MinMaxCalibration",
+)
+"""What stands in headers: the values of CalibrationAlgoType in TensorRT 5 to 10."""
+
 _ALGORITHM = {"entropy": "EntropyCalibration2", "minmax": "MinMaxCalibration"}
-_HEADER = re.compile(r"TRT-(\w+)-(\w+)")
+_HEADER = re.compile(r"TRT-(\w+)-(\w+)", re.ASCII)
 _HEX = re.compile(r"[0-9a-fA-F]{1,8}")
+_VERSION = re.compile(r"(\d{1,2})\.(\d{1,2})(?:\.(\d{1,2}))?(?:\.\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,59 @@ class TrtTable:
         return tuple(name for name, scale in self.scales.items() if scale == 0)
 
 
+@dataclass(frozen=True)
+class TrtLine:
+    """One line `name: hex`, before anything is judged.
+
+    Attributes:
+        number: 1-based.
+        text: the line, without its end.
+        name: what stands before the last `": "`; empty in a malformed line.
+        digits: what stands behind it.
+        scale: the float32, which may be negative, infinite or NaN; None in a malformed line.
+    """
+
+    number: int
+    text: str
+    name: str
+    digits: str
+    scale: float | None
+
+
+def header_of(algorithm: str, version: str = DEFAULT_VERSION) -> str:
+    """The header that a TensorRT writes.
+
+    The digits are NV_TENSORRT_VERSION: major * 1000 + minor * 100 + patch up to TensorRT 9, and
+    major * 10000 + minor * 100 + patch from 10 on (NvInferRuntimeBase.h).
+
+    Args:
+        algorithm: one of ALGORITHMS.
+        version: such as 8.6.1, 10.3 or 10.3.0.26.
+
+    Raises:
+        UsageError: TF0554, this is not a version.
+    """
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        raise UsageError(
+            "TF0554", f"'{version}' is not a version of TensorRT", "write it as 8.6.1 or 10.3.0"
+        )
+    major, minor, patch = (int(part or 0) for part in match.groups())
+    digits = major * (1000 if major < 10 else 10000) + minor * 100 + patch
+    return f"TRT-{digits}-{algorithm}"
+
+
+def algorithm_of(method: str) -> str:
+    """What TensorRT calls a method; EntropyCalibration2, its default, where it has none like it."""
+    return method if method in ALGORITHMS else _ALGORITHM.get(method, "EntropyCalibration2")
+
+
+def table_of(cache: CalibrationCache, header: str | None = None) -> TrtTable:
+    """The INT8 scales of a cache; the header is `header_of` TensorRT 10.3.0 unless given."""
+    scales = {name: found.amax / LARGEST["int8"] for name, found in cache.ranges.items()}
+    return TrtTable(header or header_of(algorithm_of(cache.method)), scales)
+
+
 def write_trt_text(cache: CalibrationCache, path: Path, *, header: str | None = None) -> None:
     """Write the INT8 scales of a cache in TensorRT's format.
 
@@ -61,9 +126,7 @@ def write_trt_text(cache: CalibrationCache, path: Path, *, header: str | None = 
         DataError: the header, or a tensor's name, cannot stand in this format.
         MissingError: the folder cannot be written.
     """
-    chosen = header or f"TRT-100300-{_ALGORITHM.get(cache.method, 'EntropyCalibration2')}"
-    scales = {name: found.amax / LARGEST["int8"] for name, found in cache.ranges.items()}
-    write_text(path, format_trt_text(TrtTable(chosen, scales)))
+    write_text(path, format_trt_text(table_of(cache, header)))
 
 
 def format_trt_text(table: TrtTable) -> str:
@@ -76,7 +139,7 @@ def format_trt_text(table: TrtTable) -> str:
         raise _malformed(None, 1, f"header {table.header!r} is not TRT-<version>-<algorithm>")
     lines = [table.header]
     for name, scale in table.scales.items():
-        if not name or name.splitlines() != [name]:
+        if not fits_on_a_line(name):
             raise _malformed(None, None, f"the tensor name {name!r} does not fit on one line")
         lines.append(f"{name}: {_hex_from_scale(name, scale)}")
     return "\n".join(lines) + "\n"
@@ -100,24 +163,48 @@ def parse_trt_text(text: str, file: str | None = None) -> TrtTable:
     Raises:
         DataError: malformed (TF0522).
     """
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    header = lines[0].strip() if lines else ""
+    header = header_line(text)
     if not _HEADER.fullmatch(header):
         raise _malformed(
             file, 1, f"the first line is {header[:80]!r}, not TRT-<version>-<algorithm>"
         )
     scales: dict[str, float] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        name, separator, digits = line.rpartition(": ")
-        digits = digits.strip()
-        if not separator or not name or not _HEX.fullmatch(digits):
-            raise _malformed(file, number, f"{line[:80]!r} is not '<tensor>: <hex of a float32>'")
-        if name in scales:
-            raise _malformed(file, number, f"tensor '{name}' stands twice")
-        scales[name] = _scale_from_hex(digits, file, number)
+    for line in scan_trt_text(text):
+        if line.scale is None:
+            reason = f"{line.text[:80]!r} is not '<tensor>: <hex of a float32>'"
+            raise _malformed(file, line.number, reason)
+        if line.name in scales:
+            raise _malformed(file, line.number, f"tensor '{line.name}' stands twice")
+        if not 0 <= line.scale < float("inf"):
+            reason = f"scale 0x{line.digits} is {line.scale}; it must be finite and >= 0"
+            raise _malformed(file, line.number, reason)
+        scales[line.name] = line.scale
     return TrtTable(header, scales)
+
+
+def header_line(text: str) -> str:
+    """The first line of a table, whatever it is."""
+    return text.partition("\n")[0].strip()
+
+
+def scan_trt_text(text: str) -> Iterator[TrtLine]:
+    """Yield the lines behind the header, malformed ones included, blank ones not."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if number == 1 or not line.strip():
+            continue
+        line = line.removesuffix("\r")
+        name, _, digits = line.rpartition(": ")
+        digits = digits.strip()
+        if not name or not _HEX.fullmatch(digits):
+            yield TrtLine(number, line, "", digits, None)
+            continue
+        (scale,) = struct.unpack("!f", bytes.fromhex(digits.zfill(8)))
+        yield TrtLine(number, line, name, digits, float(scale))
+
+
+def fits_on_a_line(name: str) -> bool:
+    """Whether a name can stand in a text format: not empty, no line break, valid Unicode."""
+    return bool(name) and not re.search("[\n\r\ud800-\udfff]", name)
 
 
 def _hex_from_scale(name: str, scale: float) -> str:
@@ -125,13 +212,6 @@ def _hex_from_scale(name: str, scale: float) -> str:
         return struct.pack("!f", scale).hex()
     except OverflowError as error:
         raise _malformed(None, None, f"scale {scale} of '{name}' exceeds float32") from error
-
-
-def _scale_from_hex(digits: str, file: str | None, line: int) -> float:
-    value = float(struct.unpack("!f", bytes.fromhex(digits.zfill(8)))[0])
-    if not 0 <= value < float("inf"):
-        raise _malformed(file, line, f"scale 0x{digits} is {value}; it must be finite and >= 0")
-    return value
 
 
 def _header_parts(header: str) -> tuple[str, str]:

@@ -56,6 +56,7 @@ def calibrate_model(
     from trtforge.pipeline import ranges
     from trtforge.pipeline.quantizing import QuantizeOptions, clean
     from trtforge.precision.calibrate import calibrate
+    from trtforge.precision.quantize import candidate_tensors
 
     precision, calibration = sections(options.asked)
     if calibration is None or calibration.reuse is not None:
@@ -73,9 +74,10 @@ def calibrate_model(
         model = clean(model, QuantizeOptions(options.asked, options.optimize), steps).model
     profiles = options.asked.profiles(model.contract)
     wanted = ranges.Wanted(precision, calibration, Path, profiles, out)
-    request = replace(ranges.request_of(model, wanted), shard=options.shard)
-    if options.tensors == "all":
-        request = replace(request, tensors=float_tensors(model))
+    tensors = (
+        float_tensors(model) if options.tensors == "all" else candidate_tensors(model, precision)
+    )
+    request = replace(ranges.request_of(wanted, tensors), shard=options.shard)
     with steps.step("calibrate"), steps.resumable(out):
         data = ranges.open_data(model, wanted)
         assert data is not None, "there is data, or it is made up"

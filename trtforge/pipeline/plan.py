@@ -14,7 +14,7 @@ from trtforge.pipeline.stages.precision import PrecisionStage
 from trtforge.pipeline.stages.report import ReportStage
 from trtforge.pipeline.stages.verify import VerifyStage
 from trtforge.pipeline.store import Entry, digest_of
-from trtforge.pipeline.techniques import chosen_techniques
+from trtforge.precision.techniques.job import chosen_techniques
 from trtforge.recipe.schema import Recipe
 
 _MAX_CHANGES_SHOWN = 3
@@ -37,10 +37,10 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 
 def is_calibrated(recipe: Recipe) -> bool:
-    """Whether a recipe needs samples: for the ranges of activations, or for a technique."""
+    """Whether ranges of activations are needed, or a technique has something to do."""
     if needs_ranges(recipe.precision):
         return True
-    return recipe.calibration is not None and chosen_techniques(recipe.precision) != ()
+    return chosen_techniques(recipe.precision) != ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from trtforge.errors import UsageError
 from trtforge.pipeline.events import Sink, Warned, ignore
 from trtforge.pipeline.settings import Asked, needs_ranges, sections
 from trtforge.pipeline.steps import Steps, check_writable
-from trtforge.pipeline.techniques import chosen_techniques
+from trtforge.precision.techniques.job import chosen_techniques
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from trtforge.errors import DataError, Place
 from trtforge.pipeline.settings import needs_ranges
-from trtforge.pipeline.techniques import TechniqueJob, chosen_techniques, run_techniques
-from trtforge.precision.calibrate import CalibrationRequest, calibrate
+from trtforge.precision.calibrate import CalibrationRequest
+from trtforge.precision.prepare import prepare
 from trtforge.precision.quantize import candidate_tensors
 from trtforge.precision.techniques import AFTER, BEFORE
+from trtforge.precision.techniques.job import TechniqueJob, chosen_techniques, run_techniques
 from trtforge.recipe.schema import Calibration, Precision
 
 if TYPE_CHECKING:
@@ -82,21 +83,17 @@ def make_ready(model: "Model", wanted: Wanted, tell: Progress) -> Ready:
         GraphError: a tensor is NaN or infinite, or ONNX Runtime refuses the model.
         KeyboardInterrupt: Ctrl-C; the state is in the checkpoint.
     """
-    names = chosen_techniques(wanted.precision)
     source = open_data(model, wanted)
-    if source is None or (wanted.calibration is not None and wanted.calibration.reuse is not None):
-        cache = _reused(model, wanted, source) if needs_ranges(wanted.precision) else None
-        return Ready(model, cache, source)
-    assert wanted.calibration is not None, "there is a source"
-    job = TechniqueJob(
-        model, source, wanted.precision, wanted.calibration.samples, on_progress=tell
-    )
-    run_techniques(tuple(name for name in names if name in BEFORE), job)
-    if needs_ranges(wanted.precision):
-        measured = calibrate(job.model, source, request_of(job.model, wanted), tell)
-        job.cache = with_synthetic_warning(measured)
-    run_techniques(tuple(name for name in names if name in AFTER), job)
-    return Ready(job.model, job.cache, source, names)
+    calibration = wanted.calibration
+    if calibration is not None and calibration.reuse is not None:
+        return _reused(model, wanted, source, tell)
+    if calibration is None or source is None:  # what needs no samples can be done all the same
+        job = TechniqueJob(model, None, wanted.precision, on_progress=tell)
+        run_techniques(chosen_techniques(wanted.precision), job)
+        return Ready(job.model, job.cache, None, tuple(job.notes))
+    done = prepare(model, source, wanted.precision, request_of(wanted), tell)
+    cache = None if done.cache is None else with_synthetic_warning(done.cache)
+    return Ready(done.model, cache, source, done.notes)
 
 
 def open_data(model: "Model", wanted: Wanted) -> "DataSource | None":
@@ -116,11 +113,12 @@ def open_data(model: "Model", wanted: Wanted) -> "DataSource | None":
     )
 
 
-def request_of(model: "Model", wanted: Wanted) -> CalibrationRequest:
-    """What is to be measured so that the model can be quantized."""
-    calibration = wanted.calibration or Calibration(synthetic=True)
+def request_of(wanted: Wanted, tensors: tuple[str, ...] = ()) -> CalibrationRequest:
+    """Return how tensors are to be measured."""
+    calibration = wanted.calibration
+    assert calibration is not None, "there is data"
     return CalibrationRequest(
-        tensors=candidate_tensors(model, wanted.precision),
+        tensors=tensors,
         method=calibration.method,
         grid="fp8" if wanted.precision.quantize == "fp8" else "int8",
         options=method_options(calibration),
@@ -194,27 +192,48 @@ def _starts_with(path: Path, head: bytes) -> bool:
         return False
 
 
-def _reused(model: "Model", wanted: Wanted, source: "DataSource | None") -> "CalibrationCache":
-    calibration = wanted.calibration
+def _reused(model: "Model", wanted: Wanted, source: "DataSource | None", tell: Progress) -> Ready:
+    """Take the ranges from a cache, on the graph that they were measured on.
+
+    That is the graph as the techniques before calibration leave it, or, for a cache that was
+    measured without them (by `trtforge calibrate MODEL`, or by another tool), the plain one.
+    """
+    calibration, precision = wanted.calibration, wanted.precision
     assert calibration is not None
-    assert calibration.reuse is not None
-    path = wanted.resolve(calibration.reuse)
-    cache = read_cache(path)
+    names = chosen_techniques(precision)
+    job = TechniqueJob(model, source, precision, calibration.samples, on_progress=tell)
+    if needs_ranges(precision):
+        path = wanted.resolve(str(calibration.reuse))
+        cache = read_cache(path)
+        if cache.graph_digest not in ("", model.digest()):
+            run_techniques(tuple(name for name in names if name in BEFORE), job)
+        job.cache = _checked(cache, path, job, accepts=calibration.accept_stale)
+    run_techniques(tuple(name for name in names if name in AFTER), job)
+    return Ready(job.model, job.cache, source, tuple(job.notes))
+
+
+def _checked(
+    cache: "CalibrationCache", path: Path, job: TechniqueJob, *, accepts: bool
+) -> "CalibrationCache":
+    """Return the cache, with a warning where it is stale and that is accepted.
+
+    Raises:
+        DataError: TF0529, it is stale.
+    """
     reasons = cache.staleness(
-        model.digest(),
-        candidate_tensors(model, wanted.precision),
-        None if source is None else source.digest,
+        job.model.digest(),
+        candidate_tensors(job.model, job.precision),
+        None if job.source is None else job.source.digest,
     )
     if not reasons:
         return cache
-    why = "; ".join(reasons)
-    if not calibration.accept_stale:
+    what = f"calibration cache '{path.name}' is stale: {'; '.join(reasons)}"
+    if not accepts:
         raise DataError(
             "TF0529",
-            f"the calibration cache '{path.name}' is stale: {why}",
+            f"the {what}",
             "calibrate again, or take it all the same: accept_stale: true in a recipe, "
             "--allow-stale on the command line",
             Place(str(path)),
         )
-    text = f"the reused calibration cache '{path.name}' is stale: {why}"
-    return cache.model_copy(update={"warnings": (*cache.warnings, text)})
+    return cache.model_copy(update={"warnings": (*cache.warnings, f"the reused {what}")})

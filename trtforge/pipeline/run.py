@@ -29,7 +29,7 @@ from trtforge.pipeline.shipping import keep_failure_report, ship
 from trtforge.pipeline.stage import Job, Stage, key_document
 from trtforge.pipeline.store import Entry, Store, default_root, digest_of
 from trtforge.pipeline.support import target_warnings
-from trtforge.pipeline.techniques import technique
+from trtforge.precision.techniques.job import technique
 from trtforge.recipe.load import LoadedRecipe, load_recipe
 from trtforge.recipe.schema import Recipe
 

@@ -31,14 +31,14 @@ class CalibrateStage:
 
     def facts(self, job: Job) -> dict[str, Any]:
         """The data's and the reused cache's bytes, the method, and what decides on tensors."""
-        calibration = _calibration(job)
-        left_out = {"cache", "reuse"} | ({"data"} if isinstance(calibration.data, str) else set())
+        calibration = job.recipe.calibration
+        is_synthetic = calibration is not None and calibration.synthetic
         return {
-            "sources": _source_digests(job, calibration),
+            "sources": {} if calibration is None else _source_digests(job, calibration),
             "recipe": {
-                "calibration": calibration.model_dump(mode="json", exclude=left_out),
+                "calibration": None if calibration is None else _settings(calibration),
                 "precision": job.recipe.precision.model_dump(mode="json"),
-                "shapes": job.shapes_json() if calibration.synthetic else [],
+                "shapes": job.shapes_json() if is_synthetic else [],
             },
             "versions": package_versions("onnxruntime", "numpy", "trtforge"),
         }
@@ -67,6 +67,12 @@ class CalibrateStage:
         return ready.summary
 
 
+def _settings(calibration: Calibration) -> dict[str, Any]:
+    """Return what changes the result; files count by their bytes and not by their names."""
+    named = {"cache", "reuse"} | ({"data"} if isinstance(calibration.data, str) else set())
+    return calibration.model_dump(mode="json", exclude=named)
+
+
 def _source_digests(job: Job, calibration: Calibration) -> dict[str, str]:
     found = {}
     path = job.loaded.resolve(calibration.data) if isinstance(calibration.data, str) else None
@@ -78,9 +84,3 @@ def _source_digests(job: Job, calibration: Calibration) -> dict[str, str]:
     if calibration.reuse is not None:
         found["reused cache"] = job.file_digest(job.loaded.resolve(calibration.reuse))
     return found
-
-
-def _calibration(job: Job) -> Calibration:
-    calibration = job.recipe.calibration
-    assert calibration is not None, "there is a stage only where there is a calibration section"
-    return calibration

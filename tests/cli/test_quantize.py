@@ -196,6 +196,22 @@ def test_a_stale_cache_is_refused_unless_told_otherwise(
     assert out.exists()
 
 
+def test_a_cache_without_a_tensor_is_refused_in_any_case(
+    capfd: Capture, digits: Path, tmp_path: Path, cache: Path
+) -> None:
+    whole = CalibrationCache.load(cache)
+    kept = {name: found for name, found in whole.ranges.items() if name != "image"}
+    whole.model_copy(update={"ranges": kept}).save(cache)
+    for more in ((), ("--allow-stale",)):
+        _, err = run(
+            capfd, "quantize", digits / "model.onnx", "-o", tmp_path / "out.onnx",
+            "--reuse", cache, *more, status=2,
+        )  # fmt: skip
+        assert "error[TF0529]" in err
+        assert "1 of 8 tensors are not in it, such as 'image'" in err
+        assert "--allow-stale" not in err
+
+
 def test_tensorrt_text_serves_as_cache(
     capfd: Capture, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,7 +307,7 @@ def test_data_may_be_code_a_folder_or_a_mapping(
         ("TF0100", 2, ["--data", "DATA", "--quantize", "int3"]),
         ("TF0100", 2, ["--data", "DATA", "--samples", "0"]),
         ("TF0501", 2, ["--data", "none.npz"]),
-        ("TF0520", 2, ["--reuse", "none.json"]),
+        ("TF0550", 2, ["--reuse", "none.json"]),
         ("TF0523", 2, ["--data", "DATA", "--samples", "257"]),
         ("TF0538", 2, ["--data", "DATA", "--techniques", "gpt"]),
         ("TF0302", 3, ["--data", "DATA", "--cache", "none/cache.json"]),

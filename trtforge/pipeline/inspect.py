@@ -147,9 +147,10 @@ def _text_cache(path: Path) -> dict[str, Any]:
 
 
 def _json_cache(path: Path) -> dict[str, Any]:
-    from trtforge.precision.cache import CalibrationCache
+    from trtforge.precision.foreign import read_any, what_is
 
-    cache = CalibrationCache.load(path)
+    name, cache = read_any(path)
+    kind = "calibration cache" if name == "trtforge" else f"calibration cache ({what_is(name)})"
     facts = cache.as_json()
     for name, found in cache.ranges.items():
         if found.histogram is not None:  # its counts are a wall of text
@@ -160,4 +161,4 @@ def _json_cache(path: Path) -> dict[str, Any]:
                 "zeros": histogram.zeros,
             }
         del facts["ranges"][name]["amax_total"]
-    return {"kind": "calibration cache", **facts}
+    return {"kind": kind, **facts}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trtforge.errors import DataError, Place
 from trtforge.pipeline.settings import needs_ranges
 from trtforge.precision.calibrate import CalibrationRequest
+from trtforge.precision.foreign import read_any
 from trtforge.precision.prepare import prepare
 from trtforge.precision.quantize import candidate_tensors
 from trtforge.precision.techniques import AFTER, BEFORE
@@ -161,37 +162,6 @@ def calibration_facts(cache: "CalibrationCache") -> dict[str, Any]:
     }
 
 
-def read_cache(path: Path) -> "CalibrationCache":
-    """Read a calibration cache of trtforge, or of another tool.
-
-    Raises:
-        DataError: the file is missing or malformed.
-    """
-    from trtforge.precision.cache import CalibrationCache, TensorRange
-    from trtforge.precision.scales import LARGEST
-    from trtforge.precision.trt_text import read_trt_text
-
-    if not _starts_with(path, b"TRT-"):
-        return CalibrationCache.load(path)
-    table = read_trt_text(path)
-    amax = {name: scale * LARGEST["int8"] for name, scale in table.scales.items()}
-    return CalibrationCache(
-        method=table.algorithm,
-        samples=0,
-        graph_digest="",
-        ranges={name: TensorRange(min=-top, max=top, amax=top) for name, top in amax.items()},
-        origin=table.header,
-    )
-
-
-def _starts_with(path: Path, head: bytes) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(len(head)) == head
-    except OSError:  # whoever reads it in earnest says what is wrong
-        return False
-
-
 def _reused(model: "Model", wanted: Wanted, source: "DataSource | None", tell: Progress) -> Ready:
     """Take the ranges from a cache, on the graph that they were measured on.
 
@@ -204,7 +174,7 @@ def _reused(model: "Model", wanted: Wanted, source: "DataSource | None", tell: P
     job = TechniqueJob(model, source, precision, calibration.samples, on_progress=tell)
     if needs_ranges(precision):
         path = wanted.resolve(str(calibration.reuse))
-        cache = read_cache(path)
+        _, cache = read_any(path)
         if cache.graph_digest not in ("", model.digest()):
             run_techniques(tuple(name for name in names if name in BEFORE), job)
         job.cache = _checked(cache, path, job, accepts=calibration.accept_stale)
@@ -220,20 +190,19 @@ def _checked(
     Raises:
         DataError: TF0529, it is stale.
     """
-    reasons = cache.staleness(
-        job.model.digest(),
-        candidate_tensors(job.model, job.precision),
-        None if job.source is None else job.source.digest,
-    )
+    tensors = candidate_tensors(job.model, job.precision)
+    data = None if job.source is None else job.source.digest
+    reasons = cache.staleness(job.model.digest(), tensors, data)
     if not reasons:
         return cache
+    is_whole = all(name in cache.ranges for name in tensors)
     what = f"calibration cache '{path.name}' is stale: {'; '.join(reasons)}"
-    if not accepts:
-        raise DataError(
-            "TF0529",
-            f"the {what}",
-            "calibrate again, or take it all the same: accept_stale: true in a recipe, "
-            "--allow-stale on the command line",
-            Place(str(path)),
+    if not (accepts and is_whole):
+        hint = (
+            "or take it all the same: accept_stale: true in a recipe, --allow-stale on the command "
+            "line"
+            if is_whole
+            else "or let `trtforge calib apply` quantize what has a range"
         )
+        raise DataError("TF0529", f"the {what}", f"calibrate again, {hint}", Place(str(path)))
     return cache.model_copy(update={"warnings": (*cache.warnings, f"the reused {what}")})

@@ -26,7 +26,7 @@ class Change:
 
     @property
     def ratio(self) -> float:
-        """after / before; inf when it was 0."""
+        """By what factor amax grew; inf when it was 0."""
         return self.after / self.before if self.before else math.inf
 
     @property

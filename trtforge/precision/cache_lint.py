@@ -229,11 +229,16 @@ def _cache_findings(cache: CalibrationCache) -> Iterator[Finding]:
     if not cache.ranges:
         yield Finding("no-tensors", "the cache has no tensors")
         return
-    yield from (Finding("said-by-cache", text) for text in cache.warnings)
+    yield from (Finding("said-by-cache", text) for text in cache.warnings if not _ours(text))
     yield from _provenance(cache)
     for name, found in cache.ranges.items():
         yield from _range_findings(name, found, is_measured=cache.samples > 0)
     yield from _comparison(cache.ranges)
+
+
+def _ours(warning: str) -> bool:
+    """Whether a rule says the same as a warning of trtforge's calibration."""
+    return warning.endswith("is the data representative?") or "synthetic samples" in warning
 
 
 def _provenance(cache: CalibrationCache) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from trtforge.precision.techniques.job import chosen_techniques
 if TYPE_CHECKING:
     from trtforge.graph.model import Model
     from trtforge.graph.passes import Optimized
-    from trtforge.pipeline.ranges import Ready
+    from trtforge.pipeline.ranges import Ready, Wanted
     from trtforge.precision.cache import CalibrationCache
     from trtforge.precision.cast import TypedModel
     from trtforge.precision.harm import SensitivityReport
@@ -105,7 +105,7 @@ def quantize_file(
     chosen_techniques(precision)
     _check_outputs(out, options, precision)
     from trtforge.graph.model import Model
-    from trtforge.pipeline.ranges import Wanted, make_ready
+    from trtforge.pipeline.ranges import Wanted
     from trtforge.precision.cast import typed
 
     steps = Steps(emit)
@@ -115,9 +115,7 @@ def quantize_file(
     wanted = Wanted(
         precision, calibration, Path, options.asked.profiles(original.contract), options.cache
     )
-    with steps.step("calibrate"), steps.resumable(options.cache):
-        ready = make_ready(cleaned.model, wanted, steps.tell)
-        steps.note = ready.summary
+    ready = _measured(cleaned.model, wanted, options, steps)
     with steps.step("quantize"):
         result = typed(ready.model, ready.cache, precision)
         if options.cache is not None and ready.cache is not None:
@@ -203,6 +201,19 @@ def _check_outputs(out: Path, options: QuantizeOptions, precision: "Precision") 
     if options.cache.absolute() == out.absolute():
         raise UsageError("TF0109", "the cache and the model are one file", "give two names")
     check_writable(options.cache)
+
+
+def _measured(model: "Model", wanted: "Wanted", options: QuantizeOptions, steps: Steps) -> "Ready":
+    from trtforge.pipeline.ranges import Ready, make_ready
+
+    precision = wanted.precision
+    if not (needs_ranges(precision) or chosen_techniques(precision) or options.sensitivity):
+        return Ready(model, None, None)
+    with steps.step("calibrate"), steps.resumable(options.cache):
+        steps.tell(None, "opening the data")
+        ready = make_ready(model, wanted, steps.tell)
+        steps.note = ready.summary
+    return ready
 
 
 def _ranked(ready: "Ready", precision: "Precision", steps: Steps) -> "SensitivityReport":

@@ -58,7 +58,12 @@ def write_error(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text under a temporary name and rename it: a reader never sees half a file.
+    """Write UTF-8 text as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name and rename it: a reader never sees half a file.
 
     Raises:
         MissingError: no space, or the folder is missing or not writable (exit 3).
@@ -66,7 +71,7 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     with writing(path):
         try:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+            temporary.write_bytes(data)
             sync(temporary)
             temporary.replace(path)
         finally:

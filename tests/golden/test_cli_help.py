@@ -15,6 +15,7 @@ CALLS = [
     [],
     *([command] for command in COMMANDS),
     *(["cache", sub] for sub in ("list", "size", "prune")),
+    *(["calib", sub] for sub in ("show", "lint", "diff", "merge", "convert", "apply")),
 ]
 
 

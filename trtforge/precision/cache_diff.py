@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtforge.precision.cache import CalibrationCache
+from trtforge.precision.trt_text import ALGORITHMS, algorithm_of
 
-_COMPARED = ("method", "grid", "options", "samples", "graph_digest", "origin")
-"""Facts of a cache as a whole, in the order of its schema."""
+_COMPARED = ("grid", "options", "samples", "graph_digest", "origin")
+"""Facts of a cache as a whole, in the order of its schema; the method is compared apart."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,24 @@ def diff_caches(
         for name in both
         if not _alike(before.ranges[name].amax, after.ranges[name].amax, tolerance)
     ]
-    facts = {what: (getattr(before, what), getattr(after, what)) for what in _COMPARED}
     return CacheDifference(
-        {what: pair for what, pair in facts.items() if pair[0] != pair[1]},
+        _facts(before, after),
         tuple(name for name in before.ranges if name not in after.ranges),
         tuple(name for name in after.ranges if name not in before.ranges),
         tuple(sorted(changes, key=lambda change: (-change.size, change.name))),
         len(both) - len(changes),
     )
+
+
+def _facts(before: CalibrationCache, after: CalibrationCache) -> dict[str, tuple[Any, Any]]:
+    """What is known of both and differs; a converted cache knows little of itself."""
+    pairs = {what: (getattr(before, what), getattr(after, what)) for what in _COMPARED}
+    found = {what: pair for what, pair in pairs.items() if all(pair) and pair[0] != pair[1]}
+    methods = (before.method, after.method)
+    algorithms = tuple(map(algorithm_of, methods)) if set(methods) & set(ALGORITHMS) else methods
+    if algorithms[0] != algorithms[1] and "unknown" not in methods:
+        return {"method": methods, **found}
+    return found
 
 
 def _alike(one: float, two: float, tolerance: float) -> bool:

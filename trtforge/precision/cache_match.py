@@ -17,12 +17,11 @@ from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.ranges import TensorRange
 
 EXACT_MOVERS = frozenset(
-    ("Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Dropout")
-    + ("DepthToSpace", "SpaceToDepth", "Expand", "Tile", "Cast")
-)
+    ["Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Cast"]
+) | frozenset(["DepthToSpace", "SpaceToDepth", "Expand", "Tile"])
 """Their output has the values of their first input, so both have one range."""
 
-NARROWING = frozenset(("Relu", "MaxPool", "GlobalMaxPool", "Slice", "Gather", "Split"))
+NARROWING = frozenset(["Relu", "MaxPool", "GlobalMaxPool", "Slice", "Gather", "Split"])
 """The magnitudes of their output are at most those of their first input."""
 
 _MOST_STEPS = 8

@@ -61,7 +61,12 @@ def read_any(path: Path) -> tuple[str, CalibrationCache]:
     """
     content = read_content(path)
     name = detect(content)
-    return name, cast(CalibrationCache, _module(name).read(content))
+    return name, read_detected(name, content)
+
+
+def read_detected(name: str, content: Content) -> CalibrationCache:
+    """Read a content whose format is known; see `read_any`."""
+    return cast(CalibrationCache, _module(name).read(content))
 
 
 def dump(cache: CalibrationCache, name: str, header: str | None = None) -> bytes:

@@ -3,7 +3,13 @@
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.foreign.content import Content
 from trtforge.precision.foreign.scales import from_magnitudes, magnitudes_of
-from trtforge.precision.trt_text import format_trt_text, parse_trt_text, table_of
+from trtforge.precision.trt_text import (
+    format_trt_text,
+    header_line,
+    parse_trt_text,
+    scan_trt_text,
+    table_of,
+)
 
 WHAT = "TensorRT calibration cache"
 
@@ -23,6 +29,17 @@ def read(content: Content) -> CalibrationCache:
     """
     table = parse_trt_text(content.text or "", str(content.path))
     return from_magnitudes(magnitudes_of(table.scales), table.algorithm, table.header)
+
+
+def read_sound_lines(content: Content) -> CalibrationCache:
+    """Read what can be read, for a linter: wrong lines are left out, the last of a name counts."""
+    header = header_line(content.text or "")
+    sound = {
+        line.name: line.scale
+        for line in scan_trt_text(content.text or "")
+        if line.scale is not None and 0 <= line.scale < float("inf")
+    }
+    return from_magnitudes(magnitudes_of(sound), header.rpartition("-")[2], header)
 
 
 def dump(cache: CalibrationCache, header: str | None) -> str:

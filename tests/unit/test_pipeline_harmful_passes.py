@@ -8,7 +8,7 @@ from precision_samples import Samples
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
 from trtforge.graph.passes import PASSES, PassRequest, run_passes
-from trtforge.pipeline.stages.optimize import HARMFUL_TO_QUANTIZATION, dropped_passes
+from trtforge.pipeline.passes import HARMFUL_TO_QUANTIZATION, dropped_passes
 from trtforge.precision.calibrate import CalibrationRequest, calibrate
 from trtforge.precision.cast import typed
 from trtforge.precision.quantize import candidate_tensors

@@ -146,8 +146,8 @@ def clean(model: "Model", options: QuantizeOptions, steps: Steps) -> "Optimized"
     """
     from trtforge.graph.passes import PassRequest, run_passes
     from trtforge.pipeline.corners import free_shapes
+    from trtforge.pipeline.passes import dropped_passes
     from trtforge.pipeline.rooms import given_shapes
-    from trtforge.pipeline.stages.optimize import dropped_passes
 
     corners = free_shapes(model.contract, given_shapes(model.contract, options.asked.shapes))
     request = PassRequest(

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from trtforge.errors import RecipeError, UsageError
-from trtforge.recipe.compose import compose
+from trtforge.errors import Problem, RecipeError, UsageError
 from trtforge.recipe.laws import Broken, recipe_laws
 from trtforge.recipe.nodes import Source, plain
 from trtforge.recipe.schema import Calibration, FloatType, Precision, Section, ShapeRange
-from trtforge.recipe.translate import corrected, law_problems, validation_problems
 
 if TYPE_CHECKING:
     from trtforge.graph.contract import IoContract
@@ -119,17 +117,25 @@ def sections(asked: Asked) -> tuple[Precision, Calibration | None]:
             are needed and nothing gives them.
     """
     data = asked.as_recipe()
-    root, _ = compose(Source("the options", json.dumps(data), has_lines=False))  # JSON is YAML
-    assert root is not None
     errors: list[ErrorDetails] = []
     precision = _validated(Precision, data, "precision", errors)
     calibration = _validated(Calibration, data, "calibration", errors)
-    meant = corrected(data, errors)
-    problems = validation_problems(root, errors) + law_problems(root, _laws(meant))
-    if problems:
-        raise RecipeError.of([replace(problem, where=None) for problem in problems])
+    if errors or any(_laws(data)):
+        raise RecipeError.of(_problems(data, errors))
     assert precision is not None
     return precision, calibration
+
+
+def _problems(data: Mapping[str, Any], errors: list[ErrorDetails]) -> list[Problem]:
+    """Put what is wrong into the words that it would have in a recipe."""
+    from trtforge.recipe.compose import compose
+    from trtforge.recipe.translate import corrected, law_problems, validation_problems
+
+    root, _ = compose(Source("the options", json.dumps(data), has_lines=False))  # JSON is YAML
+    assert root is not None
+    found = validation_problems(root, errors)
+    found += law_problems(root, _laws(corrected(data, errors)))
+    return [replace(problem, where=None) for problem in found]
 
 
 def _laws(data: Mapping[str, Any]) -> Iterator[Broken]:
@@ -171,6 +177,8 @@ def _data(text: str | None) -> Any:
     if text is None:
         return None
     if text.lstrip().startswith("{"):
+        from trtforge.recipe.compose import compose
+
         root, problems = compose(Source("--data", text, has_lines=False))
         if problems:
             raise UsageError("TF0107", problems[0].message, problems[0].hint)

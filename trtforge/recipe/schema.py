@@ -106,7 +106,9 @@ def _keep_laws(broken: Iterable[laws.Broken]) -> None:
 class Section(BaseModel):
     """The base of all sections: immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, validate_default=True, defer_build=True
+    )
 
 
 class ModelSource(Section):

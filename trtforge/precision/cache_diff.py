@@ -112,6 +112,8 @@ def diff_caches(
 def _facts(before: CalibrationCache, after: CalibrationCache) -> dict[str, tuple[Any, Any]]:
     """What is known of both and differs; a converted cache knows little of itself."""
     pairs = {what: (getattr(before, what), getattr(after, what)) for what in _COMPARED}
+    if not all(origin.startswith("TRT-") for origin in pairs["origin"]):
+        del pairs["origin"]  # other tools' files have no header to compare
     found = {what: pair for what, pair in pairs.items() if all(pair) and pair[0] != pair[1]}
     methods = (before.method, after.method)
     algorithms = tuple(map(algorithm_of, methods)) if set(methods) & set(ALGORITHMS) else methods

@@ -179,7 +179,12 @@ def merge(shards: tuple[Path, ...], out: Path, as_json: bool, quiet: bool, verbo
 @click.option(
     "--method", type=click.Choice(_METHODS), help="Derive the ranges anew, from histograms."
 )
-@click.option("--percentile", type=float, metavar="P", help="Of method percentile.")
+@click.option(
+    "--percentile",
+    type=click.FloatRange(0, 100, min_open=True),
+    metavar="P",
+    help="Of method percentile; default 99.99.",
+)
 @click.option("--trt-version", metavar="V", help="Whose header to write, such as 8.6.1 or 10.3.0.")
 @common_options
 def convert(

@@ -29,6 +29,8 @@ def mismatch(content: Content) -> str:
     """Say why the content is not of this format."""
     if content.text is None:
         return "it is not UTF-8 text"
+    if content.text.lstrip().startswith('{"'):
+        return "it looks like JSON that was cut off"
     first = content.text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
     return "" if _LINE.fullmatch(first) else "its first line is not '<tensor> <number>'"
 

@@ -6,7 +6,10 @@ it fixes scales, `job.cache`. Those of BEFORE reshape the float graph before it 
 of AFTER need the ranges.
 """
 
-BEFORE: dict[str, str] = {}
+BEFORE: dict[str, str] = {
+    "equalize": "trtforge.precision.techniques.equalize:Equalize",
+    "smoothquant": "trtforge.precision.techniques.equalize:SmoothQuant",
+}
 """In the order in which they run: name -> "module:Class"."""
 
 AFTER: dict[str, str] = {

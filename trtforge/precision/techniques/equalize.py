@@ -1,0 +1,119 @@
+"""Techniques `smoothquant` and `equalize`: channels of quantized tensors get ranges more alike."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from trtforge.graph.model import Model
+from trtforge.precision.constants import editable_graph
+from trtforge.precision.names import Names
+from trtforge.precision.sites import Site, Skip, find_sites
+from trtforge.precision.streaming import DataSource, Stream
+from trtforge.precision.techniques.channels import ChannelGroup, find_groups
+from trtforge.precision.techniques.job import TechniqueJob
+from trtforge.precision.techniques.scaling import ChannelStatistics, Measured, best_scale
+from trtforge.precision.typeinfo import element_types, infer
+
+SAMPLES = 32
+"""Ranges of channels settle soon, and calibration measures the new graph in full."""
+
+
+class _Scaled:
+    name = ""
+    _wants_norm = False
+
+    def apply(self, job: TechniqueJob) -> None:
+        """Scale the channels of `job.model`; it computes what it did.
+
+        Raises:
+            DataError: the source cannot give a sample.
+            GraphError: ONNX Runtime refuses the model.
+        """
+        if job.source is None or job.precision.quantize != "int8":
+            return
+        graph = editable_graph(job.model)
+        shapes = _shapes(job.model, job.source)
+        findings = find_sites(graph, element_types(job.model.proto), job.precision)
+        quantized = [one for one in findings if isinstance(one, Site | Skip)]
+        names = {one.activation.name for one in quantized}
+        groups = [
+            group
+            for group in find_groups(graph, shapes)
+            if group.has_norm == self._wants_norm and not names.isdisjoint(group.ranks)
+        ]
+        seen = _measure(job, job.source, groups, names)
+        fresh, left = Names(graph), []
+        for group in groups:
+            tensors = [
+                _measured(name, seen[name], quantized) for name in group.ranks if name in seen
+            ]
+            found = best_scale(group, tensors)
+            if found is not None:
+                group.scale(found[0], fresh)
+                left.append(found[1])
+        if left:
+            job.model = job.model.with_graph(graph)
+            share = 10 * np.log10(np.exp(np.mean(np.log(left))))
+            job.notes.append(
+                f"{self.name}: {len(left)} of {len(groups)} groups of channels scaled, "
+                f"expected noise {share:.1f} dB"
+            )
+
+
+class Equalize(_Scaled):
+    """Even out the channels between convolutions, with ranges from data as well as weights.
+
+    See `scaling.py` for the algebra, `channels.py` for what a group of channels is: residual
+    streams are groups, too.
+    """
+
+    name = "equalize"
+
+
+class SmoothQuant(_Scaled):
+    """Even out the channels that a normalization gives to products, moving ranges into weights.
+
+    After G. Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large
+    Language Models" (2022): the normalization's own affine part takes the factors, and all its
+    readers (queries, keys, values) share them. See `scaling.py` for how far.
+    """
+
+    name = "smoothquant"
+    _wants_norm = True
+
+
+def _shapes(model: Model, source: DataSource) -> dict[str, tuple[int, ...]]:
+    size = source.static_batch or 1
+    feeds = next(iter(source.batches(size, size)))
+    graph = infer(model.proto, fixed={name: array.shape for name, array in feeds.items()}).graph
+    return {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
+def _measure(
+    job: TechniqueJob, source: DataSource, groups: Iterable[ChannelGroup], names: set[str]
+) -> dict[str, ChannelStatistics]:
+    axes = {name: group.axis for group in groups for name in group.ranks if name in names}
+    channels = {name: group.channels for group in groups for name in group.ranks if name in names}
+    seen = {name: ChannelStatistics.empty(count) for name, count in channels.items()}
+    if not seen:
+        return seen
+    stop = min(source.count, job.samples or source.count, max(SAMPLES, source.static_batch or 1))
+    stream = Stream(job.model, source, 0, stop, job.on_progress)
+    for names_at_once in stream.groups(tuple(seen)):
+        stream.run(
+            names_at_once,
+            lambda name, values: seen[name].add(values, axes[name]),
+            what="channels",
+        )
+    return seen
+
+
+def _measured(name: str, seen: ChannelStatistics, quantized: Iterable[Site | Skip]) -> Measured:
+    mine = [one for one in quantized if one.activation.name == name]
+    readers: tuple[gs.Node, ...] = tuple(one.node for one in mine if isinstance(one, Site))
+    return Measured(seen, readers, any(isinstance(one, Skip) for one in mine))

@@ -165,16 +165,23 @@ def cache(capfd: Capture, digits: Path, tmp_path: Path) -> Path:
     """A cache of the digits model."""
     path = tmp_path / "cache.json"
     quantized(
-        capfd, digits, tmp_path / "measured.onnx", "--data", digits / "calib.npz", "--cache", path
-    )
+        capfd, digits, tmp_path / "measured.onnx", "--data", digits / "calib.npz",
+        "--cache", path, "--techniques", "none",
+    )  # fmt: skip
     return path
 
 
+@pytest.mark.parametrize("techniques", ["none", "default"])
 def test_a_reused_cache_gives_the_same_model(
-    capfd: Capture, digits: Path, tmp_path: Path, cache: Path
+    capfd: Capture, digits: Path, tmp_path: Path, techniques: str
 ) -> None:
-    for data in ((), ("--data", digits / "calib.npz")):
-        found = quantized(capfd, digits, tmp_path / "out.onnx", "--reuse", cache, *data)
+    data = ("--data", digits / "calib.npz")
+    cache, asked = tmp_path / "cache.json", ("--techniques", techniques)
+    quantized(capfd, digits, tmp_path / "measured.onnx", *data, "--cache", cache, *asked)
+    for given in (data, ()):
+        if techniques == "default" and not given:
+            continue  # some of them need data
+        found = quantized(capfd, digits, tmp_path / "out.onnx", "--reuse", cache, *given, *asked)
         assert found["calibration"]["samples"] == 256
         assert (tmp_path / "out.onnx").read_bytes() == (tmp_path / "measured.onnx").read_bytes()
 

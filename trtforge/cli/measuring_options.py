@@ -78,10 +78,8 @@ def precision_options(function: _Function) -> _Function:
         ),
         click.option(
             "--techniques",
-            default="default",
-            show_default=True,
             metavar="A,B",
-            help="What to do for accuracy: default, none, or names.",
+            help="What to do for accuracy: default, none, or names; calibrate does none unasked.",
         ),
     )
 

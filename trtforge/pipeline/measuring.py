@@ -37,7 +37,8 @@ def calibrate_model(
     """Measure the activations of one ONNX file and write the cache.
 
     A run that was interrupted leaves its state beside `out`, and the same call goes on from there.
-    Techniques are left to `trtforge quantize`: some of them need all shards.
+    Of the techniques only those run that reshape the graph before it is calibrated; all shards must
+    be given the same data for them.
 
     Args:
         source: the model.
@@ -57,8 +58,12 @@ def calibrate_model(
     from trtforge.pipeline.quantizing import QuantizeOptions, clean
     from trtforge.precision.calibrate import calibrate
     from trtforge.precision.quantize import candidate_tensors
+    from trtforge.precision.techniques.job import TechniqueJob
 
-    precision, calibration = sections(options.asked)
+    asked = options.asked
+    if asked.techniques is None:  # a cache of the plain graph can be reused without the data
+        asked = replace(asked, techniques="none")
+    precision, calibration = sections(asked)
     if calibration is None or calibration.reuse is not None:
         raise UsageError("TF0108", "there is no data to measure", "give --data FILE or --synthetic")
     if not needs_ranges(precision) and options.tensors == "quantized":
@@ -71,19 +76,23 @@ def calibrate_model(
     steps = Steps(emit)
     model = Model.load(source)
     with steps.step("optimize"):
-        model = clean(model, QuantizeOptions(options.asked, options.optimize), steps).model
-    profiles = options.asked.profiles(model.contract)
+        model = clean(model, QuantizeOptions(asked, options.optimize), steps).model
+    profiles = asked.profiles(model.contract)
     wanted = ranges.Wanted(precision, calibration, Path, profiles, out)
-    tensors = (
-        float_tensors(model) if options.tensors == "all" else candidate_tensors(model, precision)
-    )
-    request = replace(ranges.request_of(wanted, tensors), shard=options.shard)
     with steps.step("calibrate"), steps.resumable(out):
         data = ranges.open_data(model, wanted)
         assert data is not None, "there is data, or it is made up"
-        cache = ranges.with_synthetic_warning(calibrate(model, data, request, steps.tell))
+        job = TechniqueJob(model, data, precision, calibration.samples, on_progress=steps.tell)
+        ranges.run_before(job)
+        tensors = (
+            float_tensors(job.model)
+            if options.tensors == "all"
+            else candidate_tensors(job.model, precision)
+        )
+        request = replace(ranges.request_of(wanted, tensors), shard=options.shard)
+        cache = ranges.with_synthetic_warning(calibrate(job.model, data, request, steps.tell))
         cache.save(out)
-        steps.note = ranges.cache_summary(cache)
+        steps.note = "; ".join((ranges.cache_summary(cache), *job.notes))
     for text in cache.warnings:
         emit(Warned(text))
     return cache

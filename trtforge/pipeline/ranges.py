@@ -176,10 +176,18 @@ def _reused(model: "Model", wanted: Wanted, source: "DataSource | None", tell: P
         path = wanted.resolve(str(calibration.reuse))
         _, cache = read_any(path)
         if cache.graph_digest not in ("", model.digest()):
-            run_techniques(tuple(name for name in names if name in BEFORE), job)
+            run_before(job)
+        elif left := [name for name in names if name in BEFORE]:
+            job.notes.append(f"{', '.join(left)}: left out, the cache was measured without")
         job.cache = _checked(cache, path, job, accepts=calibration.accept_stale)
     run_techniques(tuple(name for name in names if name in AFTER), job)
     return Ready(job.model, job.cache, source, tuple(job.notes))
+
+
+def run_before(job: TechniqueJob) -> None:
+    """Run the techniques that reshape a graph before it is calibrated."""
+    names = chosen_techniques(job.precision)
+    run_techniques(tuple(name for name in names if name in BEFORE), job)
 
 
 def _checked(
@@ -204,5 +212,7 @@ def _checked(
             if is_whole
             else "or let `trtforge calib apply` quantize what has a range"
         )
+        if job.source is None and any(name in BEFORE for name in chosen_techniques(job.precision)):
+            hint = f"give the data too, as techniques change the graph by it; or {hint}"
         raise DataError("TF0529", f"the {what}", f"calibrate again, {hint}", Place(str(path)))
     return cache.model_copy(update={"warnings": (*cache.warnings, f"the reused {what}")})

@@ -33,7 +33,7 @@ class Asked:
         attention: quantize the products of attention.
         unquantized: `first`, `last`.
         keep: `op=Softmax`, `name=/head/*`, each with or without `:fp32`.
-        techniques: `default`, `none`, or names with commas between them.
+        techniques: `default`, `none`, or names with commas between them; None for `default`.
         data: a file or folder, `module:name`, or a mapping as in a recipe: `{images: photos}`.
         synthetic: random samples in place of data.
         method: a calibration method; None for the recipes' default.
@@ -50,7 +50,7 @@ class Asked:
     attention: bool = False
     unquantized: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
-    techniques: str = "default"
+    techniques: str | None = None
     data: str | None = None
     synthetic: bool = False
     method: str | None = None
@@ -66,7 +66,7 @@ class Asked:
         Raises:
             UsageError: TF0107, a keep rule or a mapping cannot be read.
         """
-        words = [word.strip() for word in self.techniques.split(",")]
+        words = [word.strip() for word in (self.techniques or "default").split(",")]
         precision = {
             "type": self.type,
             "quantize": self.quantize,

@@ -17,6 +17,7 @@ from trtforge.precision.bodies import known_shapes, with_body_shapes
 from trtforge.precision.emulate import emulate
 from trtforge.precision.macs import MACS, OPERANDS
 from trtforge.precision.opgroups import CONVERTERS, MULTIPLY_ACCUMULATE
+from trtforge.precision.placement_rules import JOINING, PASSING
 from trtforge.precision.typeinfo import infer
 from trtforge.recipe.schema import FloatType, Precision, QuantizedType
 
@@ -167,6 +168,8 @@ class _Counter:
                     yield from self.count(attribute.g)
             if node.op_type == "DequantizeLinear":
                 self._sources[node.output[0]] = self._types.get(node.input[0], 0)
+            elif node.op_type in PASSING or node.op_type in JOINING:
+                self._pass_on(node)
             if node.op_type in CONVERTERS:
                 continue
             kind = self._type_of(node)
@@ -180,6 +183,13 @@ class _Counter:
             if tensor_type.elem_type:
                 self._types[value.name] = tensor_type.elem_type
         self._shapes.update(known_shapes(graph))
+
+    def _pass_on(self, node: NodeProto) -> None:
+        """What only moves dequantized values computes nothing: targets move the stored ones."""
+        moved = node.input if node.op_type in JOINING else node.input[:1]
+        stored = {self._sources.get(name) for name in moved}
+        if len(stored) == 1 and (source := stored.pop()) is not None:
+            self._sources.update(dict.fromkeys(node.output, source))
 
     def _type_of(self, node: NodeProto) -> str:
         if node.op_type in MULTIPLY_ACCUMULATE:

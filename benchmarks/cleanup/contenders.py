@@ -51,6 +51,9 @@ PACKAGES = (
     "protobuf",
     "numpy",
     "tensorrt-rtx",
+    "nncf",
+    "nvidia-modelopt",
+    "torch",
 )
 """Packages whose versions are written down, for each environment."""
 

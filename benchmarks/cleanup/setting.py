@@ -6,9 +6,9 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from cleanup.contenders import PACKAGES, Environments
+from cleanup.contenders import PACKAGES
 
 _FACTS = """
 import hashlib, json, pathlib, platform, sys
@@ -28,7 +28,14 @@ print(json.dumps({"versions": versions, "source": source, "python": platform.pyt
 """
 
 
-def describe_setting(environments: Environments) -> dict[str, Any]:
+class Named(Protocol):
+    """The Python environments of a benchmark."""
+
+    def named(self) -> dict[str, Path]:
+        """Return their bin folders by name; `trtforge` is one."""
+
+
+def describe_setting(environments: Named) -> dict[str, Any]:
     """Return the facts that make two measurements comparable when they are the same."""
     facts = {name: _facts(folder) for name, folder in environments.named().items()}
     return {

@@ -203,6 +203,31 @@ def test_a_stale_cache_is_refused_unless_told_otherwise(
     assert out.exists()
 
 
+def test_a_cache_of_a_reshaped_graph_needs_the_data_that_reshaped_it(
+    capfd: Capture, digits: Path, tmp_path: Path
+) -> None:
+    cache, out = tmp_path / "cache.json", tmp_path / "out.onnx"
+    data = ("--data", digits / "calib.npz")
+    equalized = ("--techniques", "equalize")
+    quantized(capfd, digits, tmp_path / "measured.onnx", *data, "--cache", cache, *equalized)
+    reuse = ("quantize", digits / "model.onnx", "-o", out, "--reuse", cache, *equalized)
+    _, err = run(capfd, *reuse, status=2)
+    assert "error[TF0529]" in err
+    assert "hint: calibrate again, give the data too, as techniques change the graph by it" in err
+    run(capfd, *reuse, *data)
+    assert out.read_bytes() == (tmp_path / "measured.onnx").read_bytes()
+
+
+def test_a_cache_of_the_plain_graph_leaves_techniques_out(
+    capfd: Capture, digits: Path, tmp_path: Path, cache: Path
+) -> None:
+    found = quantized(
+        capfd, digits, tmp_path / "out.onnx", "--reuse", cache, "--techniques", "equalize"
+    )
+    assert found["techniques"] == ["equalize: left out, the cache was measured without"]
+    assert (tmp_path / "out.onnx").read_bytes() == (tmp_path / "measured.onnx").read_bytes()
+
+
 def test_a_cache_without_a_tensor_is_refused_in_any_case(
     capfd: Capture, digits: Path, tmp_path: Path, cache: Path
 ) -> None:

@@ -206,13 +206,18 @@ def _checked(
     is_whole = all(name in cache.ranges for name in tensors)
     what = f"calibration cache '{path.name}' is stale: {'; '.join(reasons)}"
     if not (accepts and is_whole):
-        hint = (
-            "or take it all the same: accept_stale: true in a recipe, --allow-stale on the command "
-            "line"
-            if is_whole
-            else "or let `trtforge calib apply` quantize what has a range"
+        raise DataError(
+            "TF0529", f"the {what}", _remedies(job, is_whole=is_whole), Place(str(path))
         )
-        if job.source is None and any(name in BEFORE for name in chosen_techniques(job.precision)):
-            hint = f"give the data too, as techniques change the graph by it; or {hint}"
-        raise DataError("TF0529", f"the {what}", f"calibrate again, {hint}", Place(str(path)))
     return cache.model_copy(update={"warnings": (*cache.warnings, f"the reused {what}")})
+
+
+def _remedies(job: TechniqueJob, *, is_whole: bool) -> str:
+    ways = ["calibrate again"]
+    if job.source is None and any(name in BEFORE for name in chosen_techniques(job.precision)):
+        ways.append("give the data too, as techniques change the graph by it")
+    if is_whole:
+        ways.append("take it all the same (accept_stale: true in a recipe, or --allow-stale)")
+    else:
+        ways.append("let `trtforge calib apply` quantize what has a range")
+    return f"{', '.join(ways[:-1])}, or {ways[-1]}"

@@ -280,5 +280,5 @@ def test_usage_errors(capfd: Capture, made: Path, tmp_path: Path) -> None:
     args = ["--method", "percentile", "--percentile", "200"]
     refused(capfd, "TF0100", 2, "convert", made / "whole.json", "-o", out, *args)
     refused(capfd, "TF0302", 3, "apply", old, made / "model.onnx", "-o", tmp_path / "no" / "m.onnx")
-    refused(capfd, "TF0212", 2, "apply", old, made / "model.onnx", "-o", out, "--keep", "op=")
+    refused(capfd, "TF0107", 2, "apply", old, made / "model.onnx", "-o", out, "--keep", "op=")
     assert list(tmp_path.iterdir()) == []

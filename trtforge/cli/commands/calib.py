@@ -59,6 +59,7 @@ def show(cache: Path, sort: str, pattern: str, as_json: bool, quiet: bool, verbo
     facts = shown.as_json()
     if not quiet:
         say(f"{what_is(shown.format)}: {facts['tensors']} tensors")
+        facts["samples"] = facts["samples"] or "not known"
         for key in ("origin", "method", "grid", "options", "samples", "warnings"):
             _fact(key, facts[key])
         if verbose:
@@ -281,7 +282,7 @@ def _list_rules(ctx: click.Context) -> None:
 
 
 def _fact(key: str, value: Any) -> None:
-    if not value and value != 0:
+    if not value:
         return
     if isinstance(value, dict):
         value = ", ".join(f"{name} {text}" for name, text in value.items())

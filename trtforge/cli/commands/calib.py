@@ -70,7 +70,7 @@ def show(cache: Path, sort: str, pattern: str, as_json: bool, quiet: bool, verbo
         [
             (
                 row["tensor"],
-                *(f"{row[key]:.6g}" for key in ("min", "max", "amax", "scale")),
+                *(_number(row[key]) for key in ("min", "max", "amax", "scale")),
                 "-" if row["clipped"] is None else percent(row["clipped"]),
             )
             for row in shown.rows
@@ -279,6 +279,10 @@ def _list_rules(ctx: click.Context) -> None:
     print_table(("rule", "severity", "what it means"),
                 [(slug, severity, text) for slug, (severity, text) in RULES.items()])  # fmt: skip
     ctx.exit()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
 
 
 def _fact(key: str, value: Any) -> None:

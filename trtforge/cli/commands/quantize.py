@@ -102,19 +102,18 @@ def _list_techniques(ctx: click.Context) -> None:
 
 
 def _show(result: "QuantizeResult", *, explain: bool) -> None:
-    decisions = result.typed.quantize.decisions
+    report = result.typed.quantize
     if explain:
-        rows: list[tuple[str, ...]] = [
-            (d.action, d.op, d.node or d.tensor, d.reason) for d in decisions
-        ]
-        rows += [(d.type, d.op, d.node, d.reason) for d in result.typed.cast.decisions]
-        print_table(("what", "operator", "node", "why"), rows)
+        looked_at = report.explained or report.decisions
+        rows = [(d.action, d.op, d.node or d.tensor or "-", d.reason) for d in looked_at]
+        casts = [(d.type, d.op, d.node or "-", d.reason) for d in result.typed.cast.decisions]
+        print_table(("what", "operator", "node", "why"), [*rows, *casts])
     for text in result.techniques:
         say(f"technique: {text}")
-    done = Counter(d.op for d in decisions if d.action == "quantized")
-    say(f"quantized: {done.total()} of {len(decisions)} places{_counted(done)}")
+    done = Counter(d.op for d in report.decisions if d.action == "quantized")
+    say(f"quantized: {done.total()} of {len(report.decisions)} places{_counted(done)}")
     for (op, reason), count in Counter(
-        (d.op, d.reason) for d in decisions if d.action == "kept"
+        (d.op, d.reason) for d in report.decisions if d.action == "kept"
     ).items():
         say(f"left: {count} {op}: {reason}")
     before, after = result.sizes["before"], result.sizes["after"]

@@ -13,6 +13,7 @@ BEFORE: dict[str, str] = {
 """In the order in which they run: name -> "module:Class"."""
 
 AFTER: dict[str, str] = {
+    "bias-correction": "trtforge.precision.techniques.bias_correction:BiasCorrection",
     "gptq": "trtforge.precision.techniques.gptq:Gptq",
 }
 

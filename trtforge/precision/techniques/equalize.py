@@ -5,18 +5,15 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.model import Model
 from trtforge.precision.constants import editable_graph
 from trtforge.precision.names import Names
 from trtforge.precision.sites import Site, Skip, find_sites
-from trtforge.precision.streaming import DataSource, Stream
+from trtforge.precision.streaming import Stream
 from trtforge.precision.techniques.channels import ChannelGroup, find_groups
 from trtforge.precision.techniques.job import TechniqueJob
+from trtforge.precision.techniques.probing import samples_to_run, shapes_of_a_run
 from trtforge.precision.techniques.scaling import ChannelStatistics, Measured, best_scale
-from trtforge.precision.typeinfo import element_types, infer
-
-SAMPLES = 32
-"""Ranges of channels settle soon, and calibration measures the new graph in full."""
+from trtforge.precision.typeinfo import element_types
 
 
 class _Scaled:
@@ -33,7 +30,7 @@ class _Scaled:
         if job.source is None or job.precision.quantize != "int8":
             return
         graph = editable_graph(job.model)
-        shapes = _shapes(job.model, job.source)
+        shapes = shapes_of_a_run(job.model, job.source)
         findings = find_sites(graph, element_types(job.model.proto), job.precision)
         quantized = [one for one in findings if isinstance(one, Site | Skip)]
         names = {one.activation.name for one in quantized}
@@ -42,7 +39,9 @@ class _Scaled:
             for group in find_groups(graph, shapes)
             if group.has_norm == self._wants_norm and not names.isdisjoint(group.ranks)
         ]
-        seen = _measure(job, job.source, groups, names)
+        stop = samples_to_run(job, job.source, shapes)
+        stream = Stream(job.model, job.source, 0, stop, job.on_progress)
+        seen = _measure(stream, groups, names)
         fresh, left = Names(graph), []
         for group in groups:
             tensors = [
@@ -83,27 +82,12 @@ class SmoothQuant(_Scaled):
     _wants_norm = True
 
 
-def _shapes(model: Model, source: DataSource) -> dict[str, tuple[int, ...]]:
-    size = source.static_batch or 1
-    feeds = next(iter(source.batches(size, size)))
-    graph = infer(model.proto, fixed={name: array.shape for name, array in feeds.items()}).graph
-    return {
-        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-        for value in (*graph.input, *graph.value_info, *graph.output)
-        if value.type.tensor_type.HasField("shape")
-    }
-
-
 def _measure(
-    job: TechniqueJob, source: DataSource, groups: Iterable[ChannelGroup], names: set[str]
+    stream: Stream, groups: Iterable[ChannelGroup], names: set[str]
 ) -> dict[str, ChannelStatistics]:
     axes = {name: group.axis for group in groups for name in group.ranks if name in names}
     channels = {name: group.channels for group in groups for name in group.ranks if name in names}
     seen = {name: ChannelStatistics.empty(count) for name, count in channels.items()}
-    if not seen:
-        return seen
-    stop = min(source.count, job.samples or source.count, max(SAMPLES, source.static_batch or 1))
-    stream = Stream(job.model, source, 0, stop, job.on_progress)
     for names_at_once in stream.groups(tuple(seen)):
         stream.run(
             names_at_once,

@@ -35,8 +35,8 @@ _LEAST_GAIN = 0.05
 """Share of the modelled noise that must go away: the model is no better than that."""
 
 _SMALLEST_SHARE = 0.01
-"""Channels below this share of the largest one's range, about one INT8 level, count as that: they carry
-next to nothing, and samples to come may find them larger."""
+"""Channels below this share of the largest one's range, about one INT8 level, count as that: they
+carry next to nothing, and samples to come may find them larger."""
 
 
 @dataclass
@@ -139,7 +139,7 @@ class _NoiseModel:
             total += reader.noise(rounding, scale)
         if self._tensor.is_added:
             total += float(rounding.sum()) / max(float(seen.power.sum()), 1e-300)
-        return total
+        return float(total)
 
 
 class _Reader:
@@ -159,4 +159,4 @@ class _Reader:
         steps = (self._largest * scale[self._channel]).max(axis=1) / LARGEST["int8"]
         reduced = (self._power / scale**2)[self._channel].sum(axis=1)
         from_weights = float((steps**2 / 12) @ reduced) * self._taps
-        return (from_activations + from_weights) / self._signal
+        return float((from_activations + from_weights) / self._signal)

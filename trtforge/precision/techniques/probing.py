@@ -1,0 +1,43 @@
+"""What running a few samples costs: shapes of one run, and how many samples that allows."""
+
+import math
+from collections.abc import Mapping
+
+from trtforge.graph.model import Model
+from trtforge.precision.streaming import DataSource
+from trtforge.precision.techniques.job import TechniqueJob
+from trtforge.precision.typeinfo import infer
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_FEW = 32
+"""Samples that are always worth their time: ranges and means over positions settle soon."""
+
+_VALUES = 1 << 27
+"""Small models run more samples, up to so many values of all tensors (1 to 3 s)."""
+
+
+def shapes_of_a_run(model: Model, source: DataSource) -> Shapes:
+    """Shapes of the tensors of the main graph for the source's first run, as far as inferred.
+
+    Raises:
+        DataError: the source cannot give a sample.
+        GraphError: the model contradicts itself (TF0531).
+    """
+    size = source.static_batch or 1
+    feeds = next(iter(source.batches(size, size)))
+    graph = infer(model.proto, fixed={name: array.shape for name, array in feeds.items()}).graph
+    return {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
+def samples_to_run(job: TechniqueJob, source: DataSource, shapes: Shapes) -> int:
+    """How many samples to look at: whole runs, none left out of a small model."""
+    values = max(1, sum(math.prod(dims) for dims in shapes.values()))
+    size = source.static_batch or 1
+    most = source.count if job.samples is None else min(source.count, job.samples)
+    wanted = min(most, max(_FEW, _VALUES // values * size))
+    return max(size, wanted // size * size)

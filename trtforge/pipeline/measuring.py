@@ -11,6 +11,7 @@ from trtforge.pipeline.steps import Steps, check_writable
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model
+    from trtforge.pipeline.ranges import Wanted
     from trtforge.precision.cache import CalibrationCache
 
 
@@ -54,11 +55,8 @@ def calibrate_model(
         KeyboardInterrupt: Ctrl-C; the state is kept.
     """
     from trtforge.graph.model import Model
-    from trtforge.pipeline import ranges
     from trtforge.pipeline.quantizing import QuantizeOptions, clean
-    from trtforge.precision.calibrate import calibrate
-    from trtforge.precision.quantize import candidate_tensors
-    from trtforge.precision.techniques.job import TechniqueJob
+    from trtforge.pipeline.ranges import Wanted
 
     asked = options.asked
     if asked.techniques is None:  # a cache of the plain graph can be reused without the data
@@ -78,23 +76,36 @@ def calibrate_model(
     with steps.step("optimize"):
         model = clean(model, QuantizeOptions(asked, options.optimize), steps).model
     profiles = asked.profiles(model.contract)
-    wanted = ranges.Wanted(precision, calibration, Path, profiles, out)
+    wanted = Wanted(precision, calibration, Path, profiles, out)
     with steps.step("calibrate"), steps.resumable(out):
-        data = ranges.open_data(model, wanted)
-        assert data is not None, "there is data, or it is made up"
-        job = TechniqueJob(model, data, precision, calibration.samples, on_progress=steps.tell)
-        ranges.run_before(job)
-        tensors = (
-            float_tensors(job.model)
-            if options.tensors == "all"
-            else candidate_tensors(job.model, precision)
-        )
-        request = replace(ranges.request_of(wanted, tensors), shard=options.shard)
-        cache = ranges.with_synthetic_warning(calibrate(job.model, data, request, steps.tell))
+        cache = _measured(model, wanted, options, steps)
         cache.save(out)
-        steps.note = "; ".join((ranges.cache_summary(cache), *job.notes))
     for text in cache.warnings:
         emit(Warned(text))
+    return cache
+
+
+def _measured(
+    model: "Model", wanted: "Wanted", options: MeasureOptions, steps: Steps
+) -> "CalibrationCache":
+    from trtforge.pipeline import ranges
+    from trtforge.precision.calibrate import calibrate
+    from trtforge.precision.quantize import candidate_tensors
+    from trtforge.precision.techniques.job import TechniqueJob
+
+    data, calibration = ranges.open_data(model, wanted), wanted.calibration
+    assert data is not None, "there is data, or it is made up"
+    assert calibration is not None, "it says so"
+    job = TechniqueJob(model, data, wanted.precision, calibration.samples, on_progress=steps.tell)
+    ranges.run_before(job)
+    tensors = (
+        float_tensors(job.model)
+        if options.tensors == "all"
+        else candidate_tensors(job.model, wanted.precision)
+    )
+    request = replace(ranges.request_of(wanted, tensors), shard=options.shard)
+    cache = ranges.with_synthetic_warning(calibrate(job.model, data, request, steps.tell))
+    steps.note = "; ".join((ranges.cache_summary(cache), *job.notes))
     return cache
 
 

@@ -146,3 +146,13 @@ def test_prune_removes_what_failed_builds_left_once_it_is_old(tmp_path: Path) ->
             os.utime(path, (time.time() - age_s, time.time() - age_s))
     store.prune()
     assert [path.name for path in (tmp_path / "builds").iterdir()] == ["new"]
+
+
+def test_prune_removes_unfinished_work_once_it_is_old(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name, age_s in (("old", 2 * 86400), ("new", 60)):
+        path = store.unfinished / name
+        path.write_text("{}")
+        os.utime(path, (time.time() - age_s, time.time() - age_s))
+    store.prune()
+    assert [path.name for path in store.unfinished.iterdir()] == ["new"]

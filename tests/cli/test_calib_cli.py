@@ -81,6 +81,10 @@ def test_show_lists_sorts_and_filters(capfd: Capture, made: Path) -> None:
     for row in found["ranges"]:
         assert row["scale"] == row["amax"] / 127
         assert 0 <= row["clipped"] < 0.01
+    (row,) = document(capfd, "show", made / "old.calib", "--filter", "image")["ranges"]
+    assert (row["min"], row["max"], row["clipped"]) == (None, None, None), (
+        "a scale tells amax alone"
+    )
     text, _ = run(capfd, "show", made / "old.calib")
     assert text.startswith("TensorRT calibration cache: 26 tensors\norigin: TRT-8601-Entropy")
     assert len(run(capfd, "show", made / "old.calib", "-q")[0].splitlines()) == 27
@@ -236,6 +240,31 @@ def test_an_undivided_scale_is_suspicious(capfd: Capture, made: Path, tmp_path: 
     text, _ = run(capfd, "apply", path, model, "-o", out)
     assert "suspicious[scale-is-amax]: amax of '/flatten/Flatten_output_0' is 127.0 times" in text
     refused(capfd, "TF0555", 4, "apply", path, model, "-o", tmp_path / "no.onnx", "--strict")
+
+
+def test_a_dead_tensor_is_suspicious_and_the_model_stays_sound(
+    capfd: Capture, made: Path, tmp_path: Path
+) -> None:
+    path = spoiled(made, tmp_path, ("image: 3c010204", "image: 0"))
+    out = tmp_path / "out.onnx"
+    found = document(capfd, "apply", path, made / "model.onnx", "-o", out)
+    assert [(one["rule"], one["tensor"]) for one in found["suspicious"]] == [
+        ("zero-scale", "image")
+    ]
+    onnx.checker.check_model(str(out), full_check=True)
+
+
+def test_a_table_cut_off_is_refused_and_linted(capfd: Capture, made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.calib"
+    path.write_bytes((made / "old.calib").read_bytes()[:-15])
+    refused(capfd, "TF0522", 2, "apply", path, made / "model.onnx", "-o", tmp_path / "out.onnx")
+    text, _ = run(capfd, "lint", path, status=5)
+    assert "error[truncated]: line 27" in text
+
+
+def test_the_general_diff_points_here(capfd: Capture, made: Path) -> None:
+    assert _run(["diff", str(made / "all.json"), str(made / "whole.json")]) == 2
+    assert "compare them with `trtforge calib diff`" in capfd.readouterr().err
 
 
 def test_a_stale_cache_is_refused_with_the_reason(

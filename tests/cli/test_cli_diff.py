@@ -203,7 +203,7 @@ def test_kinds_that_cannot_be_compared(before: Path, tmp_path: Path, capfd: Capt
     for thing, hint in (
         (tmp_path, "A/model.onnx with B/model.onnx"),
         (engine, "ONNX files that they were built from"),
-        (cache, "two ONNX files"),
+        (cache, "`trtforge calib diff`"),
     ):
         text = refused(capfd, thing, thing)
         assert "TF0722" in text

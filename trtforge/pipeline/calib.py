@@ -22,6 +22,7 @@ from trtforge.precision.cache_lint import (
 from trtforge.precision.foreign import FORMATS, detect, dump, read_any, read_detected
 from trtforge.precision.foreign.content import read_content
 from trtforge.precision.foreign.tensorrt import read_sound_lines
+from trtforge.precision.ranges import TensorRange
 from trtforge.precision.scales import LARGEST
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Shown:
         format: a key of `foreign.FORMATS`.
         cache: the whole cache.
         rows: of the tensors that were asked for: name, min, max, amax, scale, clipped (share of
-            the values beyond amax; None: not known).
+            the values beyond amax); None: not known.
     """
 
     format: str
@@ -131,8 +132,8 @@ def show_cache(path: Path, sort: str = "cache", pattern: str = "*") -> Shown:
     rows: list[dict[str, Any]] = [
         {
             "tensor": tensor,
-            "min": found.min,
-            "max": found.max,
+            "min": found.min if _is_observed(found) else None,
+            "max": found.max if _is_observed(found) else None,
             "amax": found.amax,
             "scale": found.amax / largest,
             "clipped": clipped_share(found),
@@ -145,6 +146,11 @@ def show_cache(path: Path, sort: str = "cache", pattern: str = "*") -> Shown:
     elif sort != "cache":
         rows.sort(key=lambda row: -1.0 if row[sort] is None else row[sort], reverse=True)
     return Shown(name, cache, tuple(rows))
+
+
+def _is_observed(found: TensorRange) -> bool:
+    """Whether min and max are more than the two ends of a scale."""
+    return found.runs > 0 or not -found.min == found.max == found.amax
 
 
 def lint_file(path: Path, model: Path | None = None) -> LintResult:

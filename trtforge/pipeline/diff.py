@@ -13,6 +13,8 @@ DIFF_SCHEMA = "trtforge.diff/1"
 _HINTS = {
     "bundle": "compare the models in them: A/model.onnx with B/model.onnx",
     "engine": "compare the ONNX files that they were built from",
+    "calibration cache": "compare them with `trtforge calib diff`",
+    "calibration cache (TensorRT text)": "compare them with `trtforge calib diff`",
 }
 
 

@@ -14,6 +14,7 @@ from trtforge.precision.cache_match import Matching, Wiring, match_ranges
 from trtforge.precision.cast import TypedModel, typed
 from trtforge.precision.constants import editable_graph
 from trtforge.precision.names import Names
+from trtforge.precision.opgroups import MULTIPLY_ACCUMULATE
 from trtforge.precision.quantize import candidate_tensors
 from trtforge.recipe.schema import KeepRule, Precision
 
@@ -88,7 +89,9 @@ def apply_cache(
         for one in result.quantize.decisions
     )
     report = replace(result.quantize, decisions=decisions)
-    return Applied(replace(result, quantize=report), fitting, matching, left)
+    judged = {one.node for one in decisions}
+    told = tuple(one for one in left if one.node in judged)  # the others are floats in any case
+    return Applied(replace(result, quantize=report), fitting, matching, told)
 
 
 def _bounds(matching: Matching) -> list[str]:
@@ -111,26 +114,28 @@ def _with_node_names(model: Model) -> Model:
 def _leave(
     model: Model, precision: Precision, missing: Sequence[str]
 ) -> tuple[tuple[Left, ...], Precision]:
-    """Keep the readers of tensors without a range, and what is quantized for their sake."""
+    """Keep the readers of tensors without a range.
+
+    Where one of them only moves values and a node behind it is what is quantized, that one, too.
+    """
     wiring, keep = Wiring(model), precision.keep
     left: dict[str, Left] = {}
-    border = {name: name for name in missing}
+    borders = {name: [name] for name in missing}
     for _ in range(_MOST_ROUNDS):
-        if not set(missing) & set(candidate_tensors(model, precision)):
+        needed = set(candidate_tensors(model, precision))
+        still = [name for name in missing if name in needed]
+        if not still:
             return tuple(left.values()), precision
-        readers = [
-            (node, tensor) for at, tensor in border.items() for node in wiring.readers.get(at, ())
-        ]
-        for node, tensor in readers:
-            left.setdefault(node.name, Left(node.name, node.op_type, tensor))
-        border = {name: tensor for node, tensor in readers for name in node.output}
+        for name in still:
+            readers = [node for at in borders[name] for node in wiring.readers.get(at, ())]
+            for node in readers:
+                left.setdefault(node.name, Left(node.name, node.op_type, name))
+            movers = (node for node in readers if node.op_type not in MULTIPLY_ACCUMULATE)
+            borders[name] = [output for node in movers for output in node.output]
         rules = [KeepRule(name=escape(name), type=precision.type) for name in left]
         precision = precision.model_copy(update={"keep": (*keep, *rules)})
-    still = sorted(set(missing) & set(candidate_tensors(model, precision)))
-    if still:
-        raise GraphError(
-            "TF0556",
-            f"'{still[0]}' has no range, and its readers cannot be told to stay floats",
-            "name them in keep rules, or calibrate the model",
-        )
-    return tuple(left.values()), precision
+    raise GraphError(
+        "TF0556",
+        f"'{still[0]}' has no range, and its readers cannot be told to stay floats",
+        "name them in keep rules, or calibrate the model",
+    )

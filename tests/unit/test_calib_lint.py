@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from models_precision import Net
 
 from trtforge.graph.model import Model
@@ -19,6 +21,7 @@ from trtforge.precision.cache_lint import (
 )
 from trtforge.precision.cache_match import match_ranges
 from trtforge.precision.foreign.content import Content
+from trtforge.precision.foreign.tensorrt import read_sound_lines
 from trtforge.precision.model_lint import lint_model
 from trtforge.precision.observers.histogram import Histogram
 from trtforge.precision.quantize import candidate_tensors
@@ -70,7 +73,8 @@ CACHES = [
     (cache(SOUND | {"e": 0.0}), ["zero-scale"]),
     (cache(SOUND | {"/head/Softmax_output_0": 127.0}), ["scale-is-amax"]),
     (cache(SOUND | {"/head/Sigmoid_output_0": 3.0}), ["beyond-bound"]),
-    (cache(SOUND | {"/softmax/MatMul_output_0": 127.0}), []),
+    (cache(SOUND | {"sigmoid_3:0": 127.0}), ["scale-is-amax"]),
+    (cache(SOUND | {"/softmax/MatMul_output_0": 127.0, "sigmoid_logits": 20.0}), []),
     (cache(SOUND | {"e": 1e6}), ["outlier"]),
     (cache(dict.fromkeys("abcd", 127.0)), ["ranges-alike"]),
     (cache(SOUND, samples=8), ["few-samples"]),
@@ -98,6 +102,14 @@ def test_rules_of_text(text: str, expected: list[str]) -> None:
 @pytest.mark.parametrize(("found", "expected"), CACHES)
 def test_rules_of_ranges(found: CalibrationCache, expected: list[str]) -> None:
     assert slugs(lint_cache(found)) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=80), st.sampled_from(["", HEAD, HEAD + "x: "]))
+def test_no_text_crashes_the_linter(text: str, head: str) -> None:
+    content = Content(Path("file"), (head + text).encode("utf-8", "replace"))
+    assert all(one.slug in RULES for one in lint_text(content))
+    assert all(one.slug in RULES for one in lint_cache(read_sound_lines(content)))
 
 
 def test_taos_header_is_corrected() -> None:

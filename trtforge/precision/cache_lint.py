@@ -59,8 +59,10 @@ FAR_OUT = 1000.0
 
 _LOWEST_TEN = 100_000
 _HEADER = re.compile(r"TRT-(\w+)-(\w+)", re.ASCII)
-_BOUNDED = {"softmax": 1.0, "sigmoid": 1.0, "tanh": 1.0}
-"""What a name may say of a tensor -> the largest magnitude that such a function has."""
+_BOUNDED = re.compile(
+    r"(?:.*/)?(softmax|sigmoid|tanh)(?:_\d+)?(?:_output(?:_\d+)?)?(?::\d+)?", re.I
+)
+"""Names of results of functions whose magnitudes are at most 1: Sigmoid_output_0, softmax_2:0."""
 
 _TOLERANCE = 1.05
 """Calibrators round amax to the edge of a histogram's bin."""
@@ -261,16 +263,11 @@ def _range_findings(name: str, found: TensorRange, *, is_measured: bool) -> Iter
     if share is not None and share > MOST_CLIPPED:
         message = f"{share:.1%} of the values of '{name}' are above its amax {found.amax:g}"
         yield Finding("heavy-clipping", message, name)
-    bounds = [(word, bound) for word, bound in _BOUNDED.items() if word in _last_part(name)]
-    for word, bound in bounds[:1]:
-        finding = beyond(name, found.amax, bound, f"'{word}' in its name")
+    bounded = _BOUNDED.fullmatch(name)
+    if bounded is not None:
+        finding = beyond(name, found.amax, 1.0, f"'{bounded[1]}' in its name")
         if finding is not None:
             yield finding
-
-
-def _last_part(name: str) -> str:
-    """The part of a path-like name that says which operator made the tensor, in lower case."""
-    return name.lower().rstrip("/").rpartition("/")[2]
 
 
 def _comparison(ranges: Mapping[str, TensorRange]) -> Iterator[Finding]:

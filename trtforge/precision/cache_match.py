@@ -6,7 +6,7 @@ that only move values, in the model and in the graph it was made from.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,6 +151,10 @@ def exact_neighbours(wiring: Wiring, name: str) -> Iterator[tuple[str, str]]:
             yield node.output[0], node.op_type
 
 
+Neighbours = Callable[[Wiring, str], Iterator[tuple[str, str]]]
+"""Gives tensors one operator away from one, with the operator."""
+
+
 class _Finder:
     def __init__(self, cache: CalibrationCache, wirings: Sequence[Wiring]) -> None:
         self._ranges = cache.ranges
@@ -189,7 +193,7 @@ class _Finder:
     def _upper_bound(self, name: str) -> Match | None:
         return self._search(name, _larger_neighbours, "upper bound") or self._concat(name)
 
-    def _search(self, name: str, neighbours: Any, how: str) -> Match | None:
+    def _search(self, name: str, neighbours: Neighbours, how: str) -> Match | None:
         """Breadth first, so that the nearest tensor wins; both graphs are one search."""
         seen = {name}
         border: list[tuple[str, tuple[str, ...]]] = [(name, ())]

@@ -82,9 +82,14 @@ def show(cache: Path, sort: str, pattern: str, as_json: bool, quiet: bool, verbo
 @click.argument("cache", metavar="CACHE", type=_CACHE)
 @click.argument("model", metavar="[MODEL]", required=False, type=_CACHE)
 @click.option("--strict", is_flag=True, help="Exit 5 for warnings, too.")
-@click.option("--list-rules", is_flag=True, is_eager=True, expose_value=False,
-              callback=lambda ctx, _, wanted: _list_rules(ctx) if wanted else None,
-              help="List the rules and exit.")  # fmt: skip
+@click.option(
+    "--list-rules",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, wanted: _list_rules(ctx) if wanted else None,
+    help="List the rules and exit.",
+)
 @common_options
 def lint(
     cache: Path, model: Path | None, strict: bool, as_json: bool, quiet: bool, verbose: bool
@@ -350,7 +355,7 @@ def _say_applied(result: "ApplyResult", most: int | None) -> None:
     ways = Counter(match.how for match in matching.matches)
     how = ", ".join(f"{count} by {way}" for way, count in ways.items())
     total = len(matching.matches) + len(matching.missing)
-    say(f"ranges: {len(matching.matches)} of {total} tensors ({how})")
+    say(f"ranges: {len(matching.matches)} of {total} tensors{f' ({how})' if how else ''}")
     others = [match for match in matching.matches if match.how != "name"]
     for match in others[:most]:
         say(f"  {match}")

@@ -72,14 +72,13 @@ def read_content(path: Path) -> Content:
     try:
         if path.is_dir():
             raise _unreadable(path, "is a folder", "give the file in it")
-        size = path.stat().st_size
         with path.open("rb") as stream:
             head = stream.read(1)
             most = MOST_JSON_BYTES if head == b"{" else MOST_BYTES
-            if size > most:
-                reason = f"has {size >> 20} MiB; no table of scales is that large"
+            raw = head + stream.read(most)  # a pipe does not tell its size
+            if len(raw) > most:
+                reason = f"has more than {most >> 20} MiB; no table of scales is that large"
                 raise _unreadable(path, reason, "check that it is the calibration cache")
-            raw = head + stream.read()
     except FileNotFoundError as error:
         raise _unreadable(path, "does not exist", "check the path") from error
     except OSError as error:

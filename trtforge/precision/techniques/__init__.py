@@ -13,6 +13,8 @@ BEFORE: dict[str, str] = {
 """In the order in which they run: name -> "module:Class"."""
 
 AFTER: dict[str, str] = {
+    "mse-weights": "trtforge.precision.techniques.mse_weights:MseWeights",
+    "rounding": "trtforge.precision.techniques.rounding:Rounding",
     "bias-correction": "trtforge.precision.techniques.bias_correction:BiasCorrection",
     "gptq": "trtforge.precision.techniques.gptq:Gptq",
 }

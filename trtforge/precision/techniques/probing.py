@@ -13,8 +13,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 _FEW = 32
 """Samples that are always worth their time: ranges and means over positions settle soon."""
 
+_MANY = 128
 _VALUES = 1 << 27
-"""Small models run more samples, up to so many values of all tensors (1 to 3 s)."""
+"""Small models run up to _MANY, as long as that makes no more than so many values (1 to 3 s)."""
 
 
 def shapes_of_a_run(model: Model, source: DataSource) -> Shapes:
@@ -35,9 +36,9 @@ def shapes_of_a_run(model: Model, source: DataSource) -> Shapes:
 
 
 def samples_to_run(job: TechniqueJob, source: DataSource, shapes: Shapes) -> int:
-    """How many samples to look at: whole runs, none left out of a small model."""
+    """How many samples to look at: whole runs, more of them for a small model."""
     values = max(1, sum(math.prod(dims) for dims in shapes.values()))
     size = source.static_batch or 1
     most = source.count if job.samples is None else min(source.count, job.samples)
-    wanted = min(most, max(_FEW, _VALUES // values * size))
+    wanted = min(most, max(_FEW, min(_MANY, _VALUES // values * size)))
     return max(size, wanted // size * size)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 import pytest
-from models_precision import Net
+from models_precision import FLOAT, Net
+from precision_samples import SHAPES, net, samples_for
 
 from trtforge.graph.execute import Session
 from trtforge.graph.inputs import random_feeds
@@ -13,9 +14,12 @@ from trtforge.graph.model import Model
 from trtforge.graph.passes import PassRequest, run_passes
 from trtforge.precision.apply_cache import Applied, apply_cache
 from trtforge.precision.cache import CalibrationCache, TensorRange
+from trtforge.precision.cache_diff import diff_caches
 from trtforge.precision.cache_lint import RULES
 from trtforge.precision.cache_match import Match, Matching, match_ranges
+from trtforge.precision.calibrate import CalibrationRequest, calibrate
 from trtforge.precision.quantize import candidate_tensors
+from trtforge.precision.typeinfo import element_types
 from trtforge.recipe.schema import Precision
 
 INT8 = Precision(quantize="int8")
@@ -207,3 +211,23 @@ def test_scales_are_those_of_the_cache() -> None:
         if node.op_type == "QuantizeLinear" and node.input[0] in WHOLE:
             scale = float(model.initializer(node.input[1]).reshape(()))
             assert scale == pytest.approx(WHOLE[node.input[0]] / 127, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cnn", "transformer"])
+def test_tensors_keep_their_meaning_in_the_cleaned_up_graph(name: str) -> None:
+    """What all matching by name rests on: equal names have equal ranges in both graphs."""
+    original = net(name)
+    clean = cleaned(original)
+    floats = [
+        {tensor for tensor, kind in element_types(model.proto).items() if kind == FLOAT}
+        for model in (original, clean)
+    ]
+    made = {tensor for node in clean.proto.graph.node for tensor in node.output}
+    tensors = tuple(sorted(floats[0] & floats[1] & made))
+    assert len(tensors) > 10
+    feeds = random_feeds(original, SHAPES[name], seed=3)
+    before, after = (
+        calibrate(model, samples_for(model, feeds), CalibrationRequest(tensors, "minmax"))
+        for model in (original, clean)
+    )
+    assert not diff_caches(before, after, tolerance=1e-3).changed

@@ -13,6 +13,7 @@ BEFORE: dict[str, str] = {
 """In the order in which they run: name -> "module:Class"."""
 
 AFTER: dict[str, str] = {
+    "refine-scales": "trtforge.precision.techniques.refine_scales:RefineScales",
     "mse-weights": "trtforge.precision.techniques.mse_weights:MseWeights",
     "rounding": "trtforge.precision.techniques.rounding:Rounding",
     "bias-correction": "trtforge.precision.techniques.bias_correction:BiasCorrection",
@@ -20,8 +21,8 @@ AFTER: dict[str, str] = {
 }
 
 DEFAULT: dict[str, tuple[str, ...]] = {
-    "int8": (),
-    "fp8": (),
+    "int8": ("equalize", "smoothquant", "mse-weights", "bias-correction"),
+    "fp8": ("bias-correction",),
     "int8_weight_only": (),
     "int4_weight_only": (),
 }

@@ -9,12 +9,11 @@ from trtforge.graph.model import Model
 from trtforge.precision.cast import quantized_only
 from trtforge.precision.constants import editable_graph
 from trtforge.precision.names import Names
-from trtforge.precision.sites import Site, find_sites
 from trtforge.precision.streaming import DataSource
 from trtforge.precision.techniques.job import TechniqueJob
-from trtforge.precision.techniques.paired import Layer, paired, shift_name
+from trtforge.precision.techniques.layers import layers_of
+from trtforge.precision.techniques.paired import paired, shift_name
 from trtforge.precision.techniques.probing import samples_to_run, shapes_of_a_run
-from trtforge.precision.typeinfo import element_types
 
 Doubles = npt.NDArray[np.float64]
 
@@ -43,19 +42,14 @@ class BiasCorrection:
         """
         if job.source is None or job.precision.quantize not in ("int8", "fp8"):
             return
-        graph = editable_graph(job.model)
-        findings = find_sites(graph, element_types(job.model.proto), job.precision)
-        layers = {}
-        for site in findings:
-            layer = _layer(site) if isinstance(site, Site) else None
-            if layer is not None:
-                layers[layer.output] = layer
+        layers = layers_of(job.model, job.precision)
         if not layers:
             return
         quantized = quantized_only(job.model, job.cache, job.precision)[0]
         twin = paired(job.model, quantized, layers)
         stop = samples_to_run(job, job.source, shapes_of_a_run(job.model, job.source))
         shifts = _shifts(job, twin, job.source, stop)
+        graph = editable_graph(job.model)
         names = Names(graph)
         for node in tuple(graph.nodes):
             shift = shifts.get(node.outputs[0].name) if node.outputs else None
@@ -63,21 +57,6 @@ class BiasCorrection:
                 _add_to_bias(graph, node, -shift, names)
         job.model = job.model.with_graph(graph)
         job.notes.append(f"{self.name}: {len(shifts)} biases")
-
-
-def _layer(site: Site) -> Layer | None:
-    node = site.node
-    if not isinstance(node.inputs[1], gs.Constant):
-        return None
-    shape = [int(size) for size in node.inputs[1].shape]
-    output = node.outputs[0].name
-    if node.op == "Conv":
-        return Layer(output, shape[0], 1, len(shape))
-    if node.op == "ConvTranspose":
-        return Layer(output, shape[1] * int(node.attrs.get("group", 1)), 1, len(shape))
-    if node.op == "Gemm":
-        return Layer(output, shape[0 if node.attrs.get("transB", 0) else 1], -1, 2)
-    return Layer(output, shape[-1], -1, len(shape))
 
 
 def _shifts(job: TechniqueJob, twin: Model, source: DataSource, stop: int) -> dict[str, Doubles]:

@@ -1,6 +1,6 @@
 """A float model and its quantized form in one graph, sample by sample side by side."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,15 +52,24 @@ def paired(model: Model, quantized: Model, layers: Mapping[str, Layer]) -> Model
     graph.input.extend(source.input)
     graph.initializer.extend(source.initializer)
     known = {weight.name for weight in source.initializer}
+    dense = _dense_weights(quantized)
+    left = [node for node in other.node if node.output[0] not in dense]
+    read = {name for node in left for name in _reads(node)}
     for weight in other.initializer:
-        if weight.name not in known:
+        if weight.name in read and weight.name not in known:
             graph.initializer.append(from_array(quantized.initializer(weight.name), weight.name))
+    graph.initializer.extend(from_array(dense[name], name) for name in dense if name in read)
     graph.node.extend(source.node)
-    graph.node.extend(_second_side(source, other, layers, graph))
+    graph.node.extend(_second_side(source, left, layers, graph))
     for name in layers:
         value = helper.make_tensor_value_info(shift_name(name), TensorProto.FLOAT, None)
         graph.output.append(value)
     return Model(proto, files=raised.files)
+
+
+def second_name(tensor: str) -> str:
+    """What the quantized side calls a tensor that it computes otherwise than the float side."""
+    return f"paired/{tensor}"
 
 
 def shift_name(output: str) -> str:
@@ -68,20 +77,49 @@ def shift_name(output: str) -> str:
     return f"paired/{output}/shift"
 
 
+def _dense_weights(quantized: Model) -> dict[str, np.ndarray]:
+    """What DequantizeLinear makes of stored weights: it would do so anew for each sample.
+
+    DequantizeLinear: https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html
+    """
+    stored = quantized.initializers
+    dense = {}
+    for node in quantized.proto.graph.node:
+        if node.op_type != "DequantizeLinear" or len(node.input) != 2:
+            continue
+        if not all(name in stored for name in node.input):
+            continue
+        values, scale = (quantized.initializer(name) for name in node.input)
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        if scale.ndim == 1:
+            scale = scale.reshape(
+                [-1 if i == axis % values.ndim else 1 for i in range(values.ndim)]
+            )
+        if scale.ndim in (0, values.ndim) and scale.dtype == np.float32:
+            dense[node.output[0]] = values.astype(np.float32) * scale
+    return dense
+
+
 def _second_side(
-    source: GraphProto, other: GraphProto, layers: Mapping[str, Layer], graph: GraphProto
+    source: GraphProto,
+    nodes: Sequence[NodeProto],
+    layers: Mapping[str, Layer],
+    graph: GraphProto,
 ) -> Iterator[NodeProto]:
     """The quantized nodes, but for those that compute what the float ones do."""
     own = {name for node in source.node for name in node.output if name}
     moved: dict[str, str] = {}
-    for node in other.node:
+    new = {weight.name for weight in graph.initializer}
+    new -= {weight.name for weight in source.initializer}
+    for node in nodes:
         outputs = [name for name in node.output if name]
-        is_same = all(name in own for name in outputs)
         layer = layers.get(outputs[0]) if outputs else None
-        if is_same and layer is None and not any(name in moved for name in _reads(node)):
+        differs = any(name in moved or name in new for name in _reads(node))
+        if not differs and layer is None and all(name in own for name in outputs):
             continue
+        new.update(name for name in outputs if name not in own)
         copy = _renamed(node, moved)
-        moved |= {name: f"paired/{name}" for name in outputs if name in own}
+        moved |= {name: second_name(name) for name in outputs if name in own}
         copy.output[:] = [moved.get(name, name) for name in node.output]
         if layer is None:
             yield copy
@@ -92,7 +130,7 @@ def _second_side(
 
 
 def _shifted(layer: Layer, raw: str, graph: GraphProto) -> Iterator[NodeProto]:
-    name = f"paired/{layer.output}"
+    name = second_name(layer.output)
     values = difference = f"{name}/difference"
     shift = shift_name(layer.output)
     yield helper.make_node("Sub", [raw, layer.output], [difference])

@@ -1,6 +1,7 @@
 """What a layer's weights are multiplied with, as rows: patches of images for convolutions."""
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +41,8 @@ def unfold(
     windows = _windows(node, values)
     spatial = windows.shape[2 : 2 + values.ndim - 2]
     chosen = np.unravel_index(_spread(math.prod(spatial), most, turn), spatial)
-    every = slice(None)
-    picked = windows[every, every, *chosen]  # (N, C, rows, taps...)
+    index: tuple[Any, ...] = (slice(None), slice(None), *chosen)
+    picked = windows[index]  # (N, C, rows, taps...)
     rows = np.moveaxis(picked, 2, 1)
     return np.ascontiguousarray(rows).reshape(rows.shape[0] * rows.shape[1], -1)
 

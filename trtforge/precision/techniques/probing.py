@@ -10,7 +10,7 @@ from trtforge.precision.typeinfo import infer
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_FEW = 32
+_FEW = 16
 """Samples that are always worth their time: ranges and means over positions settle soon."""
 
 _MANY = 128

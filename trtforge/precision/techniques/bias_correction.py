@@ -98,8 +98,11 @@ def _add_to_bias(graph: gs.Graph, node: gs.Node, change: Doubles, names: Names) 
             _insert_add(graph, node, added, names)
     else:
         node.attrs.pop("beta", None)
-        name = names.fresh(f"{node.outputs[0].name}_bias")
-        node.inputs[2:] = [gs.Constant(name, added)]
+        bias = gs.Constant(names.fresh(f"{node.outputs[0].name}_bias"), added)
+        if len(node.inputs) > 2:  # an input that is left out
+            node.inputs[2] = bias
+        else:
+            node.inputs.append(bias)
 
 
 def _bias_add(node: gs.Node, channels: int) -> tuple[gs.Node, int] | None:

@@ -16,6 +16,7 @@ from trtforge.precision.techniques.job import TechniqueJob
 Outputs = Mapping[str, Sequence[np.ndarray]]
 
 _SAMPLES = 16
+_MOST_TRIES = 4
 
 _LEAST_GAIN = 0.05
 """Share of the noise at the outputs that must go away: so few samples tell no less apart."""
@@ -54,7 +55,13 @@ class RefineScales:
         stop = max(size, min(most, _SAMPLES) // size * size)
         exact = _outputs(job.model, source, stop)
 
+        tries = 0
+
         def noise_of(cache: CalibrationCache) -> float:
+            nonlocal tries
+            tries += 1
+            if job.on_progress is not None:
+                job.on_progress(tries / _MOST_TRIES, f"{self.name}: try {tries}")
             quantized = quantized_only(job.model, cache, job.precision)[0]
             return _noise(exact, _outputs(quantized, source, stop))
 

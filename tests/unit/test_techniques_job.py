@@ -1,0 +1,102 @@
+"""Which techniques run, in which order, on what; what they leave of a cache."""
+
+import numpy as np
+import pytest
+from precision_samples import SHAPES, net, samples_for
+
+from trtforge.errors import UsageError
+from trtforge.graph.inputs import random_feeds
+from trtforge.precision.calibrate import CalibrationRequest
+from trtforge.precision.cast import quantized_only
+from trtforge.precision.prepare import Prepared, prepare
+from trtforge.precision.techniques import AFTER, BEFORE, DEFAULT
+from trtforge.precision.techniques.job import TechniqueJob, chosen_techniques, run_techniques
+from trtforge.recipe.schema import Precision
+
+INT8 = Precision(quantize="int8")
+
+
+def with_techniques(*names: str) -> Precision:
+    return INT8.model_copy(update={"techniques": names})
+
+
+def prepared(precision: Precision, name: str = "cnn", method: str = "mse") -> Prepared:
+    model = net(name)
+    data = samples_for(model, random_feeds(model, SHAPES[name], seed=1))
+    return prepare(model, data, precision, CalibrationRequest((), method))
+
+
+def test_the_order_is_that_of_the_tables_not_of_the_recipe() -> None:
+    asked = with_techniques("bias-correction", "mse-weights", "smoothquant", "equalize")
+    assert chosen_techniques(asked) == (
+        "equalize",
+        "smoothquant",
+        "mse-weights",
+        "bias-correction",
+    )
+    assert chosen_techniques(INT8) == tuple(n for n in BEFORE | AFTER if n in DEFAULT["int8"])
+    assert chosen_techniques(INT8.model_copy(update={"techniques": "none"})) == ()
+    assert chosen_techniques(Precision()) == ()
+
+
+def test_an_unknown_technique_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UsageError) as caught:
+        prepared(with_techniques("bias_correction"))
+    assert caught.value.code == "TF0538"
+    assert "bias-correction" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", [name for name in (*BEFORE, *AFTER) if name != "gptq"])
+def test_without_samples_or_ranges_nothing_happens(name: str) -> None:
+    job = TechniqueJob(net("cnn"), None, INT8)
+    run_techniques((name,), job)
+    assert job.model is net("cnn")
+    assert job.cache is None
+    assert job.notes == []
+
+
+@pytest.mark.parametrize("network", ["cnn", "transformer"])
+@pytest.mark.parametrize("name", ["all", "default"])
+def test_whatever_ran_the_result_quantizes_and_keeps_its_contract(name: str, network: str) -> None:
+    every = tuple(one for one in (*BEFORE, *AFTER) if one != "gptq")
+    found = prepared(with_techniques(*every) if name == "all" else INT8, network)
+    assert found.cache is not None
+    quantized = quantized_only(found.model, found.cache, INT8)[0]
+    assert quantized.contract == net(network).contract
+    assert len(found.notes) >= 3
+
+
+def test_the_cache_belongs_to_the_model_that_was_calibrated() -> None:
+    untouched = prepared(with_techniques("mse-weights", "bias-correction"))
+    assert untouched.cache is not None
+    assert untouched.cache.graph_digest == net("cnn").digest()
+    assert untouched.model.digest() != net("cnn").digest()
+    scaled = prepared(with_techniques("equalize"))
+    assert scaled.cache is not None
+    assert scaled.cache.graph_digest == scaled.model.digest() != net("cnn").digest()
+
+
+def test_results_do_not_depend_on_how_often_or_in_which_company_they_are_made() -> None:
+    one, other = prepared(INT8), prepared(INT8)
+    assert one.model.digest() == other.model.digest()
+    assert one.cache == other.cache
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[float, str]] = []
+    model = net("cnn")
+    data = samples_for(model, random_feeds(model, SHAPES["cnn"], seed=1))
+    every = with_techniques(*(one for one in (*BEFORE, *AFTER) if one != "gptq"))
+    request = CalibrationRequest((), "mse")
+    prepare(model, data, every, request, lambda share, text: told.append((share, text)))
+    assert all(0 <= share <= 1 for share, _ in told)
+    for name in ("channels", "rounding", "bias-correction", "refine-scales"):
+        assert any(text.startswith(name) for _, text in told)
+
+
+def test_mse_weights_fixes_scales_and_leaves_weights_alone() -> None:
+    found = prepared(with_techniques("mse-weights"))
+    assert found.cache is not None
+    assert len(found.cache.weight_scales["w_stem"]) == 16
+    before, after = net("cnn").initializer("w_stem"), found.model.initializer("w_stem")
+    np.testing.assert_array_equal(before, after)

@@ -3,8 +3,8 @@
 Operators of `PASSING` commute with Q and DQ, so a pair may stand before or behind them. It stands
 behind, directly in front of what it is for, unless the tensor before is quantized for another
 reader anyway, or two pairs become one; and never where a reader that wants floats would get rounded
-ones. A Concat is quantized before it where one of its inputs is quantized for another reader: all its
-inputs then have a pair, with one common scale, and INT8 values are copied.
+ones. A Concat is quantized before it where one of its inputs is quantized for another reader: all
+its inputs then have a pair, with one common scale, and INT8 values are copied.
 
 One walk against the direction of data, linear in the size of the graph.
 """
@@ -137,6 +137,7 @@ class _Walk:
         self._outputs = {tensor.name for tensor in graph.outputs}
         self._known: dict[str, _Tensor] = defaultdict(_Tensor)
         self._needed: set[str] = set()
+        self._read: dict[int, dict[int, list[int]]] = {}
         self._passed: set[int] = set()
         self._objections: dict[int, str] = {}
 
@@ -193,7 +194,7 @@ class _Walk:
         movers: dict[int, gs.Node] = {}
         is_float = tensor.name in self._outputs
         for reader in tensor.outputs:
-            indices = [i for i, other in enumerate(reader.inputs) if other is tensor]
+            indices = self._places(reader).get(id(tensor), [])
             if indices and all((id(reader), index) in demands for index in indices):
                 continue
             if indices == [0] and self._is_wanted_behind(reader) and not self._refused(reader):
@@ -201,6 +202,15 @@ class _Walk:
             else:
                 is_float = True
         return list(movers.values()), is_float
+
+    def _places(self, node: gs.Node) -> dict[int, list[int]]:
+        """Where a node reads each tensor: id(tensor) -> indices; looked up once a node."""
+        if id(node) not in self._read:
+            places: dict[int, list[int]] = defaultdict(list)
+            for index, tensor in enumerate(node.inputs):
+                places[id(tensor)].append(index)
+            self._read[id(node)] = places
+        return self._read[id(node)]
 
     def _is_wanted_behind(self, node: gs.Node) -> bool:
         """Whether quantized readers, and nobody else, read each output that is used."""

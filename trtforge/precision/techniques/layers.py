@@ -11,7 +11,7 @@ from trtforge.recipe.schema import Precision
 
 
 def layers_of(model: Model, precision: Precision) -> dict[str, Layer]:
-    """Find the layers with a constant weight on the right that quantization changes.
+    """Find the layers with a constant weight on the right, no vector, that quantization changes.
 
     Returns:
         By the tensor that they compute, in graph order.
@@ -19,7 +19,7 @@ def layers_of(model: Model, precision: Precision) -> dict[str, Layer]:
     graph = editable_graph(model)
     found = {}
     for site in find_sites(graph, element_types(model.proto), precision):
-        if isinstance(site, Site) and isinstance(site.node.inputs[1], gs.Constant):
+        if isinstance(site, Site) and site.weight_index == 1 and len(site.weight.shape) > 1:
             layer = _layer(site.node)
             found[layer.output] = layer
     return found

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from models_precision import Net
 from onnx import helper
 from precision_samples import check_typed, sqnr_db
-from quantize_samples import calibrated, feeds_of, pairs, producers
+from quantize_samples import calibrated, feeds_of, int8, pairs, producers
+from random_graphs import MOVES, random_model
 
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
-from trtforge.precision.cache import CalibrationCache
+from trtforge.precision.cache import CalibrationCache, TensorRange
 from trtforge.precision.placement_rules import JOINING, PASSING, UNITE_WITHIN, WEIGHTED
-from trtforge.precision.quantize import candidate_tensors, quantize
+from trtforge.precision.quantize import QuantizeReport, candidate_tensors, quantize
 from trtforge.recipe.schema import Precision
 
 SIZE = 6
@@ -128,6 +129,15 @@ def test_laws_of_placement(model: Model, precision: Precision) -> None:
     cache = calibrated(model, precision)
     result, report = quantize(model, cache, precision)
     check_typed(model, result)
+    check_structure(result, report)
+    check_scales(model, result, cache, precision)
+    check_errors(model, result, precision)
+    again, _ = quantize(result, cache, precision)
+    assert again.proto.graph.node == result.proto.graph.node
+
+
+def check_structure(result: Model, report: QuantizeReport) -> None:
+    """Quantized readers read quantized values; nothing else does, and nothing is done twice."""
     made = producers(result)
     quantized = {d.node for d in report.decisions if d.action == "quantized"}
     passing = {d.node for d in report.explained if d.action == "passes"}
@@ -144,10 +154,6 @@ def test_laws_of_placement(model: Model, precision: Precision) -> None:
             assert not any(rounded), f"{node.name} wants floats"
     for spec in result.proto.graph.output:
         assert not comes_from_a_pair(spec.name, made), f"output {spec.name} is rounded"
-    check_scales(model, result, cache, precision)
-    check_errors(model, result, precision)
-    again, _ = quantize(result, cache, precision)
-    assert again.proto.graph.node == result.proto.graph.node
 
 
 def comes_from_a_pair(name: str, made: dict[str, onnx.NodeProto]) -> bool:
@@ -192,3 +198,43 @@ def check_errors(model: Model, result: Model, precision: Precision) -> None:
     for name, values in expected.items():
         if np.isfinite(values).all() and values.any():
             assert sqnr_db(values, got[name]) > least, name
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from((13, 18, 20, 21)),
+    st.lists(
+        st.tuples(st.integers(0, len(MOVES) - 1), st.integers(0, 999)), min_size=8, max_size=30
+    ),
+    st.integers(0, 99),
+    st.booleans(),
+)
+def test_graphs_of_any_operators_stay_sound(
+    opset: int, moves: list[tuple[int, int]], outputs: int, attention: bool
+) -> None:
+    """Dynamic shapes, control flow, integers: what comes out is valid, and it runs."""
+    proto, feeds = random_model(opset, moves, outputs)
+    for index, node in enumerate(proto.graph.node):
+        node.name = f"n{index}"
+    model, precision = Model(proto), int8(attention=attention)
+    names = candidate_tensors(model, precision)
+    if not names:
+        return
+    computed = [name for name in names if name not in feeds[0]]
+    seen = dict(feeds[0])
+    if computed:
+        seen |= Session(model, outputs=computed).run(feeds[0], computed)
+    seen = {name: seen[name] for name in names}
+    if not all(values.size and np.isfinite(values).all() for values in seen.values()):
+        return
+    ranges = {
+        name: TensorRange(min=v.min(), max=v.max(), amax=np.abs(v).max())
+        for name, v in seen.items()
+    }
+    cache = CalibrationCache(method="minmax", samples=1, graph_digest="", ranges=ranges)
+    result, report = quantize(model, cache, precision)
+    onnx.checker.check_model(result.proto, full_check=True)
+    assert result.contract == model.contract
+    check_structure(result, report)
+    expected, got = Session(model).run(feeds[0]), Session(result).run(feeds[0])
+    assert {name: v.shape for name, v in got.items()} == {n: v.shape for n, v in expected.items()}

@@ -24,7 +24,7 @@ def calibration_options(function: _Function) -> _Function:
         click.option("--synthetic", is_flag=True, help="Random samples, to try things out with."),
         click.option("--samples", type=click.IntRange(1), metavar="N", help="Use the first N."),
         click.option(
-            "--method", type=click.Choice(METHODS), help="How ranges are chosen; default entropy."
+            "--method", type=click.Choice(METHODS), help="How ranges are chosen; default mse."
         ),
         click.option(
             "--percentile", type=float, metavar="P", help="Of method percentile; default 99.99."

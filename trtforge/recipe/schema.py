@@ -308,7 +308,7 @@ class Calibration(Section):
         "not to ship",
     )
     method: CalibrationMethod = Field(
-        "entropy",
+        "mse",
         description="minmax, average (of each sample's largest), percentile, entropy (TensorRT's "
         "KL) or mse (least squared error)",
     )

@@ -52,8 +52,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
         name = "whole.json" if part is None else f"shard{part[0]}.json"
         shard = [] if part is None else ["--shard", part]
         args = ["calibrate", model, "--data", data, "-o", folder / name, "-q", *shard]
+        args += ["--method", "entropy"]
         assert _run(list(map(str, args))) == 0
     args = ["calibrate", model, "--data", data, "--tensors", "all", "--no-optimize"]
+    args += ["--method", "entropy"]
     assert _run(list(map(str, [*args, "-q", "-o", folder / "all.json"]))) == 0
     old = ["calib", "convert", folder / "all.json", "-o", folder / "old.calib"]
     assert _run(list(map(str, [*old, "--trt-version", "8.6.1", "-q"]))) == 0

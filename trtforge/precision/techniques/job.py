@@ -25,7 +25,7 @@ class TechniqueJob:
         precision: the section of the recipe.
         samples: how many samples to use; None for all.
         cache: the ranges; None before calibration, and where weights alone are quantized.
-        notes: what was done, a line of text for each technique that did anything.
+        notes: what was done, a line of text for each technique.
         on_progress: told the fraction done (0..1) and a line of text.
     """
 
@@ -79,4 +79,8 @@ def run_techniques(names: tuple[str, ...], job: TechniqueJob) -> None:
     for name in names:
         module, _, attribute = technique(name).partition(":")
         found: Technique = getattr(import_module(module), attribute)()
+        model, cache, count = job.model, job.cache, len(job.notes)
         found.apply(job)
+        if len(job.notes) == count:
+            did_nothing = job.model is model and job.cache is cache
+            job.notes.append(f"{name}: {'nothing to do' if did_nothing else 'done'}")

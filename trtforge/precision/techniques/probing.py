@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+from trtforge.errors import GraphError
 from trtforge.graph.model import Model
 from trtforge.precision.streaming import DataSource
 from trtforge.precision.techniques.job import TechniqueJob
@@ -23,11 +24,13 @@ def shapes_of_a_run(model: Model, source: DataSource) -> Shapes:
 
     Raises:
         DataError: the source cannot give a sample.
-        GraphError: the model contradicts itself (TF0531).
     """
     size = source.static_batch or 1
     feeds = next(iter(source.batches(size, size)))
-    graph = infer(model.proto, fixed={name: array.shape for name, array in feeds.items()}).graph
+    try:
+        graph = infer(model.proto, fixed={name: array.shape for name, array in feeds.items()}).graph
+    except GraphError:  # ONNX's inference gives up on some models that ONNX Runtime runs
+        return {}
     return {
         value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
         for value in (*graph.input, *graph.value_info, *graph.output)
@@ -37,7 +40,7 @@ def shapes_of_a_run(model: Model, source: DataSource) -> Shapes:
 
 def samples_to_run(job: TechniqueJob, source: DataSource, shapes: Shapes) -> int:
     """How many samples to look at: whole runs, more of them for a small model."""
-    values = max(1, sum(math.prod(dims) for dims in shapes.values()))
+    values = sum(math.prod(dims) for dims in shapes.values()) or _VALUES
     size = source.static_batch or 1
     most = source.count if job.samples is None else min(source.count, job.samples)
     wanted = min(most, max(_FEW, min(_MANY, _VALUES // values * size)))

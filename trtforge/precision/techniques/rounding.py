@@ -30,6 +30,10 @@ _ROWS_PER_SAMPLE = 64
 
 _ROWS_AT_ONCE = 512
 
+_ROWS_PER_INPUT = 8
+_LEAST_ROWS = 8192
+"""A second moment of that many rows is settled; later samples are passed over."""
+
 
 class Rounding:
     """Round INT8 weights with error feedback, against the float layer.
@@ -102,6 +106,8 @@ class _Layer:
 
     def add(self, values: npt.NDArray[np.float32], sample: int) -> None:
         """Look at the activations of one run."""
+        if self.rows >= max(_LEAST_ROWS, _ROWS_PER_INPUT * self.inputs):
+            return
         rows = unfold(self.node, values, _ROWS_PER_SAMPLE, sample)
         levels = np.clip(np.rint(rows / self.step), LOWEST["int8"], LARGEST["int8"])
         self.waiting.append(np.asarray(levels * self.step, np.float32))

@@ -18,7 +18,7 @@ name: digits
 model: {{onnx: {digits}/model.onnx}}
 shapes:
   image: {{min: [1, 1, 8, 8], opt: [32, 1, 8, 8], max: [256, 1, 8, 8]}}
-precision: {{type: fp16, quantize: int8}}
+precision: {{type: fp16, quantize: int8, techniques: none}}
 calibration: {calibration}
 targets:
   - {{name: cpu, backend: onnxruntime}}
@@ -187,7 +187,7 @@ def test_a_technique_for_weights_alone_gets_samples_and_no_ranges(work: Workplac
     for techniques in ("none", "[gptq]"):
         precision = f"quantize: int4_weight_only, block_size: 32, techniques: {techniques}"
         recipe = work.folder / "weights.yaml"
-        recipe.write_text(text.replace("quantize: int8", precision))
+        recipe.write_text(text.replace("quantize: int8, techniques: none", precision))
         bundle, _ = work.build(recipe)
         assert open_bundle(bundle).manifest.calibration is None
         assert not (bundle / "calibration").exists()

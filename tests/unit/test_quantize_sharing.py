@@ -352,7 +352,8 @@ def test_ten_thousand_nodes_take_linear_time() -> None:
         return perf_counter() - start
 
     small = min(seconds(500) for _ in range(3))
-    assert seconds(2000) < 12 * small
+    # Quadratic growth would be 16 times; a busy machine may triple what linear growth takes.
+    assert min(seconds(2000) for _ in range(3)) < 12 * small
 
 
 def test_candidates_are_in_graph_order_and_none_for_weights_only() -> None:

@@ -81,7 +81,7 @@ def test_the_key_holds_the_reused_cache(work: Workplace) -> None:
     recipe = work.recipe("{reuse: calibration/cache.json}", name="reuse")
     work.build(recipe)
     cache = work.folder / "calibration" / "cache.json"
-    cache.write_text(cache.read_text().replace('"method": "entropy"', '"method": "other"'))
+    cache.write_text(cache.read_text().replace('"method": "mse"', '"method": "other"'))
     planned = work.run("plan", recipe)
     assert "reused cache changed" in planned.stdout, planned.stdout
 
@@ -199,7 +199,7 @@ def test_a_technique_for_weights_alone_gets_samples_and_no_ranges(work: Workplac
 
 def test_an_unknown_technique_has_its_place(work: Workplace) -> None:
     path = work.recipe(f"{{data: {work.digits}/calib.npz}}")
-    path.write_text(path.read_text().replace("quantize: int8", "quantize: int8, techniques: [gpt]"))
+    path.write_text(path.read_text().replace("techniques: none", "techniques: [gpt]"))
     for command in ("build", "plan"):
         done = work.run(command, path)
         done.assert_clean_failure(2)

@@ -12,7 +12,7 @@ from trtforge.graph.model import Model
 from trtforge.graph.sources import open_source
 from trtforge.graph.sources.source import DataSource, Feeds
 from trtforge.precision.calibrate import CalibrationRequest, calibrate
-from trtforge.recipe.schema import Calibration
+from trtforge.recipe.calibration import Calibration
 
 
 def linear(batch: int | str = "N", width: int | str = 4) -> Model:

@@ -9,8 +9,8 @@ import pytest
 from documents import REPOSITORY, Block, blocks_of, run_python, run_script
 
 from trtforge.graph.sources.images import SUFFIXES
+from trtforge.recipe.calibration import ImageData
 from trtforge.recipe.load import load_recipe
-from trtforge.recipe.schema import ImageData
 
 PAGE = (REPOSITORY / "docs" / "calibration-data.md").read_text(encoding="utf-8")
 BLOCKS = blocks_of(PAGE)

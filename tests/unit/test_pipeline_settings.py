@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from trtforge.errors import ForgeError, RecipeError, UsageError
 from trtforge.pipeline.settings import Asked, sections
-from trtforge.recipe.schema import Calibration, KeepRule, Precision, PythonData, ScriptData
+from trtforge.recipe.calibration import Calibration, PythonData, ScriptData
+from trtforge.recipe.schema import KeepRule, Precision
 
 DATA = "calib.npz"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from trtforge.errors import RecipeError
+from trtforge.recipe.calibration import Calibration, ImageData, PythonData, ScriptData
 from trtforge.recipe.load import LoadedRecipe, load_recipe
-from trtforge.recipe.schema import Calibration, ImageData, PythonData, ScriptData
 
 RECIPE = """version: 1
 name: a

@@ -19,7 +19,8 @@ from trtforge.graph.sources.request import SourceRequest, natural
 from trtforge.graph.sources.source import DataSource
 from trtforge.precision.calibrate import CalibrationRequest, calibrate
 from trtforge.precision.quantize import candidate_tensors
-from trtforge.recipe.schema import Calibration, Precision
+from trtforge.recipe.calibration import Calibration
+from trtforge.recipe.schema import Precision
 
 COUNT = 12
 

@@ -10,7 +10,8 @@ from trtforge.errors import GraphError
 from trtforge.graph.model import Model
 from trtforge.graph.sources import open_source
 from trtforge.graph.sources.source import DataSource
-from trtforge.recipe.schema import Calibration, ShapeRange
+from trtforge.recipe.calibration import Calibration
+from trtforge.recipe.schema import ShapeRange
 
 SYNTHETIC = {"synthetic": True}
 

@@ -21,7 +21,8 @@ from pydantic import (
 )
 
 from trtforge.bundle.paths import MANIFEST_NAME, SIGNATURE_NAME, folded, path_problem, shown
-from trtforge.recipe.schema import BackendName, FloatType, Name, QuantizedType, ShapeRange
+from trtforge.recipe.fields import Name
+from trtforge.recipe.schema import BackendName, FloatType, QuantizedType, ShapeRange
 
 BUNDLE_SCHEMA: Final = "trtforge.bundle/1"
 SCHEMA_PREFIX: Final = "trtforge.bundle/"

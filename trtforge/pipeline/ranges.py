@@ -13,7 +13,8 @@ from trtforge.precision.prepare import prepare
 from trtforge.precision.quantize import candidate_tensors
 from trtforge.precision.techniques import AFTER, BEFORE
 from trtforge.precision.techniques.job import TechniqueJob, chosen_techniques, run_techniques
-from trtforge.recipe.schema import Calibration, Precision
+from trtforge.recipe.calibration import Calibration
+from trtforge.recipe.schema import Precision
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model

@@ -189,8 +189,11 @@ def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Bu
 def calibrate_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> tuple[Path, ...]:
     """Run a recipe as far as its calibration; write the cache and its TensorRT text form.
 
+    Where techniques reshape the graph before it is measured, there is no text form: its format
+    cannot say that the scales are not those of the model as it came.
+
     Returns:
-        The two files written into `options.out`.
+        The files written into `options.out`, the cache first.
 
     Raises:
         UsageError: the recipe quantizes nothing.
@@ -208,14 +211,17 @@ def calibrate_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -
         emit(Warned(text))
     calibration = job.recipe.calibration
     name = (calibration.cache if calibration else None) or "cache.json"
-    written = (options.out / name, options.out / "tensorrt.calib")
+    measured = entries["calibrate"]
+    written = {"cache.json": options.out / name}
+    if "tensorrt.calib" in measured.files:
+        written["tensorrt.calib"] = options.out / "tensorrt.calib"
     with writing(options.out, "the calibration cache"):
         options.out.mkdir(parents=True, exist_ok=True)
-        for source, path in zip(("cache.json", "tensorrt.calib"), written, strict=True):
+        for source, path in written.items():
             temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_bytes(entries["calibrate"].file(source).read_bytes())
+            temporary.write_bytes(measured.file(source).read_bytes())
             temporary.replace(path)
-    return written
+    return tuple(written.values())
 
 
 _UP_TO_CALIBRATION = ("import", "optimize", "calibrate")

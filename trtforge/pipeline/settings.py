@@ -10,9 +10,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from trtforge.errors import Problem, RecipeError, UsageError
+from trtforge.recipe.calibration import Calibration
+from trtforge.recipe.fields import Section
 from trtforge.recipe.laws import Broken, recipe_laws
 from trtforge.recipe.nodes import Source, plain
-from trtforge.recipe.schema import Calibration, FloatType, Precision, Section, ShapeRange
+from trtforge.recipe.schema import FloatType, Precision, ShapeRange
 
 if TYPE_CHECKING:
     from trtforge.graph.contract import IoContract

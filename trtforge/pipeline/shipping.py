@@ -68,7 +68,8 @@ def ship(
         calibration = job.recipe.calibration
         name = (calibration.cache if calibration else None) or "cache.json"
         files[f"calibration/{name}"] = calibrated.file("cache.json")
-        files["calibration/tensorrt.calib"] = calibrated.file("tensorrt.calib")
+        if "tensorrt.calib" in calibrated.files:
+            files["calibration/tensorrt.calib"] = calibrated.file("tensorrt.calib")
     files |= _reports(entries)
     before = _inodes(out)
     path = write_bundle(out, _draft(job, entries, recipe_text, timings), files)

@@ -15,10 +15,11 @@ from ruamel.yaml.representer import SafeRepresenter
 from trtforge.errors import Place, Problem, RecipeError
 from trtforge.recipe import codes, laws, scalars
 from trtforge.recipe.compose import compose
+from trtforge.recipe.fields import FrozenDict
 from trtforge.recipe.files import file_problems, read_source
 from trtforge.recipe.nodes import Loc, Mapping, Node, Source, plain
 from trtforge.recipe.overrides import apply_override
-from trtforge.recipe.schema import FrozenDict, Recipe
+from trtforge.recipe.schema import Recipe
 from trtforge.recipe.translate import corrected, law_problems, place_at, validation_problems
 from trtforge.recipe.wording import describe
 

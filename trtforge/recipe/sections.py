@@ -8,8 +8,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import Tag
 
+from trtforge.recipe.fields import Section
 from trtforge.recipe.nodes import Key, Loc
-from trtforge.recipe.schema import Recipe, Section
+from trtforge.recipe.schema import Recipe
 
 
 def section_at(loc: Loc) -> type[Section] | None:

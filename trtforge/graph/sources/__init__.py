@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trtforge.graph.contract import IoContract
 from trtforge.graph.sources.request import SourceRequest
 from trtforge.graph.sources.source import DataSource
-from trtforge.recipe.schema import Calibration, ImageData, PythonData, ScriptData
+from trtforge.recipe.calibration import Calibration, ImageData, PythonData, ScriptData
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model

@@ -21,7 +21,7 @@ from trtforge.graph.sources.folder import digest_of, nothing_in, unreadable
 from trtforge.graph.sources.request import SourceRequest, natural, shown
 from trtforge.graph.sources.rows import RowSource, split
 from trtforge.graph.sources.source import Feeds
-from trtforge.recipe.schema import ImageData
+from trtforge.recipe.calibration import ImageData
 
 if TYPE_CHECKING:
     from PIL.Image import Image

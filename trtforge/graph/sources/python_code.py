@@ -18,7 +18,7 @@ from typing import Any
 from trtforge.errors import DataError, Place
 from trtforge.graph.sources.items import ItemSource
 from trtforge.graph.sources.request import SourceRequest
-from trtforge.recipe.schema import PythonData, ScriptData
+from trtforge.recipe.calibration import PythonData, ScriptData
 
 
 def open_source(request: SourceRequest) -> "PythonItems":

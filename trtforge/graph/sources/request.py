@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtforge.graph.contract import IoContract
-from trtforge.recipe.schema import Calibration
+from trtforge.recipe.calibration import Calibration
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model

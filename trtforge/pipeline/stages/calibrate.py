@@ -7,7 +7,7 @@ from typing import Any
 
 from trtforge.pipeline.stage import Inputs, Job, Progress, key_document, package_versions
 from trtforge.pipeline.store import digest_of
-from trtforge.recipe.schema import Calibration
+from trtforge.recipe.calibration import Calibration
 
 _ARRAYS = (".npz", ".npy")
 
@@ -16,8 +16,8 @@ _ARRAYS = (".npz", ".npy")
 class CalibrateStage:
     """Observes the tensors that will be quantized, and does what techniques want done.
 
-    Writes `cache.json` and `tensorrt.calib` where activations are quantized, and `model.onnx` where
-    techniques changed the graph.
+    Writes `cache.json` where activations are quantized, with it `tensorrt.calib` unless techniques
+    reshaped the graph that was measured, and `model.onnx` where techniques changed the graph.
     """
 
     name: str = "calibrate"
@@ -61,7 +61,10 @@ class CalibrateStage:
             ready = make_ready(model, job.wanted(checkpoint), progress)
         if ready.cache is not None:
             ready.cache.save(out / "cache.json")
-            write_trt_text(ready.cache, out / "tensorrt.calib")
+            # The text has no place for a digest: scales of a graph that techniques reshaped would
+            # be taken for those of the model that the user knows, under the same names.
+            if ready.cache.graph_digest in ("", model.digest()):
+                write_trt_text(ready.cache, out / "tensorrt.calib")
         if ready.model is not model:
             ready.model.save(out / "model.onnx")
         return ready.summary

@@ -177,7 +177,7 @@ def _equal_bundle_at(destination: Path, manifest: Manifest) -> bool:
         return False
     try:
         standing = open_bundle(destination).manifest
-    except ForgeError:
+    except (ForgeError, OSError):  # damaged, or another writer is just replacing it
         return False
     return standing.content() == manifest.content()
 
@@ -192,8 +192,10 @@ def _put_in_place(scratch: Path, destination: Path) -> None:
         aside = _set_aside(destination)
         try:
             scratch.rename(destination)
-        except OSError:
-            taken = os.path.lexists(destination)
+        except OSError as error:
+            # Whoever took the name may have been replaced again by now: the error itself counts.
+            is_full = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+            taken = is_full or os.path.lexists(destination)
             if aside is not None and not taken:
                 aside.rename(destination)
             elif aside is not None:

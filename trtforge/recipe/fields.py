@@ -1,9 +1,12 @@
 """What the sections of a recipe are made of: strict values, frozen mappings, and their base."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints
 from pydantic_core import PydanticCustomError
+
+from trtforge.recipe import laws
 
 Integer = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
@@ -52,3 +55,13 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=False, validate_default=True, defer_build=True
     )
+
+
+def keep_laws(broken: Iterable[laws.Broken]) -> None:
+    """Raise the first broken law; `load.py` reports all of them itself.
+
+    Raises:
+        PydanticCustomError: a law is broken.
+    """
+    for one in broken:
+        raise PydanticCustomError("law", "{message}", {"message": one.message, "hint": one.hint})

@@ -87,12 +87,13 @@ def shape_laws(dims: Any, loc: Loc = ()) -> Iterator[Broken]:
 
 
 def keep_laws(rule: Any, loc: Loc = ()) -> Iterator[Broken]:
-    """Yield what is wrong with one keep rule."""
-    if isinstance(rule, Mapping) and rule.get("op") is None and rule.get("name") is None:
+    """Yield what is wrong with one rule that names nodes."""
+    selects = ("op", "name", "path")
+    if isinstance(rule, Mapping) and all(rule.get(key) is None for key in selects):
         yield Broken(
             loc,
             codes.MISSING_KEY,
-            "a keep rule needs 'op' or 'name', or both",
+            "a rule needs 'op', 'name' or 'path', or several of them",
             'write {op: Softmax} or {name: "/head/*"}',
         )
 

@@ -6,7 +6,6 @@ Paths are strings as the user wrote them, relative to the recipe's folder
 """
 
 import re
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -31,10 +30,15 @@ from trtforge.recipe.fields import (
     Number,
     PathText,
     Section,
+    keep_laws,
 )
+from trtforge.recipe.precision import Budget as Budget
+from trtforge.recipe.precision import FloatType as FloatType
+from trtforge.recipe.precision import ForceRule as ForceRule
+from trtforge.recipe.precision import KeepRule as KeepRule
+from trtforge.recipe.precision import Precision as Precision
+from trtforge.recipe.precision import QuantizedType as QuantizedType
 
-FloatType = Literal["fp32", "fp16", "bf16"]
-QuantizedType = Literal["none", "int8", "fp8", "int8_weight_only", "int4_weight_only"]
 BackendName = Literal["tensorrt_rtx", "tensorrt", "onnxruntime"]
 
 
@@ -63,12 +67,6 @@ def _as_list(value: Any) -> Any:
     return (value,) if isinstance(value, dict) else value
 
 
-def _keep_laws(broken: Iterable[laws.Broken]) -> None:
-    """Raise the first broken law; `load.py` reports all of them itself."""
-    for one in broken:
-        raise PydanticCustomError("law", "{message}", {"message": one.message, "hint": one.hint})
-
-
 class ModelSource(Section):
     """Where the model comes from."""
 
@@ -84,7 +82,7 @@ class ShapeRange(Section):
 
     @model_validator(mode="after")
     def _laws(self) -> Self:
-        _keep_laws(laws.shape_laws(self.model_dump()))
+        keep_laws(laws.shape_laws(self.model_dump()))
         return self
 
 
@@ -116,48 +114,6 @@ class Passes(Section):
     )
 
 
-class KeepRule(Section):
-    """Nodes that are not quantized and compute in the given type."""
-
-    op: str | None = Field(None, min_length=1, description="ONNX operator type, e.g. Softmax")
-    name: str | None = Field(
-        None, min_length=1, description="glob on the node's name, e.g. /head/*"
-    )
-    type: FloatType = Field("fp32", description="the type these nodes compute in")
-
-    @model_validator(mode="after")
-    def _laws(self) -> Self:
-        _keep_laws(laws.keep_laws(self.model_dump()))
-        return self
-
-
-class Precision(Section):
-    """Types of the typed graph."""
-
-    type: FloatType = Field("fp32", description="the type of what is not quantized")
-    quantize: QuantizedType = Field(
-        "none",
-        description="none, int8 (W8A8), fp8 (E4M3, W8A8), int8_weight_only or int4_weight_only",
-    )
-    block_size: Literal[32, 64, 128] = Field(
-        128, description="int4_weight_only: weights of one output channel that share a scale"
-    )
-    attention: Flag = Field(
-        False, description="int8 and fp8: quantize the matrix products of attention as well"
-    )
-    unquantized: tuple[Literal["first", "last"], ...] = Field(
-        (), description="leave the first or the last layers of the network unquantized"
-    )
-    techniques: Annotated[
-        Annotated[Literal["default", "none"], Tag("word")]
-        | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Tag("names")],
-        Discriminator(lambda value: "names" if isinstance(value, list | tuple) else "word"),
-    ] = Field(
-        "default", description="what to do for accuracy: 'default', 'none', or techniques by name"
-    )
-    keep: tuple[KeepRule, ...] = Field((), description="exceptions, by operator or node name")
-
-
 class Target(Section):
     """One engine to build."""
 
@@ -176,7 +132,7 @@ class Target(Section):
 
     @model_validator(mode="after")
     def _laws(self) -> Self:
-        _keep_laws(laws.target_laws(self.model_dump()))
+        keep_laws(laws.target_laws(self.model_dump()))
         return self
 
 
@@ -206,11 +162,35 @@ class Tolerance(Section):
     )
 
 
+TypeName = Literal["int8", "fp8", "int4", "fp16", "bf16", "fp32", "fp64"]
+
+
+class Share(Section):
+    """Between which bounds a share lies, both included."""
+
+    min: Number | None = Field(None, ge=0, le=1, description="at least this share, 0..1")
+    max: Number | None = Field(None, ge=0, le=1, description="at most this share, 0..1")
+
+
+Shares = Annotated[dict[TypeName, Share], AfterValidator(FrozenDict)]
+"""Type -> bounds of its share."""
+
+
 class Attest(Section):
-    """Shares that the typed graph must really have."""
+    """Shares that the typed graph must really have; what misses one is not shipped."""
 
     min_quantized_macs: Number | None = Field(
         None, ge=0, le=1, description="share of multiply-accumulates in INT8/FP8"
+    )
+    macs: Shares = Field(
+        default_factory=dict, description="shares of the multiply-accumulates, by type"
+    )
+    nodes: Shares = Field(default_factory=dict, description="shares of the nodes, by type")
+    weights: Shares = Field(
+        default_factory=dict, description="shares of the weights' bytes, by type"
+    )
+    activations: Shares = Field(
+        default_factory=dict, description="shares of the activations' bytes, by type"
     )
 
 
@@ -258,7 +238,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _laws(self) -> Self:
-        _keep_laws(laws.recipe_laws(self.model_dump()))
+        keep_laws(laws.recipe_laws(self.model_dump()))
         return self
 
 

@@ -71,7 +71,7 @@ CASES = (
     Case("missing-model-key", edited("{onnx: model.onnx}", "{}"), "TF0210", "3:1", "'onnx' is missing in model", "add 'onnx': ONNX file, relative to the recipe"),
     Case("missing-opt", edited("opt: [32, 1, 8, 8], ", ""), "TF0210", "5:3", "'opt' is missing in shapes.image", "between min and max"),
     Case("missing-in-list-item", edited("{name: cpu, backend: onnxruntime}", "{name: cpu}"), "TF0210", "12:6", "'backend' is missing in targets[1]", "add 'backend'"),
-    Case("keep-rule-empty", edited("  quantize: int8", "  quantize: int8\n  keep: [{type: fp32}]"), "TF0210", "9:10", "needs 'op' or 'name'", "{op: Softmax}"),
+    Case("keep-rule-empty", edited("  quantize: int8", "  quantize: int8\n  keep: [{type: fp32}]"), "TF0210", "9:10", "needs 'op', 'name' or 'path'", "{op: Softmax}"),
     Case("duplicate-key", GOOD + "name: again\n", "TF0207", "16:1", "the key 'name' is given twice", "on line 2"),
     Case("duplicate-key-nested", edited("{data: calib.npz, ", "{data: calib.npz, data: x, "), "TF0207", "9:32", "the key 'data' is given twice", "on line 9"),
     Case("duplicate-target", edited("{name: cpu,", "{name: rtx,"), "TF0207", "12:12", "two targets have the name 'rtx'", "'rtx-2'"),

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from trtforge.recipe import codes
-from trtforge.recipe.laws import Broken, recipe_laws
+from trtforge.recipe.broken import Broken
+from trtforge.recipe.laws import recipe_laws
 
 
 def broken(precision: Any, capabilities: Any = (), **others: Any) -> list[Broken]:

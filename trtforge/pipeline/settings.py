@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from trtforge.errors import Problem, RecipeError, UsageError
+from trtforge.recipe.broken import Broken
 from trtforge.recipe.calibration import Calibration
 from trtforge.recipe.fields import Section
-from trtforge.recipe.laws import Broken, recipe_laws
+from trtforge.recipe.laws import recipe_laws
 from trtforge.recipe.nodes import Source, plain
 from trtforge.recipe.schema import FloatType, Precision, ShapeRange
 

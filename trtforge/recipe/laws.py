@@ -4,48 +4,29 @@ They work on plain data that may still be wrong elsewhere, so that `load.py` can
 law beside an unknown key. The schema applies the same laws to recipes made in code.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trtforge.recipe import codes
+from trtforge.recipe.broken import Broken, get, is_list, is_number, items
 from trtforge.recipe.nodes import Loc
-
-_OLDEST = {"fp8": (8, 9), "bf16": (8, 0), "int4_weight_only": (8, 0)}
-"""First compute capability with tensor cores for a type, or that takes such weights.
-
-Sources: CUDA C++ Programming Guide, "Arithmetic Instructions" and the tensor core table of the
-compute capabilities appendix; for INT4, TensorRT-RTX's support matrix ("INT4 WoQ GEMM": no for 7.5,
-yes from 8.6) and Model-Optimizer's ("GPUs: Ampere and later"). The TensorRT-RTX builder refuses
-older ones in its own words ("contains HW-specific datatypes")."""
-
-_WEIGHT_ONLY = ("int8_weight_only", "int4_weight_only")
-
-
-@dataclass(frozen=True)
-class Broken:
-    """One broken law, at a location of the recipe."""
-
-    loc: Loc
-    code: str
-    message: str
-    hint: str
+from trtforge.recipe.target_laws import WEIGHT_ONLY, hardware_laws, target_laws, unique_names
 
 
 def recipe_laws(data: Any) -> Iterator[Broken]:
     """Yield every broken law of a whole recipe, given as plain data that may be malformed."""
-    shapes = _get(data, "shapes")
-    profiles = shapes if _is_list(shapes) else (shapes,)
+    shapes = get(data, "shapes")
+    profiles = shapes if is_list(shapes) else (shapes,)
     for index, profile in enumerate(profiles):
         for name, dims in profile.items() if isinstance(profile, Mapping) else ():
             yield from shape_laws(dims, ("shapes", index, str(name)))
-    for index, rule in enumerate(_list(_get(data, "precision", "keep"))):
+    for index, rule in enumerate(items(get(data, "precision", "keep"))):
         yield from keep_laws(rule, ("precision", "keep", index))
-    targets = _list(_get(data, "targets"))
+    targets = items(get(data, "targets"))
     for index, target in enumerate(targets):
         yield from target_laws(target, ("targets", index))
-        yield from _hardware_laws(data, target, ("targets", index))
-    yield from _unique_names(targets)
+        yield from hardware_laws(data, target, ("targets", index))
+    yield from unique_names(targets)
     yield from _quantization_laws(data)
     yield from _calibration_laws(data)
     yield from _attestation_laws(data)
@@ -54,7 +35,7 @@ def recipe_laws(data: Any) -> Iterator[Broken]:
 
 def shape_laws(dims: Any, loc: Loc = ()) -> Iterator[Broken]:
     """Yield what is impossible in one input's min, opt and max."""
-    low, mid, high = (_dims(_get(dims, key)) for key in ("min", "opt", "max"))
+    low, mid, high = (_dims(get(dims, key)) for key in ("min", "opt", "max"))
     if low is None or mid is None or high is None:
         return
     if not len(low) == len(mid) == len(high):
@@ -98,78 +79,17 @@ def keep_laws(rule: Any, loc: Loc = ()) -> Iterator[Broken]:
         )
 
 
-def target_laws(target: Any, loc: Loc = ()) -> Iterator[Broken]:
-    """Yield options of one target that its backend does not have."""
-    backend = _get(target, "backend")
-    listed = _list(_get(target, "compute_capabilities"))
-    if listed and backend in ("tensorrt", "onnxruntime"):
-        yield Broken(
-            (*loc, "compute_capabilities"),
-            codes.CONTRADICTION,
-            f"compute_capabilities is for tensorrt_rtx, not for '{backend}'",
-            "remove it; tensorrt builds for the GPU at hand"
-            if backend == "tensorrt"
-            else "remove it; onnxruntime builds no engine",
-        )
-    for index, value in enumerate(listed):
-        if isinstance(value, str) and value in listed[:index]:
-            yield Broken(
-                (*loc, "compute_capabilities", index),
-                codes.DUPLICATE,
-                f"compute capability {value} is given twice",
-                "remove one of them",
-            )
-    for key in ("workspace_mib", "tf32"):
-        if backend == "onnxruntime" and _get(target, key):
-            yield Broken(
-                (*loc, key),
-                codes.CONTRADICTION,
-                f"{key} is an option of the TensorRT builders; onnxruntime builds no engine",
-                "remove it",
-            )
-
-
-def _unique_names(targets: Sequence[Any]) -> Iterator[Broken]:
-    names = [_get(target, "name") for target in targets]
-    for index, name in enumerate(names):
-        if isinstance(name, str) and name in names[:index]:
-            yield Broken(
-                ("targets", index, "name"),
-                codes.DUPLICATE,
-                f"two targets have the name '{name}'",
-                "each engine gets a folder named after its target; choose another name, "
-                f"such as '{name}-{index + 1}'",
-            )
-
-
-def _hardware_laws(data: Any, target: Any, loc: Loc) -> Iterator[Broken]:
-    kept = (_get(rule, "type") for rule in _list(_get(data, "precision", "keep")))
-    used = (_get(data, "precision", "quantize"), _get(data, "precision", "type"), *kept)
-    for kind in dict.fromkeys(k for k in used if isinstance(k, str) and k in _OLDEST):
-        for index, value in enumerate(_list(_get(target, "compute_capabilities"))):
-            capability = _capability(value)
-            if capability is not None and capability < _OLDEST[kind]:
-                oldest = ".".join(map(str, _OLDEST[kind]))
-                word = "INT4" if kind in _WEIGHT_ONLY else kind.upper()
-                yield Broken(
-                    (*loc, "compute_capabilities", index),
-                    codes.CONTRADICTION,
-                    f"GPUs of compute capability {value} have no {word}",
-                    f"{word} needs {oldest} or later; remove {value} from this target",
-                )
-
-
 def _quantization_laws(data: Any) -> Iterator[Broken]:
     """A calibration without quantize is no error: `--set precision.quantize=none` must work."""
-    quantize = _get(data, "precision", "quantize")
-    if quantize in ("int8", "fp8") and _get(data, "calibration") is None:
+    quantize = get(data, "precision", "quantize")
+    if quantize in ("int8", "fp8") and get(data, "calibration") is None:
         yield Broken(
             ("precision", "quantize"),
             codes.CONTRADICTION,
             f"quantize: {quantize} needs activation ranges, and there is no calibration",
             "add `calibration: {data: calib.npz}`, or set quantize: none",
         )
-    for index, name in enumerate(_list(_get(data, "precision", "techniques"))):
+    for index, name in enumerate(items(get(data, "precision", "techniques"))):
         if name != "gptq":
             continue
         if quantize != "int4_weight_only":
@@ -179,7 +99,7 @@ def _quantization_laws(data: Any) -> Iterator[Broken]:
                 f"gptq rounds INT4 weights, and quantize is {quantize or 'none'}",
                 "remove it, or set quantize: int4_weight_only",
             )
-        elif _get(data, "calibration") is None:
+        elif get(data, "calibration") is None:
             yield Broken(
                 ("precision", "techniques", index),
                 codes.CONTRADICTION,
@@ -189,7 +109,7 @@ def _quantization_laws(data: Any) -> Iterator[Broken]:
 
 
 def _calibration_laws(data: Any) -> Iterator[Broken]:
-    calibration = _get(data, "calibration")
+    calibration = get(data, "calibration")
     if not isinstance(calibration, Mapping):
         return
     given, synthetic = calibration.get("data"), calibration.get("synthetic")
@@ -222,7 +142,7 @@ def _calibration_laws(data: Any) -> Iterator[Broken]:
 def _image_laws(given: Mapping[str, Any], loc: Loc) -> Iterator[Broken]:
     channels = 1 if given.get("colour") == "grey" else 3
     for key in ("mean", "std"):
-        values = _list(given.get(key))
+        values = items(given.get(key))
         if len(values) not in (0, 1, channels):
             yield Broken(
                 (*loc, key),
@@ -232,9 +152,7 @@ def _image_laws(given: Mapping[str, Any], loc: Loc) -> Iterator[Broken]:
                 f"give one number, or {channels}" if channels > 1 else "give one number",
             )
     resize, crop = given.get("resize"), given.get("crop")
-    sizes, cuts = (
-        [value, value] if _is_number(value) else _list(value) for value in (resize, crop)
-    )
+    sizes, cuts = ([value, value] if is_number(value) else items(value) for value in (resize, crop))
     short = [cut for size, cut in zip(sizes, cuts, strict=False) if _both_less(size, cut)]
     if short:
         yield Broken(
@@ -246,15 +164,15 @@ def _image_laws(given: Mapping[str, Any], loc: Loc) -> Iterator[Broken]:
 
 
 def _both_less(size: Any, cut: Any) -> bool:
-    return _is_number(size) and _is_number(cut) and size < cut
+    return is_number(size) and is_number(cut) and size < cut
 
 
 def _attestation_laws(data: Any) -> Iterator[Broken]:
-    quantize = _get(data, "precision", "quantize")
-    share = _get(data, "verify", "attest", "min_quantized_macs")
-    if not (isinstance(data, Mapping) and _is_number(share) and share > 0):
+    quantize = get(data, "precision", "quantize")
+    share = get(data, "verify", "attest", "min_quantized_macs")
+    if not (isinstance(data, Mapping) and is_number(share) and share > 0):
         return
-    if quantize in _WEIGHT_ONLY:
+    if quantize in WEIGHT_ONLY:
         yield Broken(
             ("verify", "attest", "min_quantized_macs"),
             codes.CONTRADICTION,
@@ -272,21 +190,21 @@ def _attestation_laws(data: Any) -> Iterator[Broken]:
 
 
 def _verification_laws(data: Any) -> Iterator[Broken]:
-    if _get(data, "verify", "data") is not None:
+    if get(data, "verify", "data") is not None:
         return
-    outputs = _get(data, "verify", "outputs")
+    outputs = get(data, "verify", "outputs")
     judged: list[Loc] = [("verify", "tolerance")]
     if isinstance(outputs, Mapping):
         judged += [("verify", "outputs", str(name)) for name in outputs]
     for loc in judged:
-        if _get(data, *loc, "accuracy_drop") is not None:
+        if get(data, *loc, "accuracy_drop") is not None:
             yield Broken(
                 (*loc, "accuracy_drop"),
                 codes.CONTRADICTION,
                 "accuracy_drop needs labels, and verify has no data",
                 "add `data: test.npz` with an array 'labels' to verify, or remove this bound",
             )
-    if _get(data, "verify", "samples") is not None:
+    if get(data, "verify", "samples") is not None:
         yield Broken(
             ("verify", "samples"),
             codes.CONTRADICTION,
@@ -317,34 +235,7 @@ def _repair(low: list[int], mid: list[int], high: list[int]) -> str:
     return f"opt: {clamped}"
 
 
-def _get(data: Any, *keys: Any) -> Any:
-    for key in keys:
-        if not isinstance(data, Mapping):
-            return None
-        data = data.get(key)
-    return data
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
-
-
-def _list(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else ()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _dims(value: Any) -> list[int] | None:
-    items = _list(value)
-    whole = all(isinstance(item, int) and not isinstance(item, bool) for item in items)
-    return list(items) if _is_list(value) and whole else None
-
-
-def _capability(value: Any) -> tuple[int, int] | None:
-    major, dot, minor = value.partition(".") if isinstance(value, str) else ("", "", "")
-    if not (dot and major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
-        return None
-    return int(major), int(minor)
+    found = items(value)
+    whole = all(isinstance(item, int) and not isinstance(item, bool) for item in found)
+    return list(found) if is_list(value) and whole else None

@@ -38,6 +38,7 @@ from trtforge.recipe.precision import ForceRule as ForceRule
 from trtforge.recipe.precision import KeepRule as KeepRule
 from trtforge.recipe.precision import Precision as Precision
 from trtforge.recipe.precision import QuantizedType as QuantizedType
+from trtforge.recipe.target_laws import target_laws
 
 BackendName = Literal["tensorrt_rtx", "tensorrt", "onnxruntime"]
 
@@ -132,7 +133,7 @@ class Target(Section):
 
     @model_validator(mode="after")
     def _laws(self) -> Self:
-        keep_laws(laws.target_laws(self.model_dump()))
+        keep_laws(target_laws(self.model_dump()))
         return self
 
 

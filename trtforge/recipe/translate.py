@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 
 from trtforge.errors import Place, Problem
 from trtforge.recipe import codes
-from trtforge.recipe.laws import Broken
+from trtforge.recipe.broken import Broken
 from trtforge.recipe.nodes import Key, Loc, Mapping, Node, Scalar, find, is_form, steps
 from trtforge.recipe.sections import closest, dotted, keys_of, places_of, section_at
 from trtforge.recipe.wording import word

@@ -417,6 +417,7 @@ def test_the_keys_of_the_json_are_those_of_format_1():
         "groups",
         "cases",
         "accuracy",
+        "errors",
     ]
     assert list(output["metrics"]) == [
         "elements",

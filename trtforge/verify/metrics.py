@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from trtforge.errors import ParityError
 from trtforge.verify.classes import class_rows
-from trtforge.verify.types import Metrics
+from trtforge.verify.histogram import ErrorCounts
+from trtforge.verify.types import ErrorHistogram, Metrics
 
 Array = npt.NDArray[Any]
 Float64Array = npt.NDArray[np.float64]
@@ -115,6 +116,7 @@ class OutputStats:
     rows_agreeing: int = 0
     wide_rows: int = 0
     wide_rows_agreeing: int = 0
+    errors: ErrorCounts = field(default_factory=ErrorCounts)
 
     def update(self, reference: Array, candidate: Array) -> Self:
         """Add one batch.
@@ -150,6 +152,7 @@ class OutputStats:
         self.amax = max(self.amax, other.amax)
         for name in ("signal", "candidate", "noise", "cross"):
             getattr(self, name).add(getattr(other, name))
+        self.errors.merge(other.errors)
         return self
 
     def metrics(self) -> Metrics | None:
@@ -173,6 +176,12 @@ class OutputStats:
             nonfinite=self.nonfinite,
             candidate_nonfinite=self.candidate_nonfinite,
         )
+
+    def histogram(self) -> ErrorHistogram | None:
+        """Return how the errors seen are spread; None for text, and when nothing was seen."""
+        if self.elements == 0 or self.kind == "other":
+            return None
+        return self.errors.relative_to(self.amax, self.equal)
 
     def _sqnr_db(self) -> float:
         if self.nonfinite:
@@ -258,6 +267,7 @@ class OutputStats:
     def _add_errors(self, error: Float64Array, size: Float64Array) -> None:
         self.amax = max(self.amax, float(np.max(size, initial=0.0)))
         self.max_abs = max(self.max_abs, float(np.max(error, initial=0.0)))
+        self.errors.add(error)
         # 0/0, an equal pair of zeros, is NaN, and fmax leaves NaN out.
         relative = np.fmax.reduce(error / size, initial=0.0)
         self.max_rel = max(self.max_rel, float(relative))

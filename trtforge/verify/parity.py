@@ -207,7 +207,8 @@ def _judge(
     accuracy: Accuracy | None,
 ) -> OutputVerdict:
     bounds, source = bounds_for(tolerances, form)
-    metrics = record.metrics(judged)
+    seen = record.over(judged)
+    metrics = seen.metrics()
     failures = list(record.failures)
     if not failures and metrics is not None and metrics.finite:
         failures += missed_bounds(bounds, metrics)
@@ -236,6 +237,7 @@ def _judge(
         },
         cases=tuple(record.cases),
         accuracy=accuracy,
+        errors=seen.histogram(),
     )
 
 

@@ -11,7 +11,7 @@ from trtforge.verify.cases import Case
 from trtforge.verify.classes import check_labels, predictions
 from trtforge.verify.metrics import OutputStats, dtype_kind
 from trtforge.verify.tolerance import OutputForm
-from trtforge.verify.types import Accuracy, CaseMetrics, Group, Metrics
+from trtforge.verify.types import Accuracy, CaseMetrics, Group
 
 Array = npt.NDArray[Any]
 
@@ -86,13 +86,13 @@ class OutputRecord:
             self.cases.append(CaseMetrics(name=case.name, group=case.group, metrics=metrics))
         self.accuracy.add(self.name, case, reference, candidate)
 
-    def metrics(self, groups: tuple[Group, ...]) -> Metrics | None:
-        """Return the metrics over these groups together; None when they hold no element."""
+    def over(self, groups: tuple[Group, ...]) -> OutputStats:
+        """Return what was seen in these groups together."""
         whole = OutputStats()
         for group in groups:
             if group in self.groups:
                 whole.merge(self.groups[group])
-        return whole.metrics()
+        return whole
 
     def form(self, *, has_accuracy: bool) -> OutputForm:
         """Return what decides which bounds fit."""

@@ -118,6 +118,25 @@ class Metrics(ReportPart):
     candidate_nonfinite: int
 
 
+class ErrorHistogram(ReportPart):
+    """How the errors of one output are spread, in bins of one power of two each.
+
+    Attributes:
+        unit: the output's range: the smallest power of two above the largest finite magnitude of
+            the reference; 1 where that is zero.
+        exact: elements without any error.
+        lowest: bin i holds unit * 2**(lowest + i) <= |error| < unit * 2**(lowest + i + 1); the
+            bins of -40 and of 8 hold all that is smaller or larger, too.
+        counts: elements of each bin; the first and the last are not zero. Elements where NaN or
+            Inf differ are in none: `Metrics.nonfinite` counts them.
+    """
+
+    unit: float
+    exact: int
+    lowest: int
+    counts: tuple[int, ...]
+
+
 class Accuracy(ReportPart):
     """Top-1 accuracy on labelled data, shares of 0..1.
 
@@ -156,6 +175,7 @@ class OutputVerdict(ReportPart):
         groups: metrics of each group of cases, judged or not.
         cases: metrics of each corner and random case.
         accuracy: where labels were given and this output has classes.
+        errors: how the errors of all judged cases are spread; None for text.
     """
 
     verdict: Verdict
@@ -168,6 +188,7 @@ class OutputVerdict(ReportPart):
     groups: dict[Group, Metrics] = Field(default_factory=dict)
     cases: tuple[CaseMetrics, ...] = ()
     accuracy: Accuracy | None = None
+    errors: ErrorHistogram | None = None
 
 
 class ParityReport(ReportPart):

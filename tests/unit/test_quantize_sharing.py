@@ -31,7 +31,7 @@ from trtforge.precision.quantize import candidate_tensors, quantize
 from trtforge.precision.scale_groups import ScaleGroups
 from trtforge.precision.sharing import share_pairs
 from trtforge.precision.sites import Refusal, find_sites
-from trtforge.precision.typeinfo import element_types
+from trtforge.precision.typeinfo import tensors_of
 
 Move = Callable[[Net, str], str]
 
@@ -344,9 +344,9 @@ def test_ten_thousand_nodes_take_linear_time() -> None:
             x = net.op("Identity", [net.op("Identity", [x], f"i{index}")], f"k{index}")
         net.output(x, [1, 4, 4, 4])
         model = net.model()
-        graph, types = editable_graph(model), element_types(model.proto)
+        graph, tensors = editable_graph(model), tensors_of(model.proto)
         start = perf_counter()
-        found = find_sites(graph, types, INT8)
+        found = find_sites(graph, tensors, INT8)
         wanted = [one for one in found if not isinstance(one, Refusal)]
         assert len(share_pairs(graph, wanted, None).pairs) == blocks
         return perf_counter() - start

@@ -28,7 +28,7 @@ from trtforge.precision.constants import editable_graph
 from trtforge.precision.explain import explain_lines
 from trtforge.precision.quantize import candidate_tensors, quantize
 from trtforge.precision.sites import Refusal, Site, find_sites
-from trtforge.precision.typeinfo import element_types
+from trtforge.precision.typeinfo import tensors_of
 from trtforge.recipe.schema import Precision
 
 
@@ -306,7 +306,7 @@ def test_weights_only_leave_out_the_ends_and_what_their_writer_does_not_take() -
     assert "left operand 'w'" in report.decisions[0].reason
     vector = product("MatMul", (3, 8), (8,))
     graph = editable_graph(vector)
-    (found,) = find_sites(graph, element_types(vector.proto), precision)
+    (found,) = find_sites(graph, tensors_of(vector.proto), precision)
     assert isinstance(found, Refusal)
     report = quantize(cnn(), calibrated(cnn()), int8(quantize="int8_weight_only",
                                                      unquantized=["first"]))[1]  # fmt: skip
@@ -316,10 +316,10 @@ def test_weights_only_leave_out_the_ends_and_what_their_writer_does_not_take() -
 def test_rules_hold_for_every_target_that_is_asked_for() -> None:
     model = net("cnn")
     graph = editable_graph(model)
-    types = element_types(model.proto)
-    known = find_sites(graph, types, INT8, ("onnxruntime", "tensorrt"))
+    tensors = tensors_of(model.proto)
+    known = find_sites(graph, tensors, INT8, ("onnxruntime", "tensorrt"))
     assert all(not isinstance(one, Refusal) for one in known)
-    unknown = find_sites(graph, types, INT8, ("abacus",))
+    unknown = find_sites(graph, tensors, INT8, ("abacus",))
     assert not [one for one in unknown if isinstance(one, Site)]
     assert all("not every target" in one.reason for one in unknown if isinstance(one, Refusal))
 

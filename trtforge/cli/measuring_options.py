@@ -65,6 +65,9 @@ def precision_options(function: _Function) -> _Function:
         ),
         click.option("--attention", is_flag=True, help="Quantize attention's products as well."),
         click.option(
+            "--compact", is_flag=True, help="Leave what makes INT8 engines larger, for int8."
+        ),
+        click.option(
             "--unquantized",
             type=click.Choice(("first", "last")),
             multiple=True,

@@ -34,6 +34,7 @@ class Asked:
         type: the type of what is not quantized.
         block_size: weights that share a scale, for int4_weight_only.
         attention: quantize the products of attention.
+        compact: leave unquantized what makes an engine larger.
         unquantized: `first`, `last`.
         keep: `op=Softmax`, `name=/head/*`, each with or without `:fp32`.
         techniques: `default`, `none`, or names with commas between them; None for `default`.
@@ -51,6 +52,7 @@ class Asked:
     type: str = "fp32"
     block_size: int | None = None
     attention: bool = False
+    compact: bool = False
     unquantized: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     techniques: str | None = None
@@ -74,6 +76,7 @@ class Asked:
             "type": self.type,
             "quantize": self.quantize,
             "attention": self.attention,
+            "compact": self.compact,
             "unquantized": list(dict.fromkeys(self.unquantized)),
             "keep": [_keep_rule(text) for text in self.keep],
             "techniques": words[0] if words in (["default"], ["none"]) else words,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trtforge.disk import write_text
 from trtforge.errors import DataError, Place
 from trtforge.precision.ranges import DataUse, Finite, TensorRange
-from trtforge.precision.scales import scale_of
+from trtforge.precision.scales import LARGEST, round_to_step, round_up, scale_of
 from trtforge.precision.textfile import read_text
 
 __all__ = ["CalibrationCache", "DataUse", "TensorRange"]
@@ -120,7 +120,9 @@ class CalibrationCache(BaseModel):
                 Place(node=name),
             ) from None
 
-    def scale(self, name: str, quantize: str, float_type: str = "fp32") -> float:
+    def scale(
+        self, name: str, quantize: str, float_type: str = "fp32", *, compact: bool = False
+    ) -> float:
         """The scale of a tensor, rounded up on the grid of `float_type`.
 
         Args:
@@ -128,6 +130,7 @@ class CalibrationCache(BaseModel):
             quantize: int8 or fp8; FP8 uses the observed amax, since E4M3 has range to spare and
                 clipping buys no resolution.
             float_type: fp32, fp16 or bf16.
+            compact: round it to a step of `round_to_step` before.
 
         Raises:
             DataError: the cache does not know the tensor (TF0521).
@@ -135,6 +138,8 @@ class CalibrationCache(BaseModel):
         found = self.range_of(name)
         clips = quantize == "int8" or self.grid == quantize
         magnitude = found.amax if clips else found.observed_amax
+        if compact and magnitude > 0:
+            return float(round_up(round_to_step(magnitude / LARGEST[quantize]), float_type))
         return float(scale_of(magnitude, quantize, float_type))
 
     def staleness(

@@ -30,6 +30,7 @@ class QdqWriter:
         self._cache = cache
         self._kind = precision.quantize
         self._float_type = precision.type
+        self._compact = precision.compact
         self._names = Names(graph)
         self._weights: dict[tuple[str, int | None], gs.Tensor] = {}
         self._zero_point: gs.Constant | None = None
@@ -70,7 +71,10 @@ class QdqWriter:
         """The largest scale of those that share one; ranges of further members may be unknown."""
         known = [name for name in pair.group if name in self._cache.ranges]
         names = dict.fromkeys([pair.tensor.name, *known])
-        return max(self._cache.scale(name, self._kind, self._float_type) for name in names)
+        return max(
+            self._cache.scale(name, self._kind, self._float_type, compact=self._compact)
+            for name in names
+        )
 
     def _make_pair(self, tensor: gs.Tensor, value: float) -> gs.Tensor:
         name = tensor.name

@@ -19,7 +19,7 @@ from trtforge.precision.qdq_writer import QdqWriter
 from trtforge.precision.quantize_report import Action, Decision, QuantizeReport
 from trtforge.precision.sharing import Sharing, share_pairs
 from trtforge.precision.sites import Finding, Refusal, Site, find_sites
-from trtforge.precision.typeinfo import element_types
+from trtforge.precision.typeinfo import tensors_of
 from trtforge.recipe.schema import Precision
 
 __all__ = [
@@ -48,7 +48,7 @@ def candidate_tensors(
         return ()
     graph = editable_graph(model)
     expose_weights(graph)
-    findings = find_sites(graph, element_types(model.proto), precision, targets)
+    findings = find_sites(graph, tensors_of(model.proto), precision, targets)
     wanted = [found for found in findings if not isinstance(found, Refusal)]
     return share_pairs(graph, wanted, None, precision.keep, targets).needed
 
@@ -87,14 +87,14 @@ def quantize(
     raised = model if model.opset >= MIN_OPSET else model.with_opset(MIN_OPSET)
     graph = editable_graph(raised)
     expose_weights(graph)
-    types = element_types(raised.proto)
-    found = find_sites(graph, types, precision, targets)
+    tensors = tensors_of(raised.proto)
+    found = find_sites(graph, tensors, precision, targets)
     findings = [_with_values(finding, cache) for finding in found]
     wanted = [finding for finding in findings if not isinstance(finding, Refusal)]
     amax = {name: known.amax for name, known in cache.ranges.items()}
     sharing = share_pairs(graph, wanted, amax, precision.keep, targets)
     decisions = decide(findings, sharing)
-    explained = explain(graph, types, sharing, decisions)
+    explained = explain(graph, tensors.types, sharing, decisions)
     writer = QdqWriter(graph, cache, precision)
     for finding in wanted:
         if isinstance(finding, Site):

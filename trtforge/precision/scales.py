@@ -5,6 +5,8 @@ amax / 448 (FP8 E4M3, its largest finite value; OCP OFP8 1.0, table 1). Source: 
 guide, "Working with Quantized Types". Scales of least squared error are in `weight_scales.py`.
 """
 
+import math
+
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +61,20 @@ def round_up(values: npt.ArrayLike, float_type: str) -> Floats:
     above = (bits + 1).astype(bits.dtype).view(kind)
     chosen = np.where(nearest.astype(np.float64) < wide, above, nearest)
     return np.asarray(chosen.astype(np.float32))
+
+
+SCALE_STEPS = 32
+"""Steps to the octave on which `round_to_step` puts scales."""
+
+
+def round_to_step(scale: float) -> float:
+    """Round a scale > 0 to the nearest power of 2**(1/32).
+
+    It changes by a factor of 2**(1/64) at most (1.1 %), so that the noise of rounding, which grows
+    with the square of the step, changes by 0.1 dB at most. TensorRT-RTX compiles scales into its
+    kernels: layers of equal shapes and scales share one.
+    """
+    return float(2.0 ** (round(SCALE_STEPS * math.log2(scale)) / SCALE_STEPS))
 
 
 def scale_of(amax: npt.ArrayLike, quantize: str, float_type: str = "fp32") -> Floats:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from trtforge.precision.compact import Weights, too_costly
 from trtforge.precision.hazards import index_arithmetic
 from trtforge.precision.layer_ends import end_layers
 from trtforge.precision.placement_rules import (
@@ -21,6 +22,7 @@ from trtforge.precision.placement_rules import (
 )
 from trtforge.precision.ports import is_float32
 from trtforge.precision.rules import describe, kept_by
+from trtforge.precision.typeinfo import Tensors
 from trtforge.recipe.schema import Precision
 
 _STANDARD = (None, "", "ai.onnx")
@@ -110,7 +112,7 @@ Finding = Site | Product | Skip | Refusal
 
 def find_sites(
     graph: gs.Graph,
-    types: Mapping[str, int],
+    tensors: Tensors,
     precision: Precision,
     targets: tuple[str, ...] = TARGETS,
 ) -> tuple[Finding, ...]:
@@ -118,11 +120,11 @@ def find_sites(
 
     Args:
         graph: topologically sorted.
-        types: element type of each tensor.
+        tensors: their types and shapes.
         precision: the quantized type, the keep rules, and what is to be left.
         targets: a rule is used when it holds for all of them.
     """
-    judge = _Judge(graph, types, precision, targets)
+    judge = _Judge(graph, tensors, precision, targets)
     findings: list[Finding] = []
     sites: dict[int, int] = {}
     outputs = {tensor.name for tensor in graph.outputs}
@@ -135,7 +137,7 @@ def find_sites(
                 sites[id(node)] = order
             findings.append(found)
         elif node.op in RESIDUAL and len(node.inputs) == 2 and judge.holds(RESIDUAL[node.op]):
-            skip = _residual(node, types, sites, outputs)
+            skip = _residual(node, tensors.types, sites, outputs)
             if skip is not None:
                 rule = kept_by(node.op, node.name, precision.keep)
                 findings.append(skip if rule is None else Refusal(node, describe(rule)))
@@ -146,14 +148,15 @@ class _Judge:
     def __init__(
         self,
         graph: gs.Graph,
-        types: Mapping[str, int],
+        tensors: Tensors,
         precision: Precision,
         targets: tuple[str, ...],
     ) -> None:
-        self._types = types
+        self._types = tensors.types
+        self._dims = tensors.dims
         self._precision = precision
         self._targets = targets
-        self._indices = index_arithmetic(graph, types)
+        self._indices = index_arithmetic(graph, tensors.types)
         self._dequantized = _dequantized(graph)
         self._ends = end_layers(graph, precision.unquantized, self._indices)
         self._weights_only = precision.quantize.endswith("weight_only")
@@ -177,7 +180,12 @@ class _Judge:
             return Refusal(node, f"what it is applied to, '{name}', is a constant")
         if index == 0 and self._weights_only:
             return Refusal(node, f"the left operand '{name}' is the constant one")
-        return self._site(node, rule, index)
+        site = self._site(node, rule, index)
+        if self._precision.compact and isinstance(site, Site):
+            costly = too_costly(Weights.of(node, index, self._dims))
+            if costly is not None:
+                return Refusal(node, costly)
+        return site
 
     def _objection(self, node: gs.Node) -> str | None:
         rule = kept_by(node.op, node.name, self._precision.keep)

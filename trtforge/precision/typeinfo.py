@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto, defs, helper, shape_inference
@@ -97,20 +98,46 @@ def _fix_shapes(graph: onnx.GraphProto, fixed: Mapping[str, tuple[int, ...]]) ->
         value.type.tensor_type.ClearField("shape")
 
 
-def element_types(proto: onnx.ModelProto) -> dict[str, int]:
-    """Element type (TensorProto.DataType) of every tensor of the main graph that has one.
+@dataclass(frozen=True)
+class Tensors:
+    """What is known of the tensors of a main graph before it runs.
 
-    ONNX's inference first; where it gives up, what the operators' schemas imply.
+    Attributes:
+        types: name -> TensorProto.DataType.
+        dims: name -> sizes, None where a size is not fixed; tensors of unknown rank are not in it.
+    """
+
+    types: Mapping[str, int]
+    dims: Mapping[str, tuple[int | None, ...]]
+
+
+def tensors_of(proto: onnx.ModelProto) -> Tensors:
+    """Element types and shapes of the tensors of the main graph.
+
+    ONNX's inference first; where it gives up on a type, what the operators' schemas imply.
     """
     graph = infer(proto).graph
     types = {weight.name: weight.data_type for weight in graph.initializer}
+    dims: dict[str, tuple[int | None, ...]] = {}
     for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.HasField("tensor_type") and value.type.tensor_type.elem_type:
-            types[value.name] = value.type.tensor_type.elem_type
+        if not value.type.HasField("tensor_type"):
+            continue
+        kind = value.type.tensor_type
+        if kind.elem_type:
+            types[value.name] = kind.elem_type
+        if kind.HasField("shape"):
+            dims[value.name] = tuple(
+                one.dim_value if one.HasField("dim_value") else None for one in kind.shape.dim
+            )
     opset = opset_of(proto)
     for node in graph.node:
         _propagate(node, opset, types)
-    return types
+    return Tensors(types, dims)
+
+
+def element_types(proto: onnx.ModelProto) -> dict[str, int]:
+    """Element type (TensorProto.DataType) of every tensor of the main graph that has one."""
+    return dict(tensors_of(proto).types)
 
 
 def _propagate(node: onnx.NodeProto, opset: int, types: dict[str, int]) -> None:

@@ -21,7 +21,7 @@ from trtforge.precision.names import Names
 from trtforge.precision.quantize import MIN_OPSET, Action, Decision, QuantizeReport
 from trtforge.precision.scales import FLOAT_MAX, Floats, quantize_values
 from trtforge.precision.sites import Finding, Refusal, Site, find_sites
-from trtforge.precision.typeinfo import element_types
+from trtforge.precision.typeinfo import tensors_of
 from trtforge.precision.weight_scales import block_scales, weight_scales
 from trtforge.recipe.schema import Precision
 
@@ -67,7 +67,7 @@ def quantize_weights(model: Model, precision: Precision) -> tuple[Model, Quantiz
     least = INT4_OPSET if precision.quantize == "int4_weight_only" else MIN_OPSET
     raised = model if model.opset >= least else model.with_opset(least)
     graph = editable_graph(raised)
-    findings = find_sites(graph, element_types(raised.proto), precision)
+    findings = find_sites(graph, tensors_of(raised.proto), precision)
     plan = plan_weights(findings, precision)
     writer = _Writer(graph, precision)
     decisions = []

@@ -89,6 +89,13 @@ def _quantization_laws(data: Any) -> Iterator[Broken]:
             f"quantize: {quantize} needs activation ranges, and there is no calibration",
             "add `calibration: {data: calib.npz}`, or set quantize: none",
         )
+    if get(data, "precision", "compact") is True and quantize != "int8":
+        yield Broken(
+            ("precision", "compact"),
+            codes.CONTRADICTION,
+            f"compact is about INT8 kernels, and quantize is {quantize or 'none'}",
+            "remove it, or set quantize: int8",
+        )
     for index, name in enumerate(items(get(data, "precision", "techniques"))):
         if name != "gptq":
             continue

@@ -76,6 +76,9 @@ class Precision(Section):
     attention: Flag = Field(
         False, description="int8 and fp8: quantize the matrix products of attention as well"
     )
+    compact: Flag = Field(
+        False, description="int8: leave unquantized what makes a TensorRT-RTX engine larger"
+    )
     unquantized: tuple[Literal["first", "last"], ...] = Field(
         (), description="leave the first or the last layers of the network unquantized"
     )

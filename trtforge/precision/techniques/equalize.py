@@ -13,7 +13,7 @@ from trtforge.precision.techniques.channels import ChannelGroup, find_groups
 from trtforge.precision.techniques.job import TechniqueJob
 from trtforge.precision.techniques.probing import samples_to_run, shapes_of_a_run
 from trtforge.precision.techniques.scaling import ChannelStatistics, Measured, best_scale
-from trtforge.precision.typeinfo import element_types
+from trtforge.precision.typeinfo import tensors_of
 
 
 class _Scaled:
@@ -31,7 +31,7 @@ class _Scaled:
             return
         graph = editable_graph(job.model)
         shapes = shapes_of_a_run(job.model, job.source)
-        findings = find_sites(graph, element_types(job.model.proto), job.precision)
+        findings = find_sites(graph, tensors_of(job.model.proto), job.precision)
         quantized = [one for one in findings if isinstance(one, Site | Skip)]
         names = {one.activation.name for one in quantized}
         groups = [

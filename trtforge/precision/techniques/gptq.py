@@ -10,7 +10,7 @@ samples) from 13.5 to 21.2 dB. A prototype of scaling channels by activation (AW
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,7 +24,7 @@ from trtforge.precision.error_feedback import Doubles, round_with_feedback
 from trtforge.precision.scales import Floats
 from trtforge.precision.sites import Site, find_sites
 from trtforge.precision.streaming import DataSource, Progress, Stream
-from trtforge.precision.typeinfo import element_types
+from trtforge.precision.typeinfo import Tensors, tensors_of
 from trtforge.precision.weight_only import Form, plan_weights
 from trtforge.precision.weight_scales import block_scales
 from trtforge.recipe.schema import Precision
@@ -60,7 +60,7 @@ class Gptq:
             GraphError: ONNX Runtime refuses the model.
         """
         graph = editable_graph(job.model)
-        layers = _layers(graph, element_types(job.model.proto), job.precision)
+        layers = _layers(graph, tensors_of(job.model.proto), job.precision)
         stop = job.source.count if job.samples is None else job.samples
         batches = list(_batches(layers))
         for number, batch in enumerate(batches):
@@ -112,8 +112,8 @@ class _Moment:
         self.rows += len(rows)
 
 
-def _layers(graph: gs.Graph, types: Mapping[str, int], precision: Precision) -> tuple[_Layer, ...]:
-    findings = find_sites(graph, types, precision)
+def _layers(graph: gs.Graph, tensors: Tensors, precision: Precision) -> tuple[_Layer, ...]:
+    findings = find_sites(graph, tensors, precision)
     plan = plan_weights(findings, precision)
     readers: dict[str, list[tuple[Site, Form]]] = defaultdict(list)
     for finding in findings:

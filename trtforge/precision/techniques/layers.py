@@ -6,7 +6,7 @@ from trtforge.graph.model import Model
 from trtforge.precision.constants import editable_graph
 from trtforge.precision.sites import Site, find_sites
 from trtforge.precision.techniques.paired import Layer
-from trtforge.precision.typeinfo import element_types
+from trtforge.precision.typeinfo import tensors_of
 from trtforge.recipe.schema import Precision
 
 
@@ -18,7 +18,7 @@ def layers_of(model: Model, precision: Precision) -> dict[str, Layer]:
     """
     graph = editable_graph(model)
     found = {}
-    for site in find_sites(graph, element_types(model.proto), precision):
+    for site in find_sites(graph, tensors_of(model.proto), precision):
         if isinstance(site, Site) and site.weight_index == 1 and len(site.weight.shape) > 1:
             layer = _layer(site.node)
             found[layer.output] = layer

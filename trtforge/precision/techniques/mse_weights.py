@@ -5,7 +5,7 @@ import numpy as np
 from trtforge.precision.constants import editable_graph
 from trtforge.precision.sites import Site, find_sites
 from trtforge.precision.techniques.job import TechniqueJob
-from trtforge.precision.typeinfo import element_types
+from trtforge.precision.typeinfo import tensors_of
 from trtforge.precision.weight_scales import weight_scales
 
 
@@ -25,7 +25,7 @@ class MseWeights:
             return
         graph = editable_graph(job.model)
         fixed = dict(job.cache.weight_scales)
-        for site in find_sites(graph, element_types(job.model.proto), job.precision):
+        for site in find_sites(graph, tensors_of(job.model.proto), job.precision):
             if not isinstance(site, Site) or site.weight.name in fixed:
                 continue
             values = np.asarray(site.weight.values, np.float32)

@@ -15,8 +15,9 @@ from trtforge.precision.sites import Site, find_sites
 from trtforge.precision.streaming import Stream
 from trtforge.precision.techniques.job import TechniqueJob
 from trtforge.precision.techniques.patches import can_unfold, unfold
-from trtforge.precision.typeinfo import element_types
+from trtforge.precision.typeinfo import tensors_of
 from trtforge.precision.weight_scales import weight_scales
+from trtforge.recipe.schema import Precision
 
 _MOST_INPUTS = 6144
 """Layers with more inputs are rounded plainly: the inverse of their moment takes a minute."""
@@ -57,7 +58,7 @@ class Rounding:
         if job.source is None or job.cache is None or job.precision.quantize != "int8":
             return
         graph = editable_graph(job.model)
-        findings = find_sites(graph, element_types(job.model.proto), job.precision)
+        findings = find_sites(graph, tensors_of(job.model.proto), job.precision)
         layers = tuple(_layers(findings, job))
         stop = job.source.count if job.samples is None else job.samples
         batches = tuple(_batches(layers))
@@ -147,26 +148,27 @@ class _Layer:
 
 def _layers(findings: Iterable[object], job: TechniqueJob) -> Iterator[_Layer]:
     assert job.cache is not None
-    kind, float_type = job.precision.quantize, job.precision.type
     for site in findings:
         if not isinstance(site, Site) or site.axis is None or site.weight_index != 1:
             continue
         if len(site.weight.outputs) != 1 or not can_unfold(site.node):
             continue
-        step = _step(job.cache, site.activation.name, kind, float_type)
+        step = _step(job.cache, site.activation.name, job.precision)
         if step is None:
             continue
-        layer = _Layer(site.node, site.axis, step, float_type)
+        layer = _Layer(site.node, site.axis, step, job.precision.type)
         if layer.inputs <= _MOST_INPUTS:
             yield layer
 
 
-def _step(cache: CalibrationCache, name: str, kind: str, float_type: str) -> np.float32 | None:
+def _step(cache: CalibrationCache, name: str, precision: Precision) -> np.float32 | None:
     """The step of an activation; None where calibration saw nothing but zeros, or nothing."""
     known = cache.ranges.get(name)
     if known is None or known.observed_amax == 0:
         return None
-    return np.float32(cache.scale(name, kind, float_type))
+    return np.float32(
+        cache.scale(name, precision.quantize, precision.type, compact=precision.compact)
+    )
 
 
 def _batches(layers: Sequence[_Layer]) -> Iterator[tuple[_Layer, ...]]:

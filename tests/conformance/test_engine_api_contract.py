@@ -12,16 +12,27 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import tensorrt_rtx
 
+from trtforge.engine import options
 from trtforge.engine.layers import _DTYPES
+from trtforge.recipe.engine_options import REFUSED, EngineOptions
 
 REPOSITORY = Path(__file__).parents[2]
 ENGINE = REPOSITORY / "trtforge" / "engine"
 CACHE = REPOSITORY / ".cache" / "tensorrt-bindings"
 ALL, RTX, TRT = ("10", "11", "rtx"), ("rtx",), ("10", "11")
+
+# Options are looked up by name in tables; RTX need not have what it refuses.
+_NOT_ON_RTX = set(REFUSED["tensorrt_rtx"])
+
+
+def flavours_of(option: str) -> tuple[str, ...]:
+    return TRT if option in _NOT_ON_RTX else ALL
+
 
 # Class (or "" for the module) -> member -> flavours that must have it.
 USED_API: dict[str, dict[str, tuple[str, ...]]] = {
@@ -54,14 +65,23 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
         ],
         ALL,
     ),
-    "BuilderFlag": {"TF32": ALL},
+    "BuilderFlag": {"TF32": ALL}
+    | {name: flavours_of(option) for option, name in options.FLAGS.items()}
+    | dict.fromkeys(options.REFIT.values(), ALL)
+    | dict.fromkeys([name for names in options.TIMING.values() for name in names], TRT),
     "DataType": dict.fromkeys(["FLOAT", *_DTYPES], ALL),
     "EngineInvalidityDiagnostics": {"__members__": RTX, "MALFORMED_ENGINE": RTX},
     "IAttention": {"decomposable": ALL},
     "IAttentionInputLayer": {"attention": ALL},
     "IBuilderConfig": dict.fromkeys(
-        ["add_optimization_profile", "clear_flag", "progress_monitor", "set_memory_pool_limit"], ALL
+        [
+            *("add_optimization_profile", "clear_flag", "get_flag", "get_memory_pool_limit"),
+            *("progress_monitor", "set_flag", "set_memory_pool_limit"),
+        ],
+        ALL,
     )
+    | {name: flavours_of(option) for option, name in options.NUMBERS.items()}
+    | {name: flavours_of(option) for option, (name, _) in options.CHOICES.items()}
     | dict.fromkeys(["num_compute_capabilities", "set_compute_capability"], RTX),
     "ICudaEngine": dict.fromkeys(
         [
@@ -85,7 +105,7 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     "IStreamWriter": {"write": ALL},
     "ITensor": dict.fromkeys(["dtype", "is_shape_tensor", "name", "shape"], ALL),
     "LayerType": dict.fromkeys(["ATTENTION_INPUT", "MATRIX_MULTIPLY"], ALL),
-    "MemoryPoolType": {"WORKSPACE": ALL},
+    "MemoryPoolType": {name: flavours_of(option) for option, (name, _) in options.POOLS.items()},
     "NetworkDefinitionCreationFlag": {"STRONGLY_TYPED": ALL},
     "OnnxParser": dict.fromkeys(["get_error", "num_errors", "parse_from_file"], ALL),
     "ParserError": dict.fromkeys(
@@ -95,6 +115,12 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     | {"get_engine_validity": RTX},
     "TensorIOMode": {"INPUT": ALL},
 }
+for _option, (_, _kind) in options.CHOICES.items():
+    USED_API[_kind] = {
+        str(value).upper(): flavours_of(_option)
+        for value in get_args(get_args(EngineOptions.model_fields[_option].annotation)[0])
+    }
+    USED_API[""][_kind] = flavours_of(_option)
 
 # How variables of these classes are called in the engine room.
 VARIABLES = {
@@ -114,7 +140,10 @@ VARIABLES = {
     "engine": "ICudaEngine",
     **{name: name for name in USED_API if name},
 }
-MODULES = ["tensorrt", "network", "layers", "targets", "progress", "native_log", "infer", "probe"]
+MODULES = [
+    *("tensorrt", "network", "layers", "options", "targets", "progress", "native_log", "infer"),
+    "probe",
+]
 # Not NVIDIA's: our module called network, a mapping called profile, exceptions and a class's name.
 OURS = {
     ("INetworkDefinition", name)
@@ -163,6 +192,12 @@ def used_in_source() -> set[tuple[str, str]]:
 def test_the_table_names_all_that_the_source_uses():
     table = {(kind, member) for kind, members in USED_API.items() for member in members}
     assert used_in_source() - table == set()
+
+
+def test_every_option_of_a_recipe_is_applied_or_refused():
+    applied = {"refit", "timing_cache", *options.FLAGS, *options.NUMBERS, *options.CHOICES}
+    assert set(EngineOptions.model_fields) == applied | (set(options.POOLS) - {"workspace_mib"})
+    assert set(REFUSED["tensorrt_rtx"]) <= set(EngineOptions.model_fields)
 
 
 def test_every_member_exists_in_tensorrt_rtx():

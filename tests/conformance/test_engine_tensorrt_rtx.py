@@ -38,6 +38,7 @@ from engine_models import (
 from trtforge.engine import targets
 from trtforge.engine.backend import BuildReport, BuildRequest, get_backend
 from trtforge.engine.builder import build_job
+from trtforge.engine.environment import driver
 from trtforge.engine.supervisor import Job, Worker, run_worker
 from trtforge.errors import BuildError, MissingError
 
@@ -442,3 +443,17 @@ def test_sigterm_cancels_at_the_next_step(tmp_path):
             worker.answer(on_progress)
     assert caught.value.code == "TF0611"
     assert not list(tmp_path.glob("*.engine")) + list(tmp_path.glob(".*partial"))
+
+
+def test_options_that_it_takes_change_the_engine(tmp_path):
+    plain = build(conv_net(), tmp_path / "plain", profiles=(CONV_PROFILE,))
+    for key, value in {"weight_streaming": True, "profiling": "detailed"}.items():
+        other = build(conv_net(), tmp_path / key, profiles=(CONV_PROFILE,), options={key: value})
+        assert other.engine_sha256 != plain.engine_sha256, key
+
+
+def test_an_option_that_needs_a_driver_is_refused_before_the_build(tmp_path):
+    if driver().reason is None:
+        pytest.skip("not run: this machine has a driver")
+    with pytest.raises(MissingError, match="builds with refit only on a machine with a GPU"):
+        build(conv_net(), tmp_path, profiles=(CONV_PROFILE,), options={"refit": "all"})

@@ -71,6 +71,7 @@ class BuildRequest:
             leaves the choice to the library's default.
         workspace_mib: limit of the builder's workspace in MiB; None for the library's default.
         tf32: whether FP32 layers may compute in TF32.
+        options: further options of the builder, by the names of a recipe's `targets[].options`.
         timeout_s: the build is stopped after this many seconds.
     """
 
@@ -82,6 +83,7 @@ class BuildRequest:
     compute_capabilities: tuple[str, ...] = ()
     workspace_mib: int | None = None
     tf32: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 3600.0
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -97,6 +99,7 @@ class BuildRequest:
             "compute_capabilities": list(self.compute_capabilities),
             "workspace_mib": self.workspace_mib,
             "tf32": self.tf32,
+            "options": dict(self.options),
             "timeout_s": self.timeout_s,
             "inputs": dict(self.inputs),
             "outputs": dict(self.outputs),
@@ -118,6 +121,7 @@ class BuildRequest:
             compute_capabilities=tuple(data["compute_capabilities"]),
             workspace_mib=data["workspace_mib"],
             tf32=data["tf32"],
+            options=data["options"],
             timeout_s=data["timeout_s"],
             inputs=data["inputs"],
             outputs=data["outputs"],

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from trtforge.engine import layers, network, targets
+from trtforge.engine import layers, network, options, targets
 from trtforge.engine.backend import BuildReport, BuildRequest
 from trtforge.engine.engine_file import EngineFile, WrittenFile
 from trtforge.engine.environment import driver, peak_rss_bytes
@@ -80,6 +80,7 @@ def build_engine(request: BuildRequest, reporting: Reporting) -> BuildReport:
         BuildError: the model or a setting is refused, the build failed or was cancelled.
     """
     flavour = FLAVOURS[request.backend]
+    options.require_driver_for(flavour, request.options)
     trt = load_module(flavour)
     scrub = f"{request.onnx.parent}/" if request.onnx.is_absolute() else ""
     book = LogBook(flavour.name, reporting.sink, scrub=scrub, verbose=reporting.verbose)
@@ -130,8 +131,8 @@ def _configure(build: _Build, definition: Any, described: tuple[dict[str, Any], 
         _set_targets(build, config, described)
     if not request.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
-    if request.workspace_mib is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_mib << 20)
+    limits = {} if request.workspace_mib is None else {"workspace_mib": request.workspace_mib}
+    options.apply_options(trt, config, {**limits, **request.options})
     network.add_profiles(build.builder, config, request.profiles)
     progress = Progress(build.reporting.emit, _PARSE_SHARE, 1.0)
     config.progress_monitor = make_monitor(trt, progress, build.reporting.cancelled)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from trtforge.recipe import laws
+from trtforge.recipe.broken import Broken
 
 Integer = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
@@ -57,7 +57,7 @@ class Section(BaseModel):
     )
 
 
-def keep_laws(broken: Iterable[laws.Broken]) -> None:
+def keep_laws(broken: Iterable[Broken]) -> None:
     """Raise the first broken law; `load.py` reports all of them itself.
 
     Raises:

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from trtforge.recipe import laws
 from trtforge.recipe.calibration import Calibration
+from trtforge.recipe.engine_options import EngineOptions
 from trtforge.recipe.fields import (
     Dims,
     Flag,
@@ -127,6 +128,7 @@ class Target(Section):
         None, ge=1, le=2**24, description="builder workspace limit, MiB"
     )
     tf32: Flag = Field(False, description="let FP32 layers compute in TF32 (10-bit mantissa)")
+    options: EngineOptions = Field(default_factory=EngineOptions)
     timeout_s: Number = Field(
         3600.0, gt=0, le=7 * 86400, description="the build is stopped after this"
     )

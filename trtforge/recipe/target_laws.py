@@ -5,6 +5,7 @@ from typing import Any
 
 from trtforge.recipe import codes
 from trtforge.recipe.broken import Broken, get, items
+from trtforge.recipe.engine_options import option_laws
 from trtforge.recipe.nodes import Loc
 
 WEIGHT_ONLY = ("int8_weight_only", "int4_weight_only")
@@ -47,6 +48,7 @@ def target_laws(target: Any, loc: Loc = ()) -> Iterator[Broken]:
                 f"{key} is an option of the TensorRT builders; onnxruntime builds no engine",
                 "remove it",
             )
+    yield from option_laws(target, loc)
 
 
 def unique_names(targets: Sequence[Any]) -> Iterator[Broken]:

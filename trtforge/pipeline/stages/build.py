@@ -66,6 +66,7 @@ class BuildStage:
             compute_capabilities=self.target.compute_capabilities,
             workspace_mib=self.target.workspace_mib,
             tf32=self.target.tf32,
+            options=self.target.options.given,
             timeout_s=self.target.timeout_s,
             inputs={spec["name"]: spec["dtype"] for spec in contract["inputs"]},
             outputs={spec["name"]: spec["dtype"] for spec in contract["outputs"]},

@@ -9,25 +9,31 @@ from typing import Any
 
 from trtforge.recipe import codes
 from trtforge.recipe.broken import Broken, get, is_list, is_number, items
+from trtforge.recipe.budget_laws import auto_laws, choice_laws, without_auto
 from trtforge.recipe.nodes import Loc
 from trtforge.recipe.target_laws import WEIGHT_ONLY, hardware_laws, target_laws, unique_names
 
 
 def recipe_laws(data: Any) -> Iterator[Broken]:
     """Yield every broken law of a whole recipe, given as plain data that may be malformed."""
+    yield from auto_laws(get(data, "precision"), ("precision",))
+    if isinstance(data, Mapping):
+        data = {**data, "precision": without_auto(data.get("precision"))}
     shapes = get(data, "shapes")
     profiles = shapes if is_list(shapes) else (shapes,)
     for index, profile in enumerate(profiles):
         for name, dims in profile.items() if isinstance(profile, Mapping) else ():
             yield from shape_laws(dims, ("shapes", index, str(name)))
-    for index, rule in enumerate(items(get(data, "precision", "keep"))):
-        yield from keep_laws(rule, ("precision", "keep", index))
+    for key in ("keep", "force"):
+        for index, rule in enumerate(items(get(data, "precision", key))):
+            yield from keep_laws(rule, ("precision", key, index))
     targets = items(get(data, "targets"))
     for index, target in enumerate(targets):
         yield from target_laws(target, ("targets", index))
         yield from hardware_laws(data, target, ("targets", index))
     yield from unique_names(targets)
     yield from _quantization_laws(data)
+    yield from choice_laws(data)
     yield from _calibration_laws(data)
     yield from _attestation_laws(data)
     yield from _verification_laws(data)
@@ -88,6 +94,15 @@ def _quantization_laws(data: Any) -> Iterator[Broken]:
             codes.CONTRADICTION,
             f"quantize: {quantize} needs activation ranges, and there is no calibration",
             "add `calibration: {data: calib.npz}`, or set quantize: none",
+        )
+    if get(data, "precision", "io_types") == "convert" and (
+        get(data, "precision", "type") in (None, "fp32")
+    ):
+        yield Broken(
+            ("precision", "io_types"),
+            codes.CONTRADICTION,
+            "there is no narrow type that inputs and outputs could be converted to",
+            "set precision.type to fp16 or bf16, or remove io_types",
         )
     if get(data, "precision", "compact") is True and quantize != "int8":
         yield Broken(

@@ -1,10 +1,10 @@
 """The recipe's `precision` section: types, exceptions, and the budget of an automatic choice."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from trtforge.recipe import laws
+from trtforge.recipe import budget_laws, laws
 from trtforge.recipe.fields import Flag, Integer, Number, Section, keep_laws
 
 FloatType = Literal["fp32", "fp16", "bf16"]
@@ -61,11 +61,24 @@ class Budget(Section):
         40, ge=1, le=10000, description="how many mixes may be tried at most"
     )
 
+    @model_validator(mode="after")
+    def _laws(self) -> Self:
+        keep_laws(budget_laws.budget_laws(self.model_dump()))
+        return self
+
 
 class Precision(Section):
     """Types of the typed graph."""
 
-    type: FloatType = Field("fp32", description="the type of what is not quantized")
+    type: Annotated[
+        FloatType,
+        BeforeValidator(
+            lambda value: value, json_schema_input_type=Literal["fp32", "fp16", "bf16", "auto"]
+        ),
+    ] = Field(
+        "fp32",
+        description="the type of what is not quantized; auto: fp16 and int8, as `budget` allows",
+    )
     quantize: QuantizedType = Field(
         "none",
         description="none, int8 (W8A8), fp8 (E4M3, W8A8), int8_weight_only or int4_weight_only",
@@ -89,4 +102,19 @@ class Precision(Section):
     ] = Field(
         "default", description="what to do for accuracy: 'default', 'none', or techniques by name"
     )
-    keep: tuple[KeepRule, ...] = Field((), description="exceptions, by operator or node name")
+    io_types: Literal["keep", "convert"] = Field(
+        "keep", description="types of the model's inputs and outputs: as they are, or narrow too"
+    )
+    keep: tuple[KeepRule, ...] = Field((), description="exceptions, by operator, node name or path")
+    force: tuple[ForceRule, ...] = Field(
+        (), description="nodes that compute in a type whatever ranges say; keep goes before it"
+    )
+    budget: Budget | None = Field(
+        None, description="choose the cheapest mix of types that still reaches this"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, data: Any) -> Any:
+        keep_laws(budget_laws.auto_laws(data))
+        return budget_laws.without_auto(data)

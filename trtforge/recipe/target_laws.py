@@ -67,7 +67,8 @@ def unique_names(targets: Sequence[Any]) -> Iterator[Broken]:
 
 def hardware_laws(data: Any, target: Any, loc: Loc) -> Iterator[Broken]:
     """Yield types that a GPU which the target names does not have."""
-    kept = (get(rule, "type") for rule in items(get(data, "precision", "keep")))
+    rules = (rule for key in ("keep", "force") for rule in items(get(data, "precision", key)))
+    kept = (get(rule, "type") for rule in rules)
     used = (get(data, "precision", "quantize"), get(data, "precision", "type"), *kept)
     for kind in dict.fromkeys(k for k in used if isinstance(k, str) and k in _OLDEST):
         for index, value in enumerate(items(get(target, "compute_capabilities"))):

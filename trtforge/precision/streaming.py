@@ -43,6 +43,7 @@ class Stream:
         stop: the sample behind the last.
         on_progress: told the fraction done (0..1) and a line of text.
         bytes_at_once: see VALUES_BYTES.
+        optimize: let ONNX Runtime fuse and fold, which pays where there are many samples.
     """
 
     model: Model
@@ -51,6 +52,7 @@ class Stream:
     stop: int
     on_progress: Progress | None = None
     bytes_at_once: int = VALUES_BYTES
+    optimize: bool = True
 
     @property
     def samples_per_run(self) -> int:
@@ -100,7 +102,7 @@ class Stream:
         """
         fed = {spec.name for spec in self.model.contract.inputs}
         computed = [name for name in tensors if name not in fed]
-        session = Session(self.model, optimize=True, outputs=computed)
+        session = Session(self.model, optimize=self.optimize, outputs=computed)
         done, began = self.start, time.monotonic()
         for feeds in self._feeds():
             values = session.run(feeds, computed) if computed else {}

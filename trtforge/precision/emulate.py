@@ -2,160 +2,97 @@
 
 ONNX Runtime's CPU kernels compute FP16 graphs in FP32 and drop the casts between operators, which
 hides overflow and accumulated rounding. Here each FP16 or BF16 operator becomes its FP32 form
-followed by a cast down and a cast up, so its result is the correctly rounded one.
+followed by a cast down and a cast up, so its result is the correctly rounded one. What that says
+of an engine and what it does not: docs/emulation.md.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from onnx import GraphProto, ModelProto, TensorProto
 
-import ml_dtypes
-import numpy as np
-import onnx_graphsurgeon as gs
-from onnx import TensorProto
-
+from trtforge.errors import GraphError, Place
+from trtforge.graph.cleanup.functions import InlineFunctions
 from trtforge.graph.model import Model
-from trtforge.precision.names import Names
-from trtforge.precision.opgroups import CONTROL_FLOW, MOVERS
-from trtforge.precision.typeinfo import element_types, infer
+from trtforge.graph.skeleton import merge_fields
+from trtforge.graph.weights import graph_nodes, graph_tensors
+from trtforge.precision.emulation.twin import Twin
+from trtforge.precision.emulation.types import NARROW, is_narrow_collection
+from trtforge.precision.typeinfo import infer
 
-_NARROW: dict[int, np.dtype[Any]] = {
-    TensorProto.FLOAT16: np.dtype(np.float16),
-    TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
-}
-_TYPE_ATTRIBUTES = ("dtype", "output_dtype", "output_datatype", "to")
+_NO_NUMPY_TYPE = frozenset([TensorProto.BFLOAT16])
+"""What ONNX Runtime's Python takes and gives no arrays of (1.32: "No corresponding Numpy type")."""
 
 
-def emulate(model: Model) -> Model:
+def emulate(model: Model, *, wide_ends: bool = False) -> Model:
     """Make the FP32 twin of a typed model.
 
+    Every tensor of the model is in the twin under its name, as its readers see it: FP16 and BF16
+    tensors are rounded and held in FP32, others (INT8, FP8, ...) have their own type. The graph's
+    FP16 inputs and outputs keep their type. BF16 ones become FP32, rounded inside, since ONNX
+    Runtime's Python interface has no BF16 arrays.
+
     Constants keep their rounded values; Q/DQ nodes stay, their scales become FP32 with the same
-    values; operators that only move values get no casts, since they round nothing. Bodies of If,
-    Loop and Scan are treated alike. The graph's inputs and outputs keep their types.
+    values; operators that only move or choose values get no casts, since they round nothing.
+    Bodies of If, Loop and Scan are treated alike; local functions are written out first.
 
     Args:
-        model: with FP16 or BF16 tensors; others come back unchanged.
+        model: with FP16 or BF16 tensors; a model without any comes back unchanged.
+        wide_ends: let FP16 inputs and outputs become FP32 too, as in the model before the cast.
 
     Returns:
         A model for ONNX Runtime, to be run with optimizations off or basic.
+
+    Raises:
+        GraphError: TF0531, the model's types contradict each other; TF0547, a local function
+            cannot be written out; TF0548, an input is a sequence of FP16 or BF16 tensors.
     """
-    types = _all_types(model)
-    if not any(kind in _NARROW for kind in types.values()):
+    model = _without_functions(model)
+    inferred = infer(model.proto).graph
+    if not _has_narrow(model.proto.graph, inferred):
         return model
-    graph = model.to_graph()
-    names = Names(graph)
-    _Emulator(types, names).rewrite(graph, is_main=True)
-    return model.with_graph(graph)
+    for value in model.proto.graph.input:
+        if is_narrow_collection(value.type):
+            raise GraphError(
+                "TF0548",
+                f"the input '{value.name}' is a sequence of FP16 or BF16 tensors, which cannot "
+                "be emulated",
+                "let the graph take one tensor and split it",
+                Place(node=value.name),
+            )
+    files = model.files.derived()
+    ends = frozenset(NARROW) if wide_ends else _NO_NUMPY_TYPE
+    twin = Twin(model.proto.graph, files, model.opset, ends)
+    proto = ModelProto()
+    merge_fields(model.proto, proto, skip={"graph"})
+    proto.graph.CopyFrom(twin.main_graph(model.proto.graph, inferred))
+    return Model(proto, files=files)
 
 
-def _all_types(model: Model) -> dict[str, int]:
-    """Element types of the main graph and of all bodies (names are unique across scopes)."""
-    types = element_types(model.proto)
-    inferred = infer(model.proto)
-    pending = [inferred.graph]
-    while pending:
-        scope = pending.pop()
-        for value in (*scope.input, *scope.output, *scope.value_info):
-            if value.type.tensor_type.elem_type:
-                types.setdefault(value.name, value.type.tensor_type.elem_type)
-        for weight in scope.initializer:
-            types.setdefault(weight.name, weight.data_type)
-        for node in scope.node:
-            pending.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
-    return types
+def _without_functions(model: Model) -> Model:
+    if not model.proto.functions:
+        return model
+    inlined, result = InlineFunctions().apply_model(model)
+    if inlined.proto.functions:
+        left = inlined.proto.functions[0].name
+        reasons = "; ".join(note.reason for note in result.notes if note.kind == "refused")
+        raise GraphError(
+            "TF0547",
+            f"the local function '{left}' cannot be written out, so what it computes cannot be "
+            f"rounded: {reasons}",
+            "raise the model and its functions to one operator set",
+            Place(node=left),
+        )
+    return inlined
 
 
-class _Emulator:
-    def __init__(self, types: dict[str, int], names: Names) -> None:
-        self._types = types
-        self._names = names
+def _has_narrow(graph: GraphProto, inferred: GraphProto) -> bool:
+    if any(tensor.data_type in NARROW for tensor in graph_tensors(graph)):
+        return True
+    return any(
+        value.type.tensor_type.elem_type in NARROW or is_narrow_collection(value.type)
+        for scope in _scopes(inferred)
+        for value in (*scope.input, *scope.output, *scope.value_info)
+    )
 
-    def rewrite(self, graph: gs.Graph, *, is_main: bool) -> None:
-        """Turn one graph, and its bodies, into FP32."""
-        nodes: list[gs.Node] = []
-        if is_main:
-            for tensor in list(graph.inputs):
-                nodes.extend(self._widen_input(tensor))
-        outputs = {tensor.name for tensor in graph.outputs} if is_main else set()
-        for node in list(graph.nodes):
-            nodes.extend(self._node(node, outputs))
-        for tensor in (*graph.inputs, *graph.outputs):
-            if not is_main and self._narrow(tensor):
-                tensor.dtype = np.dtype(np.float32)
-        graph.nodes.clear()
-        graph.nodes.extend(nodes)
 
-    def _narrow(self, tensor: gs.Tensor) -> np.dtype[np.generic] | None:
-        return _NARROW.get(self._types.get(tensor.name, 0)) if tensor.name else None
-
-    def _widen_input(self, tensor: gs.Variable) -> Iterator[gs.Node]:
-        if self._narrow(tensor) is None:
-            return
-        wide = self._fresh(tensor, "fp32", np.dtype(np.float32))
-        for reader in list(tensor.outputs):
-            for index, source in enumerate(reader.inputs):
-                if source is tensor:
-                    reader.inputs[index] = wide
-        yield self._cast(tensor, wide, TensorProto.FLOAT)
-
-    def _node(self, node: gs.Node, outputs: set[str]) -> Iterator[gs.Node]:
-        for value in node.attrs.values():
-            if isinstance(value, gs.Graph):
-                self.rewrite(value, is_main=False)
-        for tensor in node.inputs:
-            self._widen_constant(tensor)
-        kinds = [self._narrow(tensor) for tensor in node.outputs]
-        self._widen_attributes(node)
-        yield node
-        for index, kind in enumerate(kinds):
-            tensor = node.outputs[index]
-            if kind is not None:
-                yield from self._round(node, index, tensor, tensor.name in outputs)
-
-    def _round(
-        self, node: gs.Node, index: int, tensor: gs.Variable, is_output: bool
-    ) -> Iterator[gs.Node]:
-        """Cast a result down and up again; its name stays with what the readers see."""
-        narrow = self._types[tensor.name]
-        rounds_nothing = node.op in MOVERS | CONTROL_FLOW and not is_output
-        if rounds_nothing:
-            tensor.dtype = np.dtype(np.float32)
-            return
-        exact = self._fresh(tensor, "exact", np.dtype(np.float32))
-        node.outputs[index] = exact
-        if is_output:
-            yield from self._rounded_output(tensor, exact, narrow)
-            return
-        rounded = self._fresh(tensor, "rounded", _NARROW[narrow])
-        tensor.dtype = np.dtype(np.float32)
-        yield self._cast(exact, rounded, narrow)
-        yield self._cast(rounded, tensor, TensorProto.FLOAT)
-
-    def _rounded_output(
-        self, output: gs.Variable, exact: gs.Variable, narrow: int
-    ) -> Iterator[gs.Node]:
-        wide = self._fresh(output, "fp32", np.dtype(np.float32))
-        for reader in list(output.outputs):
-            for index, source in enumerate(reader.inputs):
-                if source is output:
-                    reader.inputs[index] = wide
-        yield self._cast(exact, output, narrow)
-        yield self._cast(output, wide, TensorProto.FLOAT)
-
-    def _widen_constant(self, tensor: gs.Tensor) -> None:
-        # GraphSurgeon gives BF16 either as ONNX's number or as ml_dtypes' type.
-        if isinstance(tensor, gs.Constant) and tensor.dtype in (*_NARROW, *_NARROW.values()):
-            tensor.values = tensor.values.astype(np.float32)
-
-    def _widen_attributes(self, node: gs.Node) -> None:
-        if isinstance(node.attrs.get("value"), gs.Constant):
-            self._widen_constant(node.attrs["value"])
-        for name in _TYPE_ATTRIBUTES:
-            if node.attrs.get(name) in _NARROW:
-                node.attrs[name] = TensorProto.FLOAT
-
-    def _fresh(self, tensor: gs.Tensor, suffix: str, dtype: np.dtype[np.generic]) -> gs.Variable:
-        return gs.Variable(self._names.fresh(f"{tensor.name}_{suffix}"), dtype, tensor.shape)
-
-    def _cast(self, source: gs.Tensor, result: gs.Tensor, to: int) -> gs.Node:
-        name = self._names.fresh_node(f"{result.name}_Cast")
-        return gs.Node("Cast", name, {"to": int(to)}, [source], [result])
+def _scopes(graph: GraphProto) -> list[GraphProto]:
+    bodies = [a.g for node in graph_nodes(graph) for a in node.attribute if a.HasField("g")]
+    return [graph, *bodies]

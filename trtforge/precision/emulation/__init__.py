@@ -1,0 +1,1 @@
+"""What `precision.emulate` is made of: element types by scope, exact operators, the rewriting."""

@@ -92,7 +92,7 @@ def build_engine(request: BuildRequest, reporting: Reporting) -> BuildReport:
     started = time.perf_counter()
     parser = network.parse(trt, definition, logger, request.onnx)
     parse_seconds = time.perf_counter() - started
-    described = layers.describe(definition)
+    described = layers.describe(trt, definition)
     config = _configure(build, definition, described)
     started = time.perf_counter()
     written = _serialize(build, definition, config)

@@ -24,12 +24,16 @@ SAMPLES = 8
 sample to sample, and a factor of `hazards.MARGIN` is left for those that were not seen."""
 
 PASSES_ON = frozenset(
-    "Identity Reshape Transpose Squeeze Unsqueeze Flatten Expand Tile Slice Split DepthToSpace "
-    "SpaceToDepth".split()
+    (
+        *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Tile"),
+        *("Slice", "Split", "DepthToSpace", "SpaceToDepth"),
+    )
 )
 """Movers whose results have no other values than their first input."""
 
-_BOUNDED = frozenset("Softmax Sigmoid Tanh HardSigmoid Erf Softsign Sin Cos Sign".split())
+_BOUNDED = frozenset(
+    ["Softmax", "Sigmoid", "Tanh", "HardSigmoid", "Erf", "Softsign", "Sin", "Cos", "Sign"]
+)
 """Their results lie in -1..1, whatever comes in."""
 
 DIVISORS: dict[str, tuple[int, ...]] = {

@@ -1,8 +1,9 @@
-"""What would go wrong in FP16 or BF16, found in the graph alone.
+"""What would go wrong in FP16 or BF16: found in the graph, and in ranges where they were measured.
 
-Three things: constants beyond FP16's range (additive masks of -1e9 or -3.4e38) and whatever they
-flow through; constants that vanish (an epsilon of 1e-12); positions and masks computed from
-integers, and arguments of Sin and Cos, which lose their meaning when rounded.
+Three things are seen in the graph: constants beyond FP16's range (additive masks of -1e9 or
+-3.4e38) and whatever they flow through; constants that vanish (an epsilon of 1e-12); positions and
+masks computed from integers, and arguments of Sin and Cos, which lose their meaning when rounded.
+What measured ranges add is in `range_judgement.py`; what is feared without them, in `cautions.py`.
 
 An additive mask is not clamped to -65504: a row that is masked as a whole would then sum to
 different scores, and two masks added would overflow all the same. The few nodes between mask and
@@ -16,6 +17,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
+from trtforge.precision.cautions import Cautions
+from trtforge.precision.float_ranges import FloatRanges
 from trtforge.precision.opgroups import INDEX_ARITHMETIC, MOVERS, TRIGONOMETRY
 from trtforge.precision.ports import is_float32
 from trtforge.precision.scales import FLOAT_MAX
@@ -62,12 +65,14 @@ class RangeHazards:
 
         Args:
             wanted: fp16 or bf16.
-            observed: largest magnitude that calibration saw, per tensor.
+            observed: largest magnitude that calibration saw, per tensor; `FloatRanges` know all
+                tensors, and then nothing is feared that was not seen.
         """
         self._limit = FLOAT_MAX[wanted]
         self._vanish = _VANISHES_BELOW[wanted]
         self._wanted = wanted.upper()
         self._observed = observed
+        self._cautions = None if isinstance(observed, FloatRanges) else Cautions(wanted)
         self._magnitude: dict[str, float] = {}
         self._vanishing: set[str] = set()
         self._constants: dict[str, float | None] = {}
@@ -84,7 +89,8 @@ class RangeHazards:
             self._magnitude[tensor.name] = magnitude
         if reason is None and magnitude > self._limit:
             reason = f"its values may reach {magnitude:.3g}, beyond {self._limit_text}"
-        return reason or self._observed_reason(node)
+        feared = self._cautions.visit(node) if self._cautions is not None else None
+        return reason or self._observed_reason(node) or feared
 
     @property
     def _limit_text(self) -> str:
@@ -123,6 +129,8 @@ class RangeHazards:
         return None
 
     def _observed_reason(self, node: gs.Node) -> str | None:
+        if isinstance(self._observed, FloatRanges):
+            return _measured_reason(node, self._observed)
         for tensor in (*node.inputs, *node.outputs):
             seen = self._observed.get(tensor.name, 0.0)
             # One part in a thousand for the rounding of a scale on FP16's grid.
@@ -154,6 +162,13 @@ class RangeHazards:
             magnitude = self._constant(tensor)
             return 0.0 if magnitude is None else magnitude
         return self._magnitude.get(tensor.name, 1.0)
+
+
+def _measured_reason(node: gs.Node, ranges: FloatRanges) -> str | None:
+    for tensor in (*node.inputs, *node.outputs):
+        if tensor.name in ranges.wide_values:
+            return ranges.wide_values[tensor.name]
+    return next((w for t in node.outputs if (w := ranges.wide_results.get(t.name))), None)
 
 
 def index_arithmetic(graph: gs.Graph, types: Mapping[str, int]) -> dict[int, str]:

@@ -15,6 +15,7 @@ from trtforge.precision import opgroups as ops
 from trtforge.precision.attention import without_wide_masks
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.constants import editable_graph
+from trtforge.precision.float_ranges import FloatRanges
 from trtforge.precision.placement import Placement, place
 from trtforge.precision.quantize import MIN_OPSET, QuantizeReport, quantize
 from trtforge.precision.retype import Retyper
@@ -94,20 +95,31 @@ class TypedModel:
         }
 
 
-def typed(model: Model, cache: CalibrationCache | None, precision: Precision) -> TypedModel:
+def typed(
+    model: Model,
+    cache: CalibrationCache | None,
+    precision: Precision,
+    ranges: FloatRanges | None = None,
+) -> TypedModel:
     """Quantize, then cast: the whole way from an FP32 model to the typed one.
 
     Args:
         model: the cleaned model.
         cache: ranges of the activations; needed when `precision.quantize` is int8 or fp8.
         precision: what the recipe asks for.
+        ranges: what was measured of every float tensor of the model, judged for
+            `precision.type`; without, what may go wrong in that type stays wider.
 
     Raises:
         GraphError: quantization is asked for without a cache (TF0532), or the graph is refused.
         DataError: the cache lacks a tensor.
     """
     quantized, quantize_report = quantized_only(model, cache, precision)
-    observed = {name: r.observed_amax for name, r in cache.ranges.items()} if cache else {}
+    observed: Mapping[str, float] = {}
+    if ranges is not None:
+        observed = ranges
+    elif cache is not None:
+        observed = {name: found.observed_amax for name, found in cache.ranges.items()}
     result, cast_report = cast(quantized, precision, observed)
     kept = [(one.op, one.node, one.reason) for one in cast_report.decisions]
     warnings = (

@@ -42,6 +42,9 @@ _TARGET_OF_SUFFIX = {
 }
 
 
+_LONG = {"ranges", "schema_name", "reshaping", "bias_shifts"}
+
+
 @dataclass(frozen=True)
 class Shown:
     """A calibration cache as a table.
@@ -58,11 +61,13 @@ class Shown:
     rows: tuple[dict[str, Any], ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain JSON data; histograms are left out."""
+        """Return plain JSON data; histograms and vectors are left out."""
         cache = self.cache
         return {
             "format": self.format,
-            **cache.model_dump(mode="json", by_alias=True, exclude={"ranges", "schema_name"}),
+            **cache.model_dump(mode="json", by_alias=True, exclude=_LONG),
+            "reshaping": {one.technique: len(one.groups) for one in cache.reshaping},
+            "bias_shifts": len(cache.bias_shifts),
             "tensors": len(cache.ranges),
             "ranges": list(self.rows),
         }
@@ -206,7 +211,8 @@ def convert_file(source: Path, out: Path, options: ConvertOptions) -> tuple[str,
     """Read a cache of any format and write it in another.
 
     Returns:
-        The format written, a key of `foreign.FORMATS`, and the ranges.
+        The format written, a key of `foreign.FORMATS`, and the ranges; their warnings say what
+        the format cannot.
 
     Raises:
         DataError: it cannot be read, does not hold what the method needs (TF0528), or a name
@@ -225,7 +231,19 @@ def convert_file(source: Path, out: Path, options: ConvertOptions) -> tuple[str,
         cache = _rederived(cache, options.method, options.percentile)
     written = _written_form(target, out)
     write_bytes(out, dump(cache, written, _header(cache, options.trt_version)))
-    return written, cache
+    return written, cache if target == "trtforge" else _without_graph(cache)
+
+
+def _without_graph(cache: CalibrationCache) -> CalibrationCache:
+    """Warn of a cache whose ranges are not those of the user's model: no other format says so."""
+    if not cache.reshaping:
+        return cache
+    names = " and ".join(one.technique for one in cache.reshaping)
+    warning = (
+        f"the ranges are those of the graph as {names} reshaped it: do not use them with another. "
+        "Tensors have the same names in both; `techniques: none` measures the model itself"
+    )
+    return cache.model_copy(update={"warnings": (*cache.warnings, warning)})
 
 
 def _rederived(cache: CalibrationCache, method: str, percentile: float | None) -> CalibrationCache:

@@ -91,7 +91,7 @@ def _measured(
     from trtforge.pipeline import ranges
     from trtforge.precision.calibrate import calibrate
     from trtforge.precision.quantize import candidate_tensors
-    from trtforge.precision.techniques.job import TechniqueJob
+    from trtforge.precision.techniques.job import TechniqueJob, with_reshaping
 
     data, calibration = ranges.open_data(model, wanted), wanted.calibration
     assert data is not None, "there is data, or it is made up"
@@ -104,7 +104,8 @@ def _measured(
         else candidate_tensors(job.model, wanted.precision)
     )
     request = replace(ranges.request_of(wanted, tensors), shard=options.shard)
-    cache = ranges.with_synthetic_warning(calibrate(job.model, data, request, steps.tell))
+    measured = with_reshaping(calibrate(job.model, data, request, steps.tell), job)
+    cache = ranges.with_synthetic_warning(measured)
     steps.note = "; ".join((ranges.cache_summary(cache), *job.notes))
     return cache
 

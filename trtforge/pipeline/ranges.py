@@ -166,8 +166,9 @@ def calibration_facts(cache: "CalibrationCache") -> dict[str, Any]:
 def _reused(model: "Model", wanted: Wanted, source: "DataSource | None", tell: Progress) -> Ready:
     """Take the ranges from a cache, on the graph that they were measured on.
 
-    That is the graph as the techniques before calibration leave it, or, for a cache that was
-    measured without them (by `trtforge calibrate MODEL`, or by another tool), the plain one.
+    That is the graph as the techniques before calibration leave it: the cache tells how they did,
+    or the data does. For a cache that was measured without them (by `trtforge calibrate MODEL`, or
+    by another tool), it is the plain one.
     """
     calibration, precision = wanted.calibration, wanted.precision
     assert calibration is not None
@@ -176,13 +177,44 @@ def _reused(model: "Model", wanted: Wanted, source: "DataSource | None", tell: P
     if needs_ranges(precision):
         path = wanted.resolve(str(calibration.reuse))
         _, cache = read_any(path)
-        if cache.graph_digest not in ("", model.digest()):
+        obstacle = "" if cache.graph_digest in ("", model.digest()) else _replay(cache, job)
+        if obstacle:
             run_before(job)
-        elif left := [name for name in names if name in BEFORE]:
-            job.notes.append(f"{', '.join(left)}: left out, the cache was measured without")
-        job.cache = _checked(cache, path, job, accepts=calibration.accept_stale)
+        else:
+            done = {one.technique for one in cache.reshaping}
+            left = [name for name in names if name in BEFORE and name not in done]
+            if left:
+                job.notes.append(f"{', '.join(left)}: left out, the cache was measured without")
+        job.cache = _checked(cache, path, job, obstacle, accepts=calibration.accept_stale)
     run_techniques(tuple(name for name in names if name in AFTER), job)
     return Ready(job.model, job.cache, source, tuple(job.notes))
+
+
+def _replay(cache: "CalibrationCache", job: TechniqueJob) -> str:
+    """Reshape the job's graph as the cache says.
+
+    Returns:
+        Why the graph that the cache was measured on does not come out of it; empty if it does, and
+        only then is the job's model changed.
+    """
+    from trtforge.precision.techniques.replay import replayed
+
+    if not cache.reshaping:
+        return "it does not say how techniques reshaped the graph"
+    unwanted = {one.technique for one in cache.reshaping} - {*chosen_techniques(job.precision)}
+    if unwanted:
+        return f"it was measured with {', '.join(sorted(unwanted))}, which is not asked for"
+    found = replayed(job.model, cache.reshaping)
+    if isinstance(found, str):
+        return found
+    if found.digest() != cache.graph_digest:
+        return "its vectors do not lead to the graph that was measured"
+    job.model = found
+    job.notes += [
+        f"{one.technique}: {len(one.groups)} groups of channels scaled as the cache says"
+        for one in cache.reshaping
+    ]
+    return ""
 
 
 def run_before(job: TechniqueJob) -> None:
@@ -192,9 +224,11 @@ def run_before(job: TechniqueJob) -> None:
 
 
 def _checked(
-    cache: "CalibrationCache", path: Path, job: TechniqueJob, *, accepts: bool
+    cache: "CalibrationCache", path: Path, job: TechniqueJob, obstacle: str, *, accepts: bool
 ) -> "CalibrationCache":
     """Return the cache, with a warning where it is stale and that is accepted.
+
+    Of a stale one the ranges are taken alone: vectors belong to the graph they were made for.
 
     Raises:
         DataError: TF0529, it is stale.
@@ -204,13 +238,16 @@ def _checked(
     reasons = cache.staleness(job.model.digest(), tensors, data)
     if not reasons:
         return cache
+    if cache.reshaping and obstacle and cache.graph_digest != job.model.digest():
+        reasons = (*reasons, obstacle)
     is_whole = all(name in cache.ranges for name in tensors)
     what = f"calibration cache '{path.name}' is stale: {'; '.join(reasons)}"
     if not (accepts and is_whole):
         raise DataError(
             "TF0529", f"the {what}", _remedies(job, is_whole=is_whole), Place(str(path))
         )
-    return cache.model_copy(update={"warnings": (*cache.warnings, f"the reused {what}")})
+    warnings = (*cache.warnings, f"the reused {what}")
+    return cache.model_copy(update={"warnings": warnings, "reshaping": (), "bias_shifts": {}})
 
 
 def _remedies(job: TechniqueJob, *, is_whole: bool) -> str:

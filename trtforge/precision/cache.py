@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trtforge.disk import write_text
 from trtforge.errors import DataError, Place
 from trtforge.precision.ranges import DataUse, Finite, TensorRange
+from trtforge.precision.reshaping import Reshaping, Vector
 from trtforge.precision.scales import LARGEST, round_to_step, round_up, scale_of
 from trtforge.precision.textfile import read_text
 
@@ -39,6 +40,8 @@ class CalibrationCache(BaseModel):
         ranges: per tensor name.
         weight_scales: scales of weights that a technique fixed, per weight: one number, or one per
             output channel; the other weights get theirs from their own values.
+        reshaping: how techniques reshaped the graph before it was measured.
+        bias_shifts: per tensor that a layer computes, what a technique took off its bias.
         origin: where it was converted from; empty for a cache of trtforge's own.
     """
 
@@ -57,6 +60,8 @@ class CalibrationCache(BaseModel):
     weight_scales: dict[str, tuple[Annotated[Finite, Field(gt=0)], ...]] = Field(
         default_factory=dict
     )
+    reshaping: Annotated[tuple[Reshaping, ...], Field(max_length=16)] = ()
+    bias_shifts: dict[str, Vector] = Field(default_factory=dict)
     origin: str = ""
 
     @property
@@ -65,8 +70,9 @@ class CalibrationCache(BaseModel):
         return any(use.synthetic for use in self.data)
 
     def as_json(self) -> dict[str, Any]:
-        """The cache as plain JSON data."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        """The cache as plain JSON data; keys that older versions refuse are in it only if used."""
+        unused = {name for name in ("reshaping", "bias_shifts") if not getattr(self, name)}
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=unused)
 
     def as_text(self) -> str:
         """The cache as JSON text: sorted keys, so equal caches are equal bytes."""

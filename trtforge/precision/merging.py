@@ -47,6 +47,8 @@ def merge(caches: Sequence[CalibrationCache]) -> CalibrationCache:
             "versions": _joined_versions([cache.versions for cache in caches]),
             "warnings": (*sorted(kept), *_warnings(states, chosen)),
             "ranges": _ranges(states, chosen),
+            # Of one graph: they differ only where an older version wrote one of them.
+            "reshaping": max((cache.reshaping for cache in caches), key=len),
         }
     )
 
@@ -105,9 +107,9 @@ def _check_same(first: CalibrationCache, other: CalibrationCache) -> None:
 
 
 def _check_whole(cache: CalibrationCache) -> None:
-    if cache.weight_scales:
+    if cache.weight_scales or cache.bias_shifts:
         raise _unmergeable(
-            "techniques have fixed scales of weights in one of them",
+            "techniques have fixed scales of weights or shifts of biases in one of them",
             "merge the caches of the shards first, then apply the techniques",
         )
     for name, found in cache.ranges.items():

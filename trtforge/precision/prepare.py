@@ -8,7 +8,12 @@ from trtforge.precision.calibrate import CalibrationRequest, calibrate
 from trtforge.precision.quantize import candidate_tensors
 from trtforge.precision.streaming import DataSource, Progress
 from trtforge.precision.techniques import AFTER, BEFORE
-from trtforge.precision.techniques.job import TechniqueJob, chosen_techniques, run_techniques
+from trtforge.precision.techniques.job import (
+    TechniqueJob,
+    chosen_techniques,
+    run_techniques,
+    with_reshaping,
+)
 from trtforge.recipe.schema import Precision
 
 
@@ -57,6 +62,7 @@ def prepare(
     run_techniques(tuple(name for name in names if name in BEFORE), job)
     if precision.quantize in ("int8", "fp8"):
         tensors = candidate_tensors(job.model, precision)
-        job.cache = calibrate(job.model, source, replace(request, tensors=tensors), on_progress)
+        measured = calibrate(job.model, source, replace(request, tensors=tensors), on_progress)
+        job.cache = with_reshaping(measured, job)
     run_techniques(tuple(name for name in names if name in AFTER), job)
     return Prepared(job.model, job.cache, tuple(job.notes))

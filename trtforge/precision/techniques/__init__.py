@@ -27,3 +27,7 @@ DEFAULT: dict[str, tuple[str, ...]] = {
     "int4_weight_only": (),
 }
 """What `techniques: default` stands for, by `precision.quantize`."""
+
+FOR_FIXED_LAYERS = ("rounding", "bias-correction")
+"""They change the float model to suit one fixed set of quantized layers, so they are left out where
+a budget is about to choose that set."""

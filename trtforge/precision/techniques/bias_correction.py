@@ -1,18 +1,22 @@
 """Technique `bias-correction`: what quantization shifts in the mean is taken off the biases."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
+from trtforge.errors import DataError, Place
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
+from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.cast import quantized_only
 from trtforge.precision.constants import editable_graph
 from trtforge.precision.names import Names
 from trtforge.precision.streaming import DataSource
 from trtforge.precision.techniques.job import TechniqueJob
 from trtforge.precision.techniques.layers import layers_of
-from trtforge.precision.techniques.paired import paired, shift_name
+from trtforge.precision.techniques.paired import Layer, paired, shift_name
 from trtforge.precision.techniques.probing import samples_to_run, shapes_of_a_run
 
 Doubles = npt.NDArray[np.float64]
@@ -28,6 +32,8 @@ class BiasCorrection:
     the layers in front of it corrected, as in its appendix D, and all means come from one pass:
     both networks run side by side, and each layer's error is centred before it goes on.
 
+    Without samples, the shifts that the calibration cache has from an earlier run are taken.
+
     A Conv or Gemm without bias gets one, a MatMul an Add, unless one follows already.
     """
 
@@ -37,18 +43,19 @@ class BiasCorrection:
         """Change the biases of `job.model`.
 
         Raises:
-            DataError: the cache lacks a tensor, or the source cannot give a sample.
+            DataError: the cache lacks a tensor, its shifts fit no layer (TF0535), or the source
+                cannot give a sample.
             GraphError: ONNX Runtime refuses the model.
         """
-        if job.source is None or job.precision.quantize not in ("int8", "fp8"):
+        if job.cache is None or job.precision.quantize not in ("int8", "fp8"):
             return
         layers = layers_of(job.model, job.precision)
-        if not layers:
+        if job.source is None:
+            shifts = _known_shifts(job.cache, layers)
+        else:
+            shifts = _measured_shifts(job, job.source, layers) if layers else {}
+        if not shifts:
             return
-        quantized = quantized_only(job.model, job.cache, job.precision)[0]
-        twin = paired(job.model, quantized, layers)
-        stop = samples_to_run(job, job.source, shapes_of_a_run(job.model, job.source))
-        shifts = _shifts(job, twin, job.source, stop)
         graph = editable_graph(job.model)
         names = Names(graph)
         for node in tuple(graph.nodes):
@@ -56,7 +63,38 @@ class BiasCorrection:
             if shift is not None:
                 _add_to_bias(graph, node, -shift, names)
         job.model = job.model.with_graph(graph)
-        job.notes.append(f"{self.name}: {len(shifts)} biases")
+        kept = {name: tuple(shift.tolist()) for name, shift in shifts.items()}
+        job.cache = job.cache.model_copy(update={"bias_shifts": kept})
+        origin = " as the cache says" if job.source is None else ""
+        job.notes.append(f"{self.name}: {len(shifts)} biases{origin}")
+
+
+def _known_shifts(cache: CalibrationCache, layers: Mapping[str, Layer]) -> dict[str, Doubles]:
+    """What an earlier run measured, of the layers that are quantized."""
+    found = {}
+    for name, layer in layers.items():
+        shift = cache.bias_shifts.get(name)
+        if shift is None:
+            continue
+        if len(shift) != layer.channels:
+            raise DataError(
+                "TF0535",
+                f"the calibration cache has {len(shift)} bias shifts for the layer of '{name}', "
+                f"which has {layer.channels} channels",
+                "the cache belongs to another graph; calibrate again",
+                Place(node=name),
+            )
+        found[name] = np.asarray(shift, np.float64)
+    return found
+
+
+def _measured_shifts(
+    job: TechniqueJob, source: DataSource, layers: Mapping[str, Layer]
+) -> dict[str, Doubles]:
+    quantized = quantized_only(job.model, job.cache, job.precision)[0]
+    twin = paired(job.model, quantized, layers)
+    stop = samples_to_run(job, source, shapes_of_a_run(job.model, source))
+    return _shifts(job, twin, source, stop)
 
 
 def _shifts(job: TechniqueJob, twin: Model, source: DataSource, stop: int) -> dict[str, Doubles]:

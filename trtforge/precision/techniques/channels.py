@@ -80,6 +80,26 @@ class ChannelGroup:
         """Whether a normalization makes the channels."""
         return any(node.op in _NORMS for node in self.makers)
 
+    def misfit(self) -> str:
+        """The output of a node whose constants do not have these channels; empty if all have."""
+        for node in self.makers:
+            if node.op not in (*_LINEAR, *_NORMS) or _made_channels(node) != self.channels:
+                return str(node.outputs[0].name)
+        for node in self.readers:
+            if node.op not in _LINEAR or _read_channels(node) != self.channels:
+                return str(node.outputs[0].name)
+        for node, index in self.offsets:
+            if node.op not in _SUMS or not self._offset_fits(node, index):
+                return str(node.outputs[0].name)
+        return ""
+
+    def _offset_fits(self, node: gs.Node, index: int) -> bool:
+        operand = node.inputs[index] if index < len(node.inputs) else None
+        if not isinstance(operand, gs.Constant):
+            return False
+        axis = self.axis - self.ranks[node.outputs[0].name] + len(operand.shape)
+        return 0 <= axis < len(operand.shape) and int(operand.shape[axis]) == self.channels
+
     def scale(self, scale: Doubles, names: Names) -> None:
         """Divide the channels by `scale`, shape (channels,), all > 0; readers undo it."""
         for node in self.makers:
@@ -227,7 +247,7 @@ class _Search:
                 continue
             group.makers, group.readers = makers[root], readers[root]
             group.offsets = offsets.get(root, [])
-            if all(self._offset_fits(group, *one) for one in group.offsets):
+            if not group.misfit():
                 yield group
 
     def _group(self, names: list[str]) -> ChannelGroup | None:
@@ -242,11 +262,6 @@ class _Search:
             return None
         ranks = {name: len(self._shapes[name]) for name in names}
         return ChannelGroup(counts.pop(), index, ranks)
-
-    def _offset_fits(self, group: ChannelGroup, node: gs.Node, index: int) -> bool:
-        operand = node.inputs[index]
-        axis = group.axis - group.ranks[node.outputs[0].name] + len(operand.shape)
-        return axis >= 0 and int(operand.shape[axis]) == group.channels
 
 
 def _by(items: Iterable[_Item], key: Callable[[_Item], str]) -> dict[str, list[_Item]]:

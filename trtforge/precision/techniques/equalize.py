@@ -7,11 +7,13 @@ import onnx_graphsurgeon as gs
 
 from trtforge.precision.constants import editable_graph
 from trtforge.precision.names import Names
+from trtforge.precision.reshaping import Reshaping
 from trtforge.precision.sites import Site, Skip, find_sites
 from trtforge.precision.streaming import Stream
 from trtforge.precision.techniques.channels import ChannelGroup, find_groups
 from trtforge.precision.techniques.job import TechniqueJob
 from trtforge.precision.techniques.probing import samples_to_run, shapes_of_a_run
+from trtforge.precision.techniques.replay import recorded
 from trtforge.precision.techniques.scaling import ChannelStatistics, Measured, best_scale
 from trtforge.precision.typeinfo import tensors_of
 
@@ -42,17 +44,19 @@ class _Scaled:
         stop = samples_to_run(job, job.source, shapes)
         stream = Stream(job.model, job.source, 0, stop, job.on_progress)
         seen = _measure(stream, groups, names)
-        fresh, left = Names(graph), []
+        fresh, left, done = Names(graph), [], []
         for group in groups:
             tensors = [
                 _measured(name, seen[name], quantized) for name in group.ranks if name in seen
             ]
             found = best_scale(group, tensors)
             if found is not None:
+                done.append(recorded(group, found[0]))
                 group.scale(found[0], fresh)
                 left.append(found[1])
         if left:
             job.model = job.model.with_graph(graph)
+            job.reshaping += (Reshaping(technique=self.name, groups=tuple(done)),)
             share = 10 * np.log10(np.exp(np.mean(np.log(left))))
             job.notes.append(
                 f"{self.name}: {len(left)} of {len(groups)} groups of channels scaled, "

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from trtforge.errors import UsageError
 from trtforge.graph.names import did_you_mean
-from trtforge.precision.techniques import AFTER, BEFORE, DEFAULT
+from trtforge.precision.techniques import AFTER, BEFORE, DEFAULT, FOR_FIXED_LAYERS
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model
     from trtforge.precision.cache import CalibrationCache
+    from trtforge.precision.reshaping import Reshaping
     from trtforge.precision.streaming import DataSource, Progress
     from trtforge.recipe.schema import Precision
 
@@ -25,6 +26,7 @@ class TechniqueJob:
         precision: the section of the recipe.
         samples: how many samples to use; None for all.
         cache: the ranges; None before calibration, and where weights alone are quantized.
+        reshaping: what reshaped the graph, so that a cache can say how to do it again.
         notes: what was done, a line of text for each technique.
         on_progress: told the fraction done (0..1) and a line of text.
     """
@@ -34,6 +36,7 @@ class TechniqueJob:
     precision: "Precision"
     samples: int | None = None
     cache: "CalibrationCache | None" = None
+    reshaping: "tuple[Reshaping, ...]" = ()
     notes: list[str] = field(default_factory=list)
     on_progress: "Progress | None" = None
 
@@ -69,9 +72,16 @@ def chosen_techniques(precision: "Precision") -> tuple[str, ...]:
     if asked == "none":
         return ()
     names = DEFAULT.get(precision.quantize, ()) if asked == "default" else asked
+    if precision.budget is not None:
+        names = tuple(name for name in names if name not in FOR_FIXED_LAYERS)
     for name in names:
         technique(name)
     return tuple(name for name in BEFORE | AFTER if name in names)
+
+
+def with_reshaping(cache: "CalibrationCache", job: TechniqueJob) -> "CalibrationCache":
+    """Return the cache with what reshaped the graph that it was measured on."""
+    return cache.model_copy(update={"reshaping": job.reshaping}) if job.reshaping else cache
 
 
 def run_techniques(names: tuple[str, ...], job: TechniqueJob) -> None:

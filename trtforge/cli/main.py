@@ -55,6 +55,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trtforge.cli.commands.calib:calib",
         "Show, lint, diff, merge, convert and apply calibration caches.",
     ),
+    "migrate": (
+        "trtforge.cli.commands.migrate:migrate",
+        "Turn a trtexec or Polygraphy command into a recipe.",
+    ),
     "schema": ("trtforge.cli.commands.schema:schema", "Print the JSON Schema of recipes."),
     "doctor": ("trtforge.cli.commands.doctor:doctor", "Say what this machine can build and run."),
     "cache": ("trtforge.cli.commands.cache:cache", "List, size or prune the store of results."),

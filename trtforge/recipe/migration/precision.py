@@ -1,0 +1,129 @@
+"""What builder flags asked of precision, said as a recipe's `precision` and `calibration`.
+
+The flags allowed TensorRT to choose among types; in a recipe types are chosen. `--fp16 --int8`
+becomes an INT8 graph whose rest is FP16.
+"""
+
+from dataclasses import dataclass, field
+
+from trtforge.recipe.migration.result import Draft
+from trtforge.recipe.migration.values import FLOATS, pairs
+
+SIMPLE: dict[str, str] = {
+    "--fp16": "fp16",
+    "--bf16": "bf16",
+    "--int8": "int8",
+    "--fp8": "fp8",
+    "--int4": "int4",
+    "--best": "best",
+}
+"""Flag -> what it allowed."""
+
+_REMOVED = "a builder flag that TensorRT 11 removed"
+
+
+@dataclass
+class PrecisionFlags:
+    """The flags of one command, gathered until all are known.
+
+    Attributes:
+        draft: what they go into.
+        cache: the calibration cache that was named.
+        data: where calibration data comes from, as a recipe says it.
+    """
+
+    draft: Draft
+    cache: str | None = None
+    data: str | None = None
+    _wishes: dict[str, str] = field(default_factory=dict)
+    _keep: list[dict[str, str]] = field(default_factory=list)
+
+    def wish(self, flag: str, kind: str) -> None:
+        """Take a flag that allows a type."""
+        self._wishes[kind] = flag
+
+    def calibrate_with(self, flag: str, cache: str) -> None:
+        """Take the name of an old calibration cache."""
+        self.cache = cache
+        self.draft.note(flag, "calibration.reuse", "converted: TensorRT 11 reads no such file")
+
+    def layers(self, flag: str, text: str) -> None:
+        """Take `layer:fp32,other:fp16` as keep rules.
+
+        Raises:
+            UsageError: TF0120, it cannot be read.
+        """
+        for name, kind in pairs(flag, text, "layer_name:fp32,other:fp16"):
+            float_type = FLOATS.get(kind.lower())
+            if float_type is None:
+                self.draft.refuse(
+                    f"{flag} ({name}: {kind})",
+                    "a rule keeps a node in fp32, fp16 or bf16; what is quantized follows from "
+                    "precision.quantize and the calibration",
+                )
+                continue
+            self._keep.append({"name": name, "type": float_type})
+        self.draft.note(flag, "precision.keep", "layers are named as the ONNX nodes are")
+
+    def close(self) -> None:
+        """Decide, once all flags are known."""
+        draft, wishes = self.draft, self._wishes
+        if "best" in wishes:
+            self._best(wishes.pop("best"))
+        if "fp16" in wishes or "bf16" in wishes:
+            kind = "fp16" if "fp16" in wishes else "bf16"
+            draft.put(wishes.pop(kind), "precision.type", kind, f"{_REMOVED}: casts in the graph")
+            if "bf16" in wishes:
+                draft.refuse(
+                    wishes.pop("bf16"),
+                    "TensorRT chose between FP16 and BF16 per layer; a recipe has one type for the "
+                    "rest: take fp16, or change precision.type to bf16",
+                )
+        self._quantized()
+        if self._keep:
+            draft.set("precision.keep", self._keep)
+
+    def _best(self, flag: str) -> None:
+        why = (
+            "every type was allowed and TensorRT took the fastest, whatever it did to the results; "
+            "here fp16, and int8 where there is a calibration"
+        )
+        self.draft.put(flag, "precision.type", "fp16", why)
+        if self.cache is not None or self.data is not None:
+            self._wishes.setdefault("int8", "--best (int8)")
+
+    def _quantized(self) -> None:
+        draft, wishes = self.draft, self._wishes
+        if "int8" in wishes and (self.cache is not None or self.data is not None):
+            why = f"{_REMOVED}: Q/DQ in the graph, from the calibration"
+            draft.put(wishes.pop("int8"), "precision.quantize", "int8", why)
+            self._calibration()
+        elif self.cache is not None or self.data is not None:
+            draft.refuse(
+                "the calibration", "without --int8 nothing was quantized by it: remove one of them"
+            )
+        for kind, flag in wishes.items():
+            if kind in ("int8", "fp8", "int4"):
+                self._without_calibration(kind, flag)
+
+    def _without_calibration(self, kind: str, flag: str) -> None:
+        quantize = "int4_weight_only" if kind == "int4" else kind
+        remedy = f"set precision.quantize: {quantize} and give calibration.data (--data here)"
+        if self.draft.has_pairs:
+            why = f"{_REMOVED}; the model's own Q/DQ pairs are kept, and say what is quantized"
+            self.draft.put(flag, "precision.quantize", "none", why)
+        elif self.draft.has_pairs is None:
+            why = f"{_REMOVED}; taken for a model with Q/DQ of its own. If it is a float model: "
+            self.draft.put(flag, "precision.quantize", "none", why + remedy)
+        else:
+            self.draft.refuse(
+                flag,
+                f"{_REMOVED}; without a calibration it made up the ranges, which is good for "
+                f"timing alone: {remedy}",
+            )
+
+    def _calibration(self) -> None:
+        if self.cache is not None:
+            self.draft.set("calibration.reuse", self.cache)
+        if self.data is not None:
+            self.draft.set("calibration.data", self.data)

@@ -42,13 +42,20 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
             "BuilderFlag",
             "DataType",
             "IAttentionInputLayer",
+            "IConvolutionLayer",
+            "IDeconvolutionLayer",
             "ILogger",
+            "IPoolingLayer",
             "IProgressMonitor",
+            "IReduceLayer",
+            "IResizeLayer",
             "IStreamWriter",
+            "LayerInformationFormat",
             "LayerType",
             "MemoryPoolType",
             "NetworkDefinitionCreationFlag",
             "OnnxParser",
+            "ProfilingVerbosity",
             "Runtime",
             "__version__",
             "init_libnvinfer_plugins",
@@ -76,15 +83,19 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     "IBuilderConfig": dict.fromkeys(
         [
             *("add_optimization_profile", "clear_flag", "get_flag", "get_memory_pool_limit"),
-            *("progress_monitor", "set_flag", "set_memory_pool_limit"),
+            *("profiling_verbosity", "progress_monitor", "set_flag", "set_memory_pool_limit"),
         ],
         ALL,
     )
     | {name: flavours_of(option) for option, name in options.NUMBERS.items()}
     | {name: flavours_of(option) for option, (name, _) in options.CHOICES.items()}
     | dict.fromkeys(["num_compute_capabilities", "set_compute_capability"], RTX),
+    **dict.fromkeys(
+        ["IConvolutionLayer", "IDeconvolutionLayer"], dict.fromkeys(["bias", "kernel"], ALL)
+    ),
     "ICudaEngine": dict.fromkeys(
         [
+            "create_engine_inspector",
             "get_tensor_mode",
             "get_tensor_name",
             "get_tensor_profile_shape",
@@ -93,6 +104,7 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
         ],
         ALL,
     ),
+    "IEngineInspector": {"get_engine_information": ALL},
     "ILayer": dict.fromkeys(
         ["get_input", "get_output", "metadata", "name", "num_inputs", "num_outputs", "type"], ALL
     ),
@@ -102,8 +114,12 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     ),
     "IOptimizationProfile": {"set_shape": ALL},
     "IProgressMonitor": dict.fromkeys(["phase_start", "step_complete", "phase_finish"], ALL),
+    "IPoolingLayer": {"type": ALL},
+    "IReduceLayer": {"op": ALL},
+    "IResizeLayer": {"resize_mode": ALL},
     "IStreamWriter": {"write": ALL},
     "ITensor": dict.fromkeys(["dtype", "is_shape_tensor", "name", "shape"], ALL),
+    "LayerInformationFormat": {"JSON": ALL},
     "LayerType": dict.fromkeys(["ATTENTION_INPUT", "MATRIX_MULTIPLY"], ALL),
     "MemoryPoolType": {name: flavours_of(option) for option, (name, _) in options.POOLS.items()},
     "NetworkDefinitionCreationFlag": {"STRONGLY_TYPED": ALL},
@@ -111,6 +127,7 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     "ParserError": dict.fromkeys(
         ["code", "desc", "local_function_stack", "node", "node_name", "node_operator"], ALL
     ),
+    "ProfilingVerbosity": {"DETAILED": ALL},
     "Runtime": dict.fromkeys(["deserialize_cuda_engine", "engine_host_code_allowed"], ALL)
     | {"get_engine_validity": RTX},
     "TensorIOMode": {"INPUT": ALL},
@@ -134,6 +151,8 @@ VARIABLES = {
     "first": "ParserError",
     "layer": "ILayer",
     "attention": "IAttention",
+    "convolution": "IConvolutionLayer",
+    "inspector": "IEngineInspector",
     "tensor": "ITensor",
     "profile": "IOptimizationProfile",
     "runtime": "Runtime",
@@ -142,7 +161,7 @@ VARIABLES = {
 }
 MODULES = [
     *("tensorrt", "network", "layers", "options", "targets", "progress", "native_log", "infer"),
-    "probe",
+    *("inspector", "probe"),
 ]
 # Not NVIDIA's: our module called network, a mapping called profile, exceptions and a class's name.
 OURS = {
@@ -154,6 +173,7 @@ OURS = {
         "check_profiles",
         "make_attention_decomposable",
         "add_profiles",
+        "set_shapes",
     ]
 } | {("", "__name__"), ("ILayer", "__class__"), ("ILayer", "attention")}
 

@@ -67,10 +67,11 @@ def _own_weights(trt: Any, layer: Any, kind: str) -> list[dict[str, Any]]:
     """Type and number of a convolution's weights; views of what the parser holds, never read."""
     if kind not in _CONVOLUTIONS:
         return []
-    layer.__class__ = getattr(trt, _CONVOLUTIONS[kind])
+    convolution = layer
+    convolution.__class__ = getattr(trt, _CONVOLUTIONS[kind])
     return [
         {"dtype": _dtype_of(held.dtype), "count": int(held.size)}
-        for held in (layer.kernel, layer.bias)
+        for held in (convolution.kernel, convolution.bias)
         if held is not None and held.size
     ]
 

@@ -157,6 +157,14 @@ def check_profiles(network: Any, profiles: ProfileShapes, file: str) -> None:
         )
 
 
+def set_shapes(network: Any, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Give the network's inputs concrete shapes; the library then infers those of all results."""
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        if tensor.name in shapes:
+            tensor.shape = tuple(shapes[tensor.name])
+
+
 def add_profiles(builder: Any, config: Any, profiles: ProfileShapes) -> None:
     """Put the profiles into the builder's configuration.
 

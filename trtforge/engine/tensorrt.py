@@ -8,8 +8,9 @@ up to the end of the build fails it.
 import importlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from trtforge.engine import layers, network, options, targets
@@ -101,6 +102,30 @@ def build_engine(request: BuildRequest, reporting: Reporting) -> BuildReport:
     return _report(build, written, described, (parse_seconds, build_seconds))
 
 
+def describe_network(job: Mapping[str, Any], sink: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Parse a model and describe the network; nothing is built.
+
+    Args:
+        job: `onnx` (path), `backend`, and `shapes`: input -> shape, for concrete shapes all over.
+        sink: takes the lines of the log.
+
+    Raises:
+        MissingError: the library is not installed, or needs a GPU.
+        BuildError: the parser refuses the model.
+    """
+    flavour = FLAVOURS[job["backend"]]
+    trt = load_module(flavour)
+    book = LogBook(flavour.name, sink)
+    logger = make_logger(trt, book)
+    builder = _create_builder(trt, flavour, logger, book)
+    definition = builder.create_network(network.network_flags(trt))
+    parser = network.parse(trt, definition, logger, Path(job["onnx"]))
+    network.set_shapes(definition, job["shapes"])
+    described = layers.describe(trt, definition)
+    del parser  # alive until here: it holds the weights that the network points to
+    return list(described)
+
+
 def _create_builder(trt: Any, flavour: Flavour, logger: Any, book: LogBook) -> Any:
     if not flavour.builds_without_gpu:
         if (reason := driver().reason) is not None:
@@ -127,6 +152,9 @@ def _configure(build: _Build, definition: Any, described: tuple[dict[str, Any], 
     network.check_profiles(definition, request.profiles, request.onnx.name)
     network.make_attention_decomposable(trt, definition)
     config = build.builder.create_builder_config()
+    # By default an engine knows its layers' names only; this costs no byte, and lets it tell what
+    # its layers compute in (`inspector.py`).
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if request.compute_capabilities:
         _set_targets(build, config, described)
     if not request.tf32:

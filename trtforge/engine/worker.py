@@ -179,6 +179,8 @@ class _Work:
             "build": self._build,
             "infer": self._infer,
             "probe": self._probe,
+            "layers": self._layers,
+            "network": self._network,
         }
         return commands[self._job["command"]]()
 
@@ -198,6 +200,16 @@ class _Work:
 
         cases = self._job.get("cases") or self._requests or ()
         return serve(self._job, cases, self._channel.send)
+
+    def _layers(self) -> Any:
+        from trtforge.engine.inspector import inspect_engine
+
+        return inspect_engine(self._job)
+
+    def _network(self) -> Any:
+        from trtforge.engine.tensorrt import describe_network
+
+        return describe_network(self._job, to_stderr)
 
     def _probe(self) -> Any:
         from trtforge.engine.probe import probe

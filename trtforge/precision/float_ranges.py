@@ -77,12 +77,15 @@ class FloatRanges(Mapping[str, float]):
         wide_values: tensors whose values the narrow type cannot hold well enough, and why: what
             writes or reads them stays wide.
         wide_results: tensors that must be computed wide, and why: their producers stay wide.
+        sqnr_db: how close the worst output came when the cast model was emulated on samples; None
+            where that was not done.
     """
 
     tensors: Mapping[str, FloatRange]
     samples: int = 0
     wide_values: Mapping[str, str] = field(default_factory=dict)
     wide_results: Mapping[str, str] = field(default_factory=dict)
+    sqnr_db: float | None = None
 
     def __getitem__(self, name: str) -> float:
         return self.tensors[name].amax
@@ -100,13 +103,20 @@ class FloatRanges(Mapping[str, float]):
             "tensors": {n: [r.low, r.high, r.smallest] for n, r in self.tensors.items()},
             "wide_values": dict(self.wide_values),
             "wide_results": dict(self.wide_results),
+            "sqnr_db": None if self.sqnr_db is None else str(self.sqnr_db),  # JSON has no inf
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "FloatRanges":
         """Read what `as_json` returned."""
         tensors = {name: FloatRange(*three) for name, three in data["tensors"].items()}
-        return cls(tensors, data["samples"], data["wide_values"], data["wide_results"])
+        return cls(
+            tensors,
+            data["samples"],
+            data["wide_values"],
+            data["wide_results"],
+            None if data["sqnr_db"] is None else float(data["sqnr_db"]),
+        )
 
 
 def measure(

@@ -43,7 +43,7 @@ def from_trtexec(arguments: Sequence[str], draft: Draft) -> None:
 
 
 def _with_values(arguments: Sequence[str]) -> Iterator[Word]:
-    """Yield flags; a word behind a flag that needs a value, and has none, is its value."""
+    """Yield flags; a word behind a flag that may have a value, and has none, is its value."""
     pending: Word | None = None
     for word in words_of(arguments):
         if pending is not None:
@@ -53,7 +53,7 @@ def _with_values(arguments: Sequence[str]) -> Iterator[Word]:
                 continue
             yield pending
             pending = None
-        if word.name in _HANDLERS and word.value is None and word.name not in _WITHOUT_VALUE:
+        if word.name and word.value is None and word.name not in {*SIMPLE, *_WITHOUT_VALUE}:
             pending = word
         else:
             yield word

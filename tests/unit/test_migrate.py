@@ -1,0 +1,207 @@
+"""Command lines of other tools become recipes; no flag of theirs is dropped in silence."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from migrate_commands import CASES, Case
+
+from trtforge.errors import RecipeError, UsageError
+from trtforge.pipeline.migrate import MigrateOptions, migrate
+from trtforge.recipe.load import load_recipe
+from trtforge.recipe.migration.arguments import split_command, words_of
+from trtforge.recipe.migration.trtexec import _HANDLERS, _WITHOUT_VALUE
+from trtforge.recipe.migration.trtexec_flags import ELSEWHERE, REFUSED, SKIPPED
+from trtforge.recipe.nodes import Source, plain
+
+DIGITS = Path(__file__).parents[2] / "recipes" / "digits"
+
+
+def read(text: str) -> Any:
+    from trtforge.recipe.compose import compose
+
+    root, problems = compose(Source("recipe.yaml", text))
+    assert problems == []
+    assert root is not None
+    return plain(root)
+
+
+def at(data: Any, place: str) -> Any:
+    """The value at a dotted key; a key may hold dots itself, so the longest that fits is taken."""
+    for key in place.split("."):
+        data = data[int(key)] if isinstance(data, list) else data[key]
+    return data
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.command[:60])
+def test_a_command_becomes_a_recipe_or_is_refused_with_reasons(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if case.refused:
+        with pytest.raises(RecipeError) as caught:
+            migrate(case.command)
+        flags = [
+            problem.message.partition(": nothing does this")[0] for problem in caught.value.problems
+        ]
+        assert flags == list(case.refused)
+        assert all(problem.hint for problem in caught.value.problems)
+    result = migrate(case.command, MigrateOptions(partial=True))
+    recipe = read(result.text)
+    assert {place: at(recipe, place) for place in case.values} == case.values
+    assert [finding.flag for finding in result.refused] == list(case.refused)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.command[:60])
+def test_every_flag_is_accounted_for(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = migrate(case.command, MigrateOptions(partial=True))
+    said = " ".join(finding.flag for finding in result.findings)
+    _, arguments = split_command(case.command)
+    for word in words_of(arguments[1:] if "polygraphy" in case.command else arguments):
+        assert (word.name or word.text) in said
+    for finding in result.findings:
+        assert finding.action == "mapped" or finding.why
+
+
+@given(
+    st.lists(
+        st.sampled_from(sorted({*SKIPPED, *ELSEWHERE, *REFUSED, *_WITHOUT_VALUE, "--nonsense"})),
+        unique=True,
+        max_size=12,
+    )
+)
+@settings(max_examples=50, deadline=None)
+def test_any_mix_of_flags_is_accounted_for(flags: list[str]) -> None:
+    flags = [flag for flag in flags if flag != "--excludeLeanRuntime"]  # it needs another
+    result = migrate(["trtexec", "--onnx=m.onnx", *flags], MigrateOptions(partial=True))
+    assert sorted(one.flag for one in result.findings) == sorted(["--onnx=m.onnx", *flags])
+
+
+def test_no_flag_stands_in_two_tables() -> None:
+    tables = [set(_HANDLERS), set(SKIPPED), set(ELSEWHERE), set(REFUSED)]
+    assert len(set.union(*tables)) == sum(map(len, tables))
+    assert set(_HANDLERS) >= _WITHOUT_VALUE
+
+
+def test_the_recipe_that_is_written_loads_and_its_cache_is_converted(tmp_path: Path) -> None:
+    from trtforge.precision.cache import CalibrationCache
+
+    (tmp_path / "old.cache").write_text("TRT-8601-EntropyCalibration2\nimage: 3c010a14\n")
+    out = tmp_path / "new" / "recipe.yaml"
+    out.parent.mkdir()
+    command = (
+        f"trtexec --onnx={DIGITS}/model.onnx --int8 --fp16 --calib={tmp_path}/old.cache "
+        "--minShapes=image:1x1x8x8 --optShapes=image:8x1x8x8 --maxShapes=image:32x1x8x8"
+    )
+    result = migrate(command, MigrateOptions(out, name="digits"))
+    assert result.written == (out, out.with_suffix(".calib.json"))
+    recipe = load_recipe(out).recipe
+    assert recipe.name == "digits"
+    assert recipe.precision.quantize == "int8"
+    assert recipe.shapes[0]["image"].max == (32, 1, 8, 8)
+    cache = CalibrationCache.load(out.with_suffix(".calib.json"))
+    assert cache.range_of("image").amax == pytest.approx(1.00024, rel=1e-5)
+
+
+def test_paths_are_relative_to_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    result = migrate("trtexec --onnx=models/m.onnx", MigrateOptions(Path("recipes/r.yaml")))
+    assert read(result.text)["model"] == {"onnx": "../models/m.onnx"}
+
+
+def test_int8_on_a_float_model_needs_data(tmp_path: Path) -> None:
+    command = f"trtexec --onnx={DIGITS}/model.onnx --int8"
+    with pytest.raises(RecipeError, match="--int8: nothing does this here") as caught:
+        migrate(command)
+    assert "--data" in (caught.value.hint or "")
+    recipe = read(migrate(command, MigrateOptions(data=f"{DIGITS}/calib.npz")).text)
+    assert recipe["precision"] == {"quantize": "int8"}
+    assert recipe["calibration"] == {"data": f"{DIGITS}/calib.npz"}
+
+
+def test_a_backend_that_lacks_an_option_refuses_the_recipe() -> None:
+    command = "trtexec --onnx=m.onnx --versionCompatible"
+    migrate(command)
+    with pytest.raises(RecipeError, match="tensorrt_rtx has no version_compatible"):
+        migrate(command, MigrateOptions(backend="tensorrt_rtx"))
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("", "TF0120", "no command"),
+        ("trtexec --onnx='m.onnx", "TF0120", "cannot read the command"),
+        ("trtexec --onnx=$MODEL --fp16", "TF0121", "$MODEL"),
+        ("trtexec --onnx=${D}/m.onnx", "TF0121", "${D}"),
+        ("mo --onnx=m.onnx", "TF0122", "'mo' is no tool"),
+        ("polygraphy inspect model m.onnx", "TF0122", "builds no engine"),
+        ("trtexec --loadEngine=m.plan", "TF0123", "no ONNX model"),
+        ("trtexec --onnx=m.onnx --shapes=x:axb", "TF0120", "--shapes=x:axb"),
+        ("trtexec --onnx=m.onnx --memPoolSize=workspace:lots", "TF0120", "memPoolSize"),
+        ("trtexec --onnx=m.onnx --avgTiming=often", "TF0120", "whole number"),
+        ("trtexec --onnx=m.onnx --hardwareCompatibilityLevel=all", "TF0120", "one of none"),
+        ("trtexec --onnx=m.onnx --builderOptimizationLevel=9", "TF0125", "optimization_level"),
+        ("missing.yaml", "TF0120", "missing.yaml"),
+    ],
+)
+def test_what_cannot_be_read_is_one_error(command: str, code: str, said: str) -> None:
+    with pytest.raises((UsageError, RecipeError)) as caught:
+        migrate(command)
+    assert caught.value.code == code
+    assert said in f"{caught.value.message} {caught.value.hint}"
+
+
+SPEC = """
+gen_trt_engine:
+  gpu_id: 0
+  onnx_file: det.onnx
+  trt_engine: det.engine
+  input_channel: 3
+  input_width: 960
+  input_height: 544
+  tensorrt:
+    data_type: int8
+    workspace_size: 1024
+    min_batch_size: 1
+    opt_batch_size: 8
+    max_batch_size: 16
+    calibration:
+      cal_cache_file: cal.bin
+      cal_batch_size: 16
+      cal_batches: 10
+"""
+
+
+def test_a_tao_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("spec.yaml").write_text(SPEC)
+    recipe = read(migrate("spec.yaml").text)
+    assert recipe["shapes"] == {
+        "input": {"min": [1, 3, 544, 960], "opt": [8, 3, 544, 960], "max": [16, 3, 544, 960]}
+    }
+    assert recipe["precision"] == {"quantize": "int8"}
+    assert recipe["calibration"] == {"samples": 160, "reuse": "cal.bin"}
+    assert recipe["targets"][0]["workspace_mib"] == 1024
+
+
+def test_a_tao_spec_whose_images_need_a_recipe_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("spec.yaml").write_text(SPEC + "      cal_image_dir: [images]\n      strange: 1\n")
+    with pytest.raises(RecipeError) as caught:
+        migrate("spec.yaml")
+    said = " ".join(problem.message for problem in caught.value.problems)
+    assert "cal_image_dir" in said
+    assert "strange" in said
+
+
+def test_a_flag_cannot_leave_its_comment() -> None:
+    text = migrate(["trtexec", "--onnx=m.onnx", "--saveEngine=a\nversion: 2"]).text
+    assert read(text)["version"] == 1

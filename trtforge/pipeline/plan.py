@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from trtforge.pipeline.settings import needs_ranges
 from trtforge.pipeline.stage import Job, Stage, key_document
+from trtforge.pipeline.stages.budget import BudgetStage
 from trtforge.pipeline.stages.build import BuildStage
 from trtforge.pipeline.stages.calibrate import CalibrateStage
 from trtforge.pipeline.stages.importing import ImportStage
@@ -29,7 +30,10 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     stages: list[Stage] = [ImportStage(), OptimizeStage(backends)]
     if calibrated:
         stages.append(CalibrateStage())
-    stages.append(PrecisionStage(calibrated))
+    budgeted = recipe.precision.budget is not None
+    if budgeted:
+        stages.append(BudgetStage(calibrated))
+    stages.append(PrecisionStage(calibrated, budgeted=budgeted))
     stages += [BuildStage(target) for target in engines]
     names = tuple(target.name for target in engines)
     stages += [VerifyStage(names), ReportStage(names, measured)]

@@ -3,7 +3,7 @@
 import hashlib
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from trtforge.bundle.manifest import (
 from trtforge.bundle.write import write_bundle
 from trtforge.disk import writing
 from trtforge.pipeline.stage import Job, package_versions
+from trtforge.pipeline.stages.precision import settled
 from trtforge.pipeline.store import Entry
 
 _PACKAGES = ("onnx", "onnx-graphsurgeon", "onnxruntime", "polygraphy", "numpy", "trtforge")
@@ -53,6 +54,7 @@ def ship(
     Raises:
         MissingError: the folder cannot be written, or the disk is full.
     """
+    job = _settled(job, entries)
     recipe_text = job.loaded.as_yaml(job.recipe)
     files: dict[str, Path | bytes] = {"recipe.yaml": recipe_text.encode()}
     if job.recipe.bundle.include_onnx:
@@ -75,6 +77,12 @@ def ship(
     path = write_bundle(out, _draft(job, entries, recipe_text, timings), files)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return Shipped(path, size, kept=before.get(path.name) == path.stat().st_ino)
+
+
+def _settled(job: Job, entries: Mapping[str, Entry]) -> Job:
+    """What ships shows the precision that it has, not the budget that led there."""
+    precision, _ = settled(job, entries)
+    return replace(job, recipe=job.recipe.model_copy(update={"precision": precision}))
 
 
 def _measured(entries: Mapping[str, Entry]) -> Entry | None:
@@ -105,7 +113,9 @@ def keep_failure_report(job: Job, entries: Mapping[str, Entry], out: Path) -> Pa
 
 
 def _reports(entries: Mapping[str, Entry]) -> dict[str, Path]:
+    budget = entries.get("budget")
     return {
+        **({} if budget is None else {"reports/pareto.json": budget.file("pareto.json")}),
         "reports/optimize.json": entries["optimize"].file("optimize.json"),
         "reports/precision.json": entries["precision"].file("precision.json"),
         "reports/attest.json": entries["precision"].file("attest.json"),

@@ -91,14 +91,37 @@ def sensitivity(
     )
 
 
+def harms_at_outputs(
+    found: LayeredModel, source: DataSource, samples: int, on_progress: Progress | None = None
+) -> list[float]:
+    """Measure what each layer's other form changes in the model's outputs, all others as they are.
+
+    Args:
+        found: a model and other forms of its layers.
+        source: samples.
+        samples: how many to use; as many as fit into whole runs.
+        on_progress: told the fraction done (0..1) and a line of text.
+
+    Returns:
+        SQNR of the worst output for each layer, dB.
+
+    Raises:
+        DataError: there are fewer samples than asked for (TF0523).
+        GraphError: as `sensitivity`.
+    """
+    used = _Samples(source, _count(source, samples))
+    return _at_outputs(found, used, _between(on_progress, 0.0, 1.0))
+
+
 @dataclass
-class _Noise:
+class Noise:
     """Sums of squares of one tensor and of its error, in float64."""
 
     signal: float = 0.0
     noise: float = 0.0
 
     def add(self, reference: npt.NDArray[Any], candidate: npt.NDArray[Any]) -> None:
+        """Take in one run; values of different shapes have nothing in common."""
         expected = reference.astype(np.float64)
         self.signal += float(np.vdot(expected, expected))
         if expected.shape != candidate.shape:  # values decide the shape, and they changed
@@ -109,6 +132,7 @@ class _Noise:
 
     @property
     def sqnr_db(self) -> float:
+        """Their ratio in dB; -inf for NaN or Inf in the candidate."""
         if self.noise == 0:
             return math.inf
         if self.signal == 0 or not math.isfinite(self.noise):
@@ -156,7 +180,7 @@ def _local(found: LayeredModel, samples: _Samples, tell: Progress) -> list[float
     twin = found.doubled()
     names = [name for pair in twin.sums for name in pair]
     session = Session(twin.model)
-    sums = [_Noise() for _ in twin.sums]
+    sums = [Noise() for _ in twin.sums]
     for done, feeds in enumerate(samples, 1):
         given = {name: feeds[name] for name in session.input_names}
         values = session.run(given, names)
@@ -190,11 +214,11 @@ def _group_at_outputs(
     whole = Session(found.model, outputs=twin.passed)
     session = Session(twin.model)
     outputs = [spec.name for spec in found.model.contract.outputs]
-    sums = [{name: _Noise() for name in outputs} for _ in twin.layers]
+    sums = [{name: Noise() for name in outputs} for _ in twin.layers]
     done = 0
     for feeds in samples:
         exact = whole.run(feeds, list(dict.fromkeys((*outputs, *twin.passed))))
-        judged = _float_outputs({name: exact[name] for name in outputs})
+        judged = float_outputs({name: exact[name] for name in outputs})
         known = {**feeds, **exact}
         given = {name: known[name] for name in session.input_names if name != twin.mask}
         for index, layer in enumerate(twin.layers):
@@ -208,7 +232,12 @@ def _group_at_outputs(
     return [min(one.sqnr_db for one in noises.values()) for noises in sums]
 
 
-def _float_outputs(values: Feeds) -> list[str]:
+def float_outputs(values: Feeds) -> list[str]:
+    """Return which outputs are judged.
+
+    Raises:
+        GraphError: TF0537, no output is a tensor of floats; TF0524, one is NaN or infinite.
+    """
     judged = [name for name, value in values.items() if value.dtype.kind == "f" and value.size]
     if not judged:
         raise _nothing("no output of the model is a tensor of floats")

@@ -37,7 +37,8 @@ class CalibrateStage:
             "sources": {} if calibration is None else _source_digests(job, calibration),
             "recipe": {
                 "calibration": None if calibration is None else _settings(calibration),
-                "precision": job.recipe.precision.model_dump(mode="json"),
+                "precision": job.recipe.precision.model_dump(mode="json", exclude={"budget"}),
+                "has_budget": job.recipe.precision.budget is not None,
                 "shapes": job.shapes_json() if is_synthetic else [],
             },
             "versions": package_versions("onnxruntime", "numpy", "trtforge"),

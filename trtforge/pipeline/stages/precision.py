@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trtforge.pipeline.corners import corner_shapes
 from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
+from trtforge.recipe.schema import Precision
+
+if TYPE_CHECKING:
+    from trtforge.graph.model import Model
+    from trtforge.precision.cache import CalibrationCache
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,7 @@ class PrecisionStage:
     name: str = "precision"
     kind: str = "precision"
     rooms: tuple[str, ...] = ("graph", "precision")
+    budgeted: bool = False
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:
@@ -24,6 +30,8 @@ class PrecisionStage:
         wanted: dict[str, tuple[str, ...]] = {"optimize": ("model.onnx*",)}
         if self.calibrated:
             wanted["calibrate"] = ("cache.json", "model.onnx*")
+        if self.budgeted:
+            wanted["budget"] = ("settled.json",)
         return wanted
 
     def facts(self, job: Job) -> dict[str, Any]:
@@ -41,31 +49,47 @@ class PrecisionStage:
 
     def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
         """Place Q/DQ and casts, and count what came of it."""
-        from trtforge.graph.model import Model
         from trtforge.precision.attest import attest
-        from trtforge.precision.cache import CalibrationCache
         from trtforge.precision.cast import typed
 
-        model, cache = Model.load(inputs["optimize"].file("model.onnx")), None
-        if self.calibrated:
-            calibrated = inputs["calibrate"]
-            if "model.onnx" in calibrated.files:
-                model = Model.load(calibrated.file("model.onnx"))
-            if "cache.json" in calibrated.files:
-                cache = CalibrationCache.load(calibrated.file("cache.json"))
+        model, cache = prepared(inputs)
+        precision, warnings = settled(job, inputs)
         progress(None, "placing Q/DQ and casts")
-        result = typed(model, cache, job.recipe.precision)
+        result = typed(model, cache, precision)
         result.model.save(out / "model.onnx")
         shapes = corner_shapes(result.model.contract, job.recipe.shapes[:1])
         attestation = attest(result.model, shapes["opt"])
         facts = {"digest": result.model.digest(), "opset": result.model.opset}
         decided = {"model": facts, **result.as_json()}
+        decided["warnings"] += warnings
         for name, value in (("precision", decided), ("attest", attestation.as_json())):
             write_json(out / f"{name}.json", value)
-        if job.recipe.precision.quantize.endswith("_weight_only"):
+        if precision.quantize.endswith("_weight_only"):
             share = _quantized_bytes_share(attestation.weights_bytes)
             return f"{share:.1%} of the weights' bytes are INT4 or INT8"
         return f"{attestation.quantized_macs_share:.1%} of the MACs quantized"
+
+
+def prepared(inputs: Inputs) -> "tuple[Model, CalibrationCache | None]":
+    """Return the model that is to be typed, and its ranges, None where none were measured."""
+    from trtforge.graph.model import Model
+    from trtforge.precision.cache import CalibrationCache
+
+    source, cache = inputs["optimize"], None
+    calibrated = inputs.get("calibrate")
+    if calibrated is not None and "model.onnx" in calibrated.files:
+        source = calibrated
+    if calibrated is not None and "cache.json" in calibrated.files:
+        cache = CalibrationCache.load(calibrated.file("cache.json"))
+    return Model.load(source.file("model.onnx")), cache
+
+
+def settled(job: Job, inputs: Inputs) -> tuple[Precision, list[str]]:
+    """Return the precision that holds: the recipe's, or what its budget came to; and warnings."""
+    if "budget" not in inputs:
+        return job.recipe.precision, []
+    found = inputs["budget"].json("settled.json")
+    return Precision.model_validate(found["precision"]), list(found["warnings"])
 
 
 def _quantized_bytes_share(weights_bytes: Mapping[str, int]) -> float:

@@ -1,0 +1,289 @@
+"""A budget met: the search over mixes, kept on disk while it runs, and what it leaves behind."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trtforge.disk import writing
+from trtforge.errors import BudgetError
+from trtforge.pipeline.measures import Measure, meets, shown
+from trtforge.pipeline.trials import Trial
+from trtforge.precision.budget import Search, Tried, with_rounding
+from trtforge.precision.mixes import QUANTIZED, Mix, Mixes
+from trtforge.precision.rounded import rounded
+from trtforge.precision.sensitivity import (
+    SAMPLES,
+    SensitivityRequest,
+    harms_at_outputs,
+    sensitivity,
+)
+
+SCHEMA = "trtforge.budget/1"
+
+Progress = Callable[[float | None, str], None]
+
+_MOST_NOISE = 1e30
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked for.
+
+    Attributes:
+        mixes: the model and its mixes.
+        measure: what is bounded.
+        trial: the samples that mixes are run on.
+        limit: how many mixes may be tried.
+        log: the file that evaluations are kept in while the search runs; None for nowhere.
+    """
+
+    mixes: Mixes
+    measure: Measure
+    trial: Trial
+    limit: int
+    log: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a search found.
+
+    Attributes:
+        question: what was asked for.
+        mixes: the model and its mixes, with the noises that were measured.
+        tried: all mixes that were run, the cheapest first.
+        chosen: the cheapest that met the bound.
+    """
+
+    question: Question
+    mixes: Mixes
+    tried: tuple[Tried, ...]
+    chosen: Tried
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the Pareto table as plain JSON data; a value that is not finite is null."""
+        question, mixes = self.question, self.mixes
+        units = zip(mixes.units, self.chosen.mix, strict=True)
+        return {
+            "schema": SCHEMA,
+            "measure": question.measure.name,
+            "bound": question.measure.bound,
+            "reference_cost": 1.0,
+            "evaluations": len(self.tried),
+            "samples": question.trial.samples,
+            "searched_on": question.trial.data.role,
+            "points": [self._point(one) for one in self.tried],
+            "layers": [
+                {
+                    "node": unit.node,
+                    "op": unit.op,
+                    "type": kind,
+                    "harm": _harm(unit.noises),
+                    "macs": unit.macs,
+                }
+                for unit, kind in units
+            ],
+            "rules": mixes.rule_lines(self.chosen.mix),
+        }
+
+    def lines(self) -> list[str]:
+        """The table as text, the chosen mix marked."""
+        return table(self.question, self.mixes, self.tried, self.chosen)
+
+    def summary(self) -> str:
+        """The chosen mix in one line."""
+        one = self.chosen
+        value = shown(self.question.measure, one.value)
+        return (
+            f"{value} at {one.cost:.1%} of the cost of FP32: {_counts(self.mixes, one.mix)}; "
+            f"{len(self.tried)} mixes tried on {self.question.trial.samples} samples of "
+            f"{self.question.trial.data.role}"
+        )
+
+    def _point(self, one: Tried) -> dict[str, Any]:
+        return {
+            "cost": one.cost,
+            "value": one.value if math.isfinite(one.value) else None,
+            "layers": self.mixes.counts(one.mix),
+            "macs": self.mixes.macs(one.mix),
+            "chosen": one is self.chosen,
+            "meets": one.meets,
+        }
+
+
+def meet_budget(question: Question, tell: Progress) -> Answer:
+    """Find the cheapest mix that meets a bound.
+
+    Layers are ranked on a few of the samples; each mix that counts is made as the typed graph and
+    run on all of them. Where even the mix without quantization misses, the harm of rounding each
+    node to the base type is measured too, and nodes may become FP32.
+
+    Args:
+        question: the mixes, the measure, the samples.
+        tell: told the fraction done (0..1, None: unknown) and a line of text.
+
+    Raises:
+        BudgetError: TF0560, no mix that was tried meets the bound.
+        GraphError: the graph or a sample is refused.
+        DataError: as the measure.
+    """
+    log = _Log(question.log)
+    search = Search(_evaluator(question, log, tell), question.limit)
+    mixes = _with_quantization_noise(question, log, tell)
+    chosen = search.run(mixes)
+    if chosen is None and search.left > 0 and any(unit.base != "fp32" for unit in mixes.units):
+        mixes = _with_rounding_noise(question, mixes, log, tell)
+        chosen = search.run(mixes)
+    tried = tuple(sorted(search.tried.values(), key=lambda one: one.cost))
+    if chosen is None:
+        raise _not_met(question, mixes, tried)
+    return Answer(question, mixes, tried, chosen)
+
+
+def table(
+    question: Question, mixes: Mixes, tried: tuple[Tried, ...], chosen: Tried | None = None
+) -> list[str]:
+    """Mixes as a table, one line each: cost, value, how many layers have which type."""
+    lines = [f"{'cost':>7}  {question.measure.name:>18}  meets  layers"]
+    for one in tried:
+        mark = "  <- chosen" if one is chosen else ""
+        value = shown(question.measure, one.value)
+        meets_it = "yes" if one.meets else "no"
+        lines.append(
+            f"{one.cost:>7.2%}  {value:>18}  {meets_it:<5}  {_counts(mixes, one.mix)}{mark}"
+        )
+    return lines
+
+
+def _not_met(question: Question, mixes: Mixes, tried: tuple[Tried, ...]) -> BudgetError:
+    measure = question.measure
+    scores = [measure.score(one.value) for one in tried]
+    best = tried[max(range(len(tried)), key=lambda index: (_number(scores[index]), -index))]
+    widest = mixes.widest()
+    hint = "loosen the budget, or raise precision.budget.evaluations"
+    if any(one.mix == widest for one in tried):
+        hint = "loosen the budget: not even the widest types that may be used reach it"
+    return BudgetError(
+        "TF0560",
+        f"no mix meets {measure.name} {measure.bound:g}: the best of {len(tried)} has "
+        f"{shown(measure, best.value)} at {best.cost:.1%} of the cost of FP32 "
+        f"({_counts(mixes, best.mix)})",
+        hint,
+        details="\n".join(
+            [*table(question, mixes, tried), "", "the best mix:", *mixes.rule_lines(best.mix)]
+        ),
+    )
+
+
+def _evaluator(
+    question: Question, log: "_Log", tell: Progress
+) -> Callable[[Mixes, Mix], tuple[float, bool]]:
+    done, spent = 0, 0.0
+
+    def evaluate(mixes: Mixes, mix: Mix) -> tuple[float, bool]:
+        nonlocal done, spent
+        value = log.values.get(mix)
+        done += 1
+        if value is None:
+            started = time.monotonic()
+            value = question.trial.value(mixes.typed(mix).model, question.measure)
+            log.add_value(mix, value)
+            spent += time.monotonic() - started
+        left = (question.limit - done) * spent / done
+        tell(
+            done / question.limit,
+            f"mix {done} of at most {question.limit}: {shown(question.measure, value)} at "
+            f"{mixes.cost(mix):.1%} of the cost of FP32, at most {left:.0f} s left",
+        )
+        return value, meets(question.measure, value)
+
+    return evaluate
+
+
+def _with_quantization_noise(question: Question, log: "_Log", tell: Progress) -> Mixes:
+    mixes = question.mixes
+    layers = [unit for unit in mixes.units if unit.types[0] in QUANTIZED]
+    if not layers:
+        return mixes
+    harms = log.harms.get("quantization")
+    if harms is None:
+        source = question.trial.data.source
+        request = SensitivityRequest(min(SAMPLES, question.trial.samples))
+        ranked = sensitivity(mixes.model, mixes.cache, source, mixes.precision, request, tell)
+        harms = {layer.output: layer.harm for layer in ranked.layers}
+        log.add_harms("quantization", harms)
+    found = {}
+    for unit in layers:
+        harm = min(harms.get(unit.output, 0.0), _MOST_NOISE)
+        found[unit.output] = {**unit.noises, unit.types[0]: harm}
+    return mixes.with_noises(found)
+
+
+def _with_rounding_noise(question: Question, mixes: Mixes, log: "_Log", tell: Progress) -> Mixes:
+    kind = mixes.precision.type
+    outputs = {unit.output for unit in mixes.units if unit.base == kind}
+    harms = log.harms.get("rounding")
+    if harms is None:
+        twin = rounded(mixes.model, outputs, kind)
+        count = min(SAMPLES, question.trial.samples)
+        found = harms_at_outputs(twin, question.trial.data.source, count, tell)
+        pairs = zip(twin.layers, found, strict=True)
+        harms = {layer.output: 10 ** (min(-decibels / 10, 30)) for layer, decibels in pairs}
+        log.add_harms("rounding", harms)
+    return with_rounding(mixes, harms)
+
+
+@dataclass
+class _Log:
+    """What was measured so far, in a file that a killed search goes on from.
+
+    One JSON document per line; a line that was cut off is what was being written.
+    """
+
+    path: Path | None
+    values: dict[Mix, float] = field(default_factory=dict)
+    harms: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.path is None or not self.path.is_file():
+            return
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                if "mix" in entry:
+                    self.values[tuple(entry["mix"])] = float(entry["value"])
+                else:
+                    self.harms[entry["harms"]] = {k: float(v) for k, v in entry["of"].items()}
+
+    def add_value(self, mix: Mix, value: float) -> None:
+        self.values[mix] = value
+        self._write({"mix": mix, "value": value})
+
+    def add_harms(self, name: str, harms: Mapping[str, float]) -> None:
+        self.harms[name] = dict(harms)
+        self._write({"harms": name, "of": harms})
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        if self.path is None:
+            return
+        # It begins with a line end, so that what was cut off before is a line by itself.
+        with writing(self.path, "the evaluations"), self.path.open("a", encoding="utf-8") as file:
+            file.write(f"\n{json.dumps(entry)}")
+
+
+def _harm(noises: Mapping[str, float]) -> float:
+    """What the cheapest type does to the outputs: noise over signal."""
+    return next(iter(noises.values()))
+
+
+def _counts(mixes: Mixes, mix: Mix) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in mixes.counts(mix).items()) or "no layers"
+
+
+def _number(score: float) -> float:
+    return -math.inf if math.isnan(score) else score

@@ -1,0 +1,146 @@
+"""Stage `budget`: the cheapest mix of types that still meets the recipe's bound."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtforge.pipeline.stage import (
+    Inputs,
+    Job,
+    Progress,
+    key_document,
+    package_versions,
+    write_json,
+)
+from trtforge.pipeline.store import digest_of
+
+if TYPE_CHECKING:
+    from trtforge.pipeline.budgeting import Answer, Question
+    from trtforge.pipeline.trials import Trial
+
+
+@dataclass(frozen=True)
+class BudgetStage:
+    """Searches the mixes; writes `pareto.json`, `pareto.txt` and `settled.json`.
+
+    `settled.json` is the recipe's `precision` with keep rules in place of the budget, and what the
+    user should know of it.
+    """
+
+    calibrated: bool
+    name: str = "budget"
+    kind: str = "budget"
+    rooms: tuple[str, ...] = ("graph", "precision", "verify")
+
+    @property
+    def consumes(self) -> Mapping[str, tuple[str, ...]]:
+        """What the precision stage gets as well."""
+        wanted: dict[str, tuple[str, ...]] = {"optimize": ("model.onnx*",)}
+        if self.calibrated:
+            wanted["calibrate"] = ("cache.json", "model.onnx*")
+        return wanted
+
+    def facts(self, job: Job) -> dict[str, Any]:
+        """The precision section, and the bytes of the original, the samples and the metric."""
+        from trtforge.pipeline.measures import metric_files
+
+        recipe, sources = job.recipe, {"model": job.model_digest()}
+        if recipe.verify.data is not None:
+            path = job.loaded.resolve(recipe.verify.data)
+            sources["verification data"] = job.file_digest(path)
+        if job.calibration_data is not None:
+            sources["calibration data"] = job.calibration_data.digest
+        budget = recipe.precision.budget
+        if budget is not None and budget.metric is not None:
+            files = metric_files(budget.metric, job.loaded.base_dir)
+            sources |= {f"metric, {file.name}": job.file_digest(file) for file in files}
+        return {
+            "sources": sources,
+            "recipe": {
+                "precision": recipe.precision.model_dump(mode="json"),
+                "samples": [
+                    recipe.calibration.samples if recipe.calibration is not None else None,
+                    recipe.verify.samples,
+                ],
+            },
+            "versions": package_versions("onnxruntime", "numpy", "onnx", "trtforge"),
+        }
+
+    def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
+        """Search; a search that was killed is gone on with.
+
+        Raises:
+            BudgetError: TF0560, no mix that was tried meets the bound.
+            DataError: there are no samples or labels, or the metric's code failed.
+        """
+        from trtforge.pipeline.budgeting import meet_budget
+        from trtforge.pipeline.steps import Steps
+
+        key = digest_of(key_document(self, job, inputs))
+        log = job.store.unfinished / f"{key}.budget.partial"
+        with Steps(job.emit).resumable(job.store.unfinished / key, "in the store"):
+            question = _question(job, inputs, log)
+            answer = meet_budget(question, progress)
+        judged, warnings = _judged(job, answer)
+        write_json(out / "pareto.json", answer.as_json() | {"judged": judged})
+        lines = [*answer.lines(), "", *answer.mixes.rule_lines(answer.chosen.mix), ""]
+        (out / "pareto.txt").write_text("\n".join(lines), encoding="utf-8")
+        settled = answer.mixes.settled(answer.chosen.mix).model_dump(mode="json")
+        summary = answer.summary()
+        document = {"precision": settled, "summary": summary, "warnings": warnings}
+        write_json(out / "settled.json", document)
+        log.unlink(missing_ok=True)
+        return summary
+
+
+def _question(job: Job, inputs: Inputs, log: Path) -> "Question":
+    from trtforge.graph.model import Model
+    from trtforge.pipeline.budgeting import Question
+    from trtforge.pipeline.measures import measure_of
+    from trtforge.pipeline.stages.precision import prepared
+    from trtforge.pipeline.trials import search_data, trial_of
+    from trtforge.precision.mixes import mixes_of
+
+    budget = job.recipe.precision.budget
+    assert budget is not None, "the stage is there for it"
+    data = search_data(job, needs_labels=budget.top1_drop is not None)
+    trial = trial_of(Model.load(job.model_path), data, budget.measure)
+    measure = measure_of(budget, job.loaded.base_dir, trial.labels)
+    model, cache = prepared(inputs)
+    mixes = mixes_of(model, cache, job.recipe.precision, _shapes(trial))
+    return Question(mixes, measure, trial, budget.evaluations, log)
+
+
+def _shapes(trial: "Trial") -> dict[str, tuple[int, ...]]:
+    source = trial.data.source
+    size = source.static_batch or 1
+    return {name: one.shape for name, one in next(iter(source.batches(size, size))).items()}
+
+
+def _judged(job: Job, answer: "Answer") -> tuple[dict[str, Any] | None, list[str]]:
+    """Measure the chosen mix on samples that it was not chosen on, where there are some."""
+    from trtforge.graph.model import Model
+    from trtforge.pipeline.measures import measure_of, meets, shown
+    from trtforge.pipeline.trials import judging_data, trial_of
+
+    question, budget = answer.question, job.recipe.precision.budget
+    assert budget is not None, "the stage is there for it"
+    data = judging_data(job)
+    searched_on = question.trial.data
+    if data is None or data.role == searched_on.role:
+        return None, [f"the budget was met and judged on the same samples, {searched_on.role}"]
+    if budget.top1_drop is not None and data.labels is None:
+        return None, ["verify.data has no labels, so the budget was not judged on it"]
+    trial = trial_of(Model.load(job.model_path), data, budget.measure)
+    measure = measure_of(budget, job.loaded.base_dir, trial.labels)
+    value = trial.value(answer.mixes.typed(answer.chosen.mix).model, measure)
+    held = meets(measure, value)
+    number = value if abs(value) < float("inf") else None
+    judged = {"on": data.role, "samples": trial.samples, "value": number, "meets": held}
+    if held:
+        return judged, []
+    return judged, [
+        f"the chosen mix has {shown(measure, value)} on {data.role}, which misses the budget of "
+        f"{measure.bound:g} that it meets on {searched_on.role}"
+    ]

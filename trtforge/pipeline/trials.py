@@ -1,0 +1,182 @@
+"""Candidates against the original on the same samples, whose outputs are computed once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trtforge.errors import DataError, GraphError
+from trtforge.graph.data import ArrayData
+from trtforge.graph.execute import Session
+from trtforge.graph.model import Model
+from trtforge.graph.sources.source import DataSource, Feeds
+from trtforge.pipeline.measures import Labels, Measure, Outputs
+from trtforge.pipeline.stage import Job
+from trtforge.precision.emulate import emulate
+
+_SAMPLES = {"sqnr_db": 32, "top1_drop": 1024, "metric": 1024}
+"""How many samples a mix is judged on where nobody says. The SQNR of the digits networks over 32
+samples is within 0.5 dB of that over 797; shares of right answers need as many as there are."""
+
+_KEPT_BYTES = 1 << 30
+"""Outputs of the original that are kept in memory; fewer samples are used where this is full."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Samples to run candidates on.
+
+    Attributes:
+        source: the samples.
+        count: how many of them are used at most; None: as many as suit the measure.
+        role: where they come from, in the words of a recipe: `calibration.data`, `verify.data`.
+        labels: class ids of all samples; None where there are none.
+    """
+
+    source: DataSource
+    count: int | None
+    role: str
+    labels: Labels | None = None
+
+    def limit(self, measure: str) -> int:
+        """How many samples to use: whole runs, at least one.
+
+        Raises:
+            DataError: TF0506, there are fewer samples than the model's fixed batch.
+        """
+        size = self.source.static_batch or 1
+        most = self.count if self.count is not None else _SAMPLES[measure]
+        if self.source.count < size:
+            raise DataError(
+                "TF0506",
+                f"{self.role} has {self.source.count} samples, the model runs {size} at once",
+                f"give at least {size} samples",
+            )
+        return max(min(most, self.source.count) // size, 1) * size
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Samples, and what the original makes of them.
+
+    Attributes:
+        data: where the samples come from.
+        runs: how many runs there are.
+        reference: the original's outputs, one dict for each run.
+    """
+
+    data: Data
+    runs: int
+    reference: tuple[Outputs, ...]
+
+    @property
+    def samples(self) -> int:
+        """How many samples are used."""
+        return self.runs * (self.data.source.static_batch or 1)
+
+    @property
+    def labels(self) -> Labels | None:
+        """The class ids of the samples that are used."""
+        return None if self.data.labels is None else self.data.labels[: self.samples]
+
+    def value(self, typed: Model, measure: Measure) -> float:
+        """Run a typed model, every operator rounded to its type, and measure it.
+
+        Raises:
+            GraphError: ONNX Runtime refuses the model.
+            DataError: as the measure.
+        """
+        return measure.value(self.reference, _outputs(emulate(typed), self.data, self.samples))
+
+
+def trial_of(original: Model, data: Data, measure: str) -> Trial:
+    """Run the original.
+
+    Raises:
+        GraphError: ONNX Runtime refuses it; TF0524, an output is NaN or infinite.
+        DataError: the data cannot be read or has too few samples.
+    """
+    kept: list[Outputs] = []
+    free = _KEPT_BYTES
+    for outputs in _outputs(original, data, data.limit(measure)):
+        free -= sum(array.nbytes for array in outputs.values())
+        if free < 0 and kept:
+            break
+        _check_finite(outputs)
+        for array in outputs.values():
+            array.flags.writeable = False  # the user's code gets to see it
+        kept.append(outputs)
+    return Trial(data, len(kept), tuple(kept))
+
+
+def search_data(job: Job, *, needs_labels: bool) -> Data:
+    """Return the samples that mixes are searched on: those of calibration where they will do.
+
+    Raises:
+        DataError: TF0563, labels are needed and nothing has any.
+    """
+    calibration, found = job.recipe.calibration, job.calibration_data
+    if calibration is not None and found is not None:
+        labels = _calibration_labels(job, calibration.data)
+        if labels is not None or not needs_labels:
+            return Data(found, calibration.samples, "calibration.data", labels)
+    judged = judging_data(job)
+    if judged is not None and (judged.labels is not None or not needs_labels):
+        return judged
+    raise DataError(
+        "TF0563",
+        "top1_drop needs labels, and neither calibration.data nor verify.data has any"
+        if needs_labels
+        else "a budget is met on samples, and there are none",
+        "add an integer array 'labels' of shape (samples,) to one of the two .npz files"
+        if needs_labels
+        else "give calibration.data or verify.data",
+    )
+
+
+def judging_data(job: Job) -> Data | None:
+    """Return the samples that the recipe verifies on, None where it has none."""
+    verify = job.recipe.verify
+    if verify.data is None:
+        return None
+    contract = Model.load(job.model_path).contract
+    source = ArrayData.open(job.loaded.resolve(verify.data), contract, labels=True)
+    return Data(source, verify.samples, "verify.data", source.labels)
+
+
+def _calibration_labels(job: Job, data: object) -> Labels | None:
+    path = job.loaded.resolve(data) if isinstance(data, str) else Path()
+    if path.suffix.lower() != ".npz":
+        return None
+    contract = Model.load(job.model_path).contract
+    return ArrayData.open(path, contract, labels=True).labels
+
+
+def _outputs(model: Model, data: Data, samples: int) -> Iterator[Outputs]:
+    """Yield the outputs of each run; a sample runs alone where the model lets it."""
+    session = Session(model)
+    types = {spec.name: spec.dtype for spec in model.contract.inputs}
+    for feeds in data.source.batches(data.source.static_batch or 1, samples):
+        yield session.run(_fitting(feeds, types))
+
+
+def _fitting(feeds: Feeds, types: dict[str, str]) -> Feeds:
+    """Inputs that the recipe converts to FP16 take it."""
+    return {
+        name: array.astype(np.float16)
+        if types[name] == "float16" and array.dtype != np.float16
+        else array
+        for name, array in feeds.items()
+        if name in types
+    }
+
+
+def _check_finite(outputs: Outputs) -> None:
+    for name, array in outputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise GraphError(
+                "TF0524",
+                f"output '{name}' of the original is NaN or infinite on a sample",
+                "look for overflow or a division by zero in the model, or leave the sample out",
+            )

@@ -1,0 +1,239 @@
+"""Mixes of types: which types each node of a model may have, what a mix costs, how to make it."""
+
+import glob
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from trtforge.graph.model import Model
+from trtforge.precision.attest import attest
+from trtforge.precision.cache import CalibrationCache
+from trtforge.precision.cast import TypedModel, typed
+from trtforge.precision.opgroups import (
+    CONTROL_FLOW,
+    CONVERTERS,
+    MOVERS,
+    OWN_TYPE,
+    SEQUENCES,
+    TYPE_BLIND,
+)
+from trtforge.precision.rules import Spot, selected
+from trtforge.precision.switches import layered
+from trtforge.precision.techniques.job import chosen_techniques
+from trtforge.recipe.precision import KeepRule, Precision
+
+RELATIVE_TIME: dict[str, float] = {"int8": 1.0, "fp8": 1.0, "fp16": 2.0, "bf16": 2.0, "fp32": 4.0}
+"""Time of one multiply-accumulate, that of INT8 being 1: the ratios of dense tensor-core throughput
+that NVIDIA gives for INT8 or FP8, FP16 and TF32 (A100: 624, 312 and 156 T/s, "A100 Tensor Core GPU"
+data sheet; L4: 242, 121 and 60, "L4 Tensor Core GPU" data sheet). Without TF32 an FP32 layer takes
+longer still, by 2 (L4) to 8 (A100) times; that makes no other mix the cheapest one unless FP32
+layers can be traded for each other and for FP16, and a user reads the cost as what it is, a model.
+"""
+
+QUANTIZED = ("int8", "fp8")
+
+Mix = tuple[str, ...]
+"""The type of each unit."""
+
+_NOT_CHOSEN = MOVERS | CONVERTERS | TYPE_BLIND | OWN_TYPE | CONTROL_FLOW | SEQUENCES
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A node whose type is chosen.
+
+    Attributes:
+        node: its name.
+        op: its operator.
+        output: the tensor that it computes.
+        macs: its multiply-accumulates.
+        work: what its cost is in proportion to: its multiply-accumulates, or where it has none
+            the elements of its result.
+        base: its type where nothing is quantized and no rule names it.
+        noises: for each type that it may have, the cheapest first, the noise over signal that it
+            brings to the model's outputs by itself.
+    """
+
+    node: str
+    op: str
+    output: str
+    macs: int
+    work: int
+    base: str
+    noises: Mapping[str, float]
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The types that it may have, the cheapest first."""
+        return tuple(self.noises)
+
+    def cost(self, kind: str) -> float:
+        """Work times relative time."""
+        return self.work * RELATIVE_TIME[kind]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixes:
+    """A model and the mixes that there are of it.
+
+    Attributes:
+        model: the FP32 model.
+        cache: its ranges; None where nothing is quantized.
+        precision: what the recipe asks for, without its budget.
+        units: the nodes whose types are chosen, in graph order.
+        fixed_macs: multiply-accumulates of all other nodes, by type.
+    """
+
+    model: Model
+    cache: CalibrationCache | None
+    precision: Precision
+    units: tuple[Unit, ...]
+    fixed_macs: Mapping[str, int]
+
+    def narrowest(self) -> Mix:
+        """Each unit in its cheapest type."""
+        return tuple(unit.types[0] for unit in self.units)
+
+    def widest(self) -> Mix:
+        """Each unit in its dearest type."""
+        return tuple(unit.types[-1] for unit in self.units)
+
+    def cost(self, mix: Mix) -> float:
+        """The modelled time of a mix, as a share of that of FP32 everywhere: 0..1."""
+        fixed = sum(count * _time(kind) for kind, count in self.fixed_macs.items())
+        work = sum(unit.work for unit in self.units) + sum(self.fixed_macs.values())
+        spent = fixed + sum(u.cost(kind) for u, kind in zip(self.units, mix, strict=True))
+        return spent / (work * RELATIVE_TIME["fp32"]) if work else 1.0
+
+    def noise(self, mix: Mix) -> float:
+        """The sum of what the units bring by themselves."""
+        return math.fsum(u.noises[kind] for u, kind in zip(self.units, mix, strict=True))
+
+    def counts(self, mix: Mix) -> dict[str, int]:
+        """How many units have each type."""
+        return dict(sorted(Counter(mix).items(), key=lambda item: RELATIVE_TIME[item[0]]))
+
+    def macs(self, mix: Mix) -> dict[str, int]:
+        """Multiply-accumulates by type, those of the other nodes included."""
+        found = Counter(self.fixed_macs)
+        for unit, kind in zip(self.units, mix, strict=True):
+            found[kind] += unit.macs
+        return {kind: count for kind, count in sorted(found.items()) if count}
+
+    def settled(self, mix: Mix) -> Precision:
+        """The precision section that makes a mix: keep rules in place of the budget."""
+        own = self.precision
+        quantize = own.quantize if any(kind in QUANTIZED for kind in mix) else "none"
+        kind = own.type if any(one != "fp32" for one in mix) else "fp32"
+        rules = [] if kind != own.type else self._rules(mix, is_quantized=quantize != "none")
+        return own.model_copy(
+            update={
+                "type": kind,
+                "quantize": quantize,
+                "keep": (*own.keep, *rules),
+            }
+        )
+
+    def typed(self, mix: Mix) -> TypedModel:
+        """Make a mix.
+
+        Raises:
+            GraphError: the graph is refused.
+        """
+        return typed(self.model, self.cache, self.settled(mix))
+
+    def rule_lines(self, mix: Mix) -> list[str]:
+        """Lines of YAML for a recipe's `precision`, which make a mix without a budget."""
+        settled = self.settled(mix)
+        lines = [f"type: {settled.type}", f"quantize: {settled.quantize}"]
+        rules = settled.keep
+        if rules:
+            lines.append("keep:")
+        for rule in rules:
+            given = rule.model_dump(exclude_none=True)
+            pairs = (f"{key}: {_yaml(key, value)}" for key, value in given.items())
+            lines.append(f"  - {{{', '.join(pairs)}}}")
+        return lines
+
+    def with_noises(self, noises: Mapping[str, Mapping[str, float]]) -> "Mixes":
+        """The same with other or further types.
+
+        Args:
+            noises: output of a unit -> its noises by type, in place of what it had.
+        """
+        units = (replace(unit, noises=noises.get(unit.output, unit.noises)) for unit in self.units)
+        return replace(self, units=tuple(units))
+
+    def _rules(self, mix: Mix, *, is_quantized: bool) -> list[KeepRule]:
+        rules = []
+        for unit, kind in zip(self.units, mix, strict=True):
+            wanted = unit.types[0] if is_quantized else unit.base
+            if kind != wanted:
+                name = glob.escape(unit.node)
+                rules.append(KeepRule.model_validate({"op": unit.op, "name": name, "type": kind}))
+        return rules
+
+
+def mixes_of(
+    model: Model,
+    cache: CalibrationCache | None,
+    precision: Precision,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Mixes:
+    """Find the nodes whose types can be chosen; quantizing brings no noise yet.
+
+    What the recipe's own keep and force rules name is left as they say.
+
+    Args:
+        model: the FP32 model.
+        cache: its ranges.
+        precision: what the recipe asks for.
+        shapes: the shape of every input, for which work is counted.
+
+    Raises:
+        GraphError: the graph is refused.
+        DataError: the cache lacks a tensor.
+    """
+    techniques = chosen_techniques(precision) or "none"
+    wanted = precision.model_copy(update={"budget": None, "techniques": techniques})
+    floats = typed(model, cache, wanted.model_copy(update={"quantize": "none"})).model
+    layers: set[str] = set()
+    if wanted.quantize != "none":
+        layers = {layer.output for layer in layered(model, cache, wanted).layers}
+    types = {(node.op, node.name): node.type for node in attest(floats, shapes).per_node}
+    counted = attest(model, shapes)
+    macs = {(node.op, node.name): node.macs for node in counted.per_node}
+    units = []
+    for node in model.proto.graph.node:
+        output = next((str(name) for name in node.output if name), "")
+        base = types.get((node.op_type, node.name), "")
+        spot = Spot(node.op_type, node.name or output, node.name or output)
+        is_free = node.op_type not in _NOT_CHOSEN and base in RELATIVE_TIME and node.name
+        if not is_free or selected(spot, precision.keep) or selected(spot, precision.force):
+            continue
+        kinds = ([wanted.quantize] if output in layers else []) + [base]
+        own = macs.get((node.op_type, node.name), 0)
+        work = own or max(int(counted.elements.get(output, 1)), 1)
+        noises = dict.fromkeys(kinds, 0.0)
+        units.append(Unit(node.name, node.op_type, output, own, work, base, noises))
+    chosen = {(unit.op, unit.node) for unit in units}
+    fixed: Counter[str] = Counter()
+    for one in counted.per_node:
+        if one.macs and (one.op, one.name) not in chosen:
+            fixed[types.get((one.op, one.name), "fp32")] += one.macs
+    return Mixes(model, cache, wanted, tuple(units), dict(fixed))
+
+
+def _time(kind: str) -> float:
+    return RELATIVE_TIME.get(kind, RELATIVE_TIME["fp32"])
+
+
+def _yaml(key: str, value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if key in ("name", "path") else value
+
+
+def options_of(units: Sequence[Unit]) -> list[list[tuple[float, float]]]:
+    """Cost and noise of each type of each unit."""
+    return [[(unit.cost(kind), unit.noises[kind]) for kind in unit.types] for unit in units]

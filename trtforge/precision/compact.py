@@ -19,6 +19,8 @@ _FEW_POSITIONS = 16
 _FEW_WEIGHTS = 2048
 _PAYING_WEIGHTS = 131_072
 
+Dims = Mapping[str, tuple[int | None, ...]]
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -37,7 +39,7 @@ class Weights:
     positions: int | None = None
 
     @classmethod
-    def of(cls, node: gs.Node, index: int, dims: Mapping[str, tuple[int | None, ...]]) -> "Weights":
+    def of(cls, node: gs.Node, index: int, dims: Dims) -> "Weights":
         """Describe a node whose input `index` is the weight; `dims` are shapes of tensors."""
         shape = tuple(int(size) for size in node.inputs[index].shape)
         spatial = dims.get(node.outputs[0].name, (None,) * 3)[2:]

@@ -12,6 +12,7 @@ import numpy as np
 from trtforge.graph.model import Model
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.constants import editable_graph
+from trtforge.precision.engine_size import engine_size
 from trtforge.precision.explain import explain
 from trtforge.precision.exposed_weights import expose_weights
 from trtforge.precision.placement_rules import TARGETS
@@ -102,7 +103,10 @@ def quantize(
     for pair in sharing.pairs:
         writer.put_pair(pair)
     writer.insert()
-    report = QuantizeReport(precision.quantize, tuple(decisions.values()), explained)
+    size = None
+    if precision.quantize == "int8":
+        size = engine_size(graph, tensors.dims, is_compact=precision.compact)
+    report = QuantizeReport(precision.quantize, tuple(decisions.values()), explained, size)
     return raised.with_graph(graph), report
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trtforge.precision.engine_size import EngineSize
+
 Action = Literal["quantized", "kept", "passes"]
 
 
@@ -44,11 +46,13 @@ class QuantizeReport:
         decisions: the places that were judged: weighted operators, products, residual additions.
         explained: those and everything else that may have or pass a pair, such as Concat and
             pooling, in graph order; empty where the decisions say it all.
+        engine: how large an INT8 engine will be beside the FP16 one; None for other types.
     """
 
     quantize: str
     decisions: tuple[Decision, ...]
     explained: tuple[Decision, ...] = ()
+    engine: EngineSize | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain JSON data."""

@@ -15,9 +15,11 @@ _NARROW: dict[int, str] = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "b
 
 
 def quantize_shortfall(report: QuantizeReport) -> tuple[str, ...]:
-    """Say so, and why, when quantization was asked for and touched no node."""
-    if report.quantize == "none" or any(one.action == "quantized" for one in report.decisions):
+    """Say so, and why, when quantization touched no node, or makes engines larger."""
+    if report.quantize == "none":
         return ()
+    if any(one.action == "quantized" for one in report.decisions):
+        return report.engine.warnings() if report.engine is not None else ()
     if not report.decisions:
         wanted = ", ".join(ops.MULTIPLY_ACCUMULATE)
         why = f"outside of control flow the model has none of {wanted}"

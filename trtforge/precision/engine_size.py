@@ -1,0 +1,171 @@
+"""Whether an INT8 engine of TensorRT-RTX will be larger than the FP16 one, before it is built.
+
+INT8 saves one byte per weight beside FP16 and costs a compiled kernel per layer, which layers of
+equal shapes and output scales share. What a kernel costs more than FP16's depends on how many of
+those the library has ready: 57 to 139 KB in nine networks (docs/quantization-placement.md). So the
+estimate has two ends; the lower one told for each of the nine, plain and compact, which engine is
+the larger.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from trtforge.precision.compact import KERNEL_BYTES, Dims, Weights, too_costly
+from trtforge.precision.placement_rules import WEIGHTED
+from trtforge.precision.scales import round_to_step
+
+_LEAST_KERNEL_BYTES = 69_000
+
+_DEPTHWISE_BYTES = 16
+"""Bytes of an INT8 depthwise weight: 206 KB for 512 kernels of 5x5."""
+
+_FIRST_DEPTHWISE_BYTES = 1_100_000
+"""A constant that the first depthwise convolution brings."""
+
+_MOST_HOPS = 5
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How an INT8 engine differs from the FP16 one.
+
+    Attributes:
+        kernels: compiled for INT8.
+        saved_bytes: what the weights are smaller by; negative where they are larger.
+    """
+
+    kernels: int
+    saved_bytes: int
+
+    @property
+    def least_bytes(self) -> int:
+        """The engine is larger by so much at least; negative: it may be smaller."""
+        return self.kernels * _LEAST_KERNEL_BYTES - self.saved_bytes
+
+    @property
+    def most_bytes(self) -> int:
+        """The engine is larger by so much at most."""
+        return self.kernels * KERNEL_BYTES - self.saved_bytes
+
+
+@dataclass(frozen=True)
+class EngineSize:
+    """The estimate for a quantized graph.
+
+    Attributes:
+        layers: how many have INT8 weights.
+        now: of the graph as it is.
+        left: how many of them `precision.compact` would leave in floats; None where it is set.
+        compact: of the graph with it.
+    """
+
+    layers: int
+    now: Growth
+    left: int | None = None
+    compact: Growth | None = None
+
+    def warnings(self) -> tuple[str, ...]:
+        """Say that the engine will be larger than FP16's, and what helps; else nothing."""
+        if self.now.least_bytes <= 0:
+            return ()
+        return (
+            "the INT8 engine of TensorRT-RTX will be larger than the FP16 one, by some "
+            f"{_mb(self.now.least_bytes)} MB or more: {self.now.kernels} INT8 kernels are compiled "
+            f"into it; {self._remedy()}",
+        )
+
+    def _remedy(self) -> str:
+        few = "its layers have too few weights; FP16 with `quantize: none` gives the smallest"
+        if self.compact is None:
+            return f"`precision.compact` cannot make up for it: {few}"
+        gained = self.now.least_bytes - self.compact.least_bytes
+        if self.compact.least_bytes > 0:
+            helps = f"would save some {_mb(gained)} MB, but not" if gained > 0 else "would not be"
+            return f"`precision.compact: true` {helps} enough: {few}"
+        leaves = f"leaves {self.left} of {self.layers} layers in floats and " if self.left else ""
+        should = "should" if self.compact.most_bytes < 0 else "may"
+        return (
+            f"`precision.compact: true` {leaves}rounds scales, so that layers share kernels, "
+            f"which {should} make it smaller than FP16's"
+        )
+
+
+def engine_size(graph: gs.Graph, dims: Dims, *, is_compact: bool) -> EngineSize:
+    """Estimate the engine of a graph with its Q/DQ nodes.
+
+    Args:
+        graph: quantized to INT8.
+        dims: shapes of the tensors that were there before.
+        is_compact: whether `precision.compact` is set.
+    """
+    layers = tuple(_layers(graph, dims))
+    now = _growth(layers, dims)
+    if is_compact:
+        return EngineSize(len(layers), now)
+    paying = [one for one in layers if too_costly(one.weights) is None]
+    stepped = [one.with_step() for one in paying]
+    return EngineSize(len(layers), now, len(layers) - len(paying), _growth(stepped, dims))
+
+
+@dataclass(frozen=True)
+class _Layer:
+    node: gs.Node
+    weight: str
+    weights: Weights
+    scale: float | None
+
+    def with_step(self) -> "_Layer":
+        scale = None if self.scale is None else round_to_step(self.scale)
+        return _Layer(self.node, self.weight, self.weights, scale)
+
+    def kernel(self, dims: Dims) -> tuple[object, ...]:
+        """What layers must have in common to share a kernel."""
+        strides = tuple(self.node.attrs.get("strides", ()))
+        at = dims.get(self.node.outputs[0].name)
+        weights = self.weights
+        return (weights.op, weights.shape, weights.group, strides, at, self.scale)
+
+
+def _layers(graph: gs.Graph, dims: Dims) -> Iterator[_Layer]:
+    for node in graph.nodes:
+        if node.op not in WEIGHTED:
+            continue
+        for index in WEIGHTED[node.op].channels:
+            maker = node.inputs[index].inputs[0] if node.inputs[index].inputs else None
+            if maker is None or maker.op != "DequantizeLinear":
+                continue
+            if isinstance(maker.inputs[0], gs.Constant):
+                weights = Weights.of(node, index, dims)
+                yield _Layer(node, str(maker.inputs[0].name), weights, _next_scale(node))
+
+
+def _next_scale(node: gs.Node) -> float | None:
+    """The scale of the pair behind a layer and what it fuses with; None where none is near."""
+    for _ in range(_MOST_HOPS):
+        readers = node.outputs[0].outputs
+        for reader in readers:
+            if reader.op == "QuantizeLinear":
+                return float(reader.inputs[1].values)
+        if not readers:
+            return None
+        node = readers[0]
+    return None
+
+
+def _growth(layers: Iterable[_Layer], dims: Dims) -> Growth:
+    kernels = set()
+    saved: dict[str, int] = {}
+    has_depthwise = False
+    for one in layers:
+        kernels.add(one.kernel(dims))
+        each = 2 - _DEPTHWISE_BYTES if one.weights.is_depthwise else 1
+        saved[one.weight] = one.weights.count * each
+        has_depthwise = has_depthwise or one.weights.is_depthwise
+    extra = _FIRST_DEPTHWISE_BYTES if has_depthwise else 0
+    return Growth(len(kernels), sum(saved.values()) - extra)
+
+
+def _mb(size: float) -> str:
+    return f"{max(size / 1e6, 0.1):.1f}"

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trtforge.recipe import codes
+from trtforge.recipe.attest_laws import attestation_laws
 from trtforge.recipe.broken import Broken, get, is_list, is_number, items
 from trtforge.recipe.budget_laws import auto_laws, choice_laws, without_auto
 from trtforge.recipe.nodes import Loc
-from trtforge.recipe.target_laws import WEIGHT_ONLY, hardware_laws, target_laws, unique_names
+from trtforge.recipe.target_laws import hardware_laws, target_laws, unique_names
 
 
 def recipe_laws(data: Any) -> Iterator[Broken]:
@@ -35,7 +36,7 @@ def recipe_laws(data: Any) -> Iterator[Broken]:
     yield from _quantization_laws(data)
     yield from choice_laws(data)
     yield from _calibration_laws(data)
-    yield from _attestation_laws(data)
+    yield from attestation_laws(data)
     yield from _verification_laws(data)
 
 
@@ -187,28 +188,6 @@ def _image_laws(given: Mapping[str, Any], loc: Loc) -> Iterator[Broken]:
 
 def _both_less(size: Any, cut: Any) -> bool:
     return is_number(size) and is_number(cut) and size < cut
-
-
-def _attestation_laws(data: Any) -> Iterator[Broken]:
-    quantize = get(data, "precision", "quantize")
-    share = get(data, "verify", "attest", "min_quantized_macs")
-    if not (isinstance(data, Mapping) and is_number(share) and share > 0):
-        return
-    if quantize in WEIGHT_ONLY:
-        yield Broken(
-            ("verify", "attest", "min_quantized_macs"),
-            codes.CONTRADICTION,
-            f"min_quantized_macs asks for a share of {share}, but with {quantize} every product "
-            "computes in the float type",
-            "remove this bound, or set precision.quantize to int8 or fp8",
-        )
-    if quantize in (None, "none"):
-        yield Broken(
-            ("verify", "attest", "min_quantized_macs"),
-            codes.CONTRADICTION,
-            f"min_quantized_macs asks for a share of {share}, but nothing is quantized",
-            "set precision.quantize to int8 or fp8, or remove this bound",
-        )
 
 
 def _verification_laws(data: Any) -> Iterator[Broken]:

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from trtforge.recipe import laws
+from trtforge.recipe import attest_laws, laws
 from trtforge.recipe.calibration import Calibration
 from trtforge.recipe.engine_options import EngineOptions
 from trtforge.recipe.fields import (
@@ -174,13 +174,21 @@ class Share(Section):
     min: Number | None = Field(None, ge=0, le=1, description="at least this share, 0..1")
     max: Number | None = Field(None, ge=0, le=1, description="at most this share, 0..1")
 
+    @model_validator(mode="after")
+    def _laws(self) -> Self:
+        keep_laws(attest_laws.share_laws(self.model_dump()))
+        return self
+
 
 Shares = Annotated[dict[TypeName, Share], AfterValidator(FrozenDict)]
 """Type -> bounds of its share."""
 
 
 class Attest(Section):
-    """Shares that the typed graph must really have; what misses one is not shipped."""
+    """Shares that the typed graph must really have; what misses one is not shipped.
+
+    `{min: 0}` accepts that a type that precision asks for is nowhere, which fails otherwise.
+    """
 
     min_quantized_macs: Number | None = Field(
         None, ge=0, le=1, description="share of multiply-accumulates in INT8/FP8"
@@ -195,6 +203,11 @@ class Attest(Section):
     activations: Shares = Field(
         default_factory=dict, description="shares of the activations' bytes, by type"
     )
+
+    @model_validator(mode="after")
+    def _laws(self) -> Self:
+        keep_laws(attest_laws.attest_laws(self.model_dump()))
+        return self
 
 
 class Verify(Section):

@@ -3,9 +3,9 @@
 Nothing is known of activations then. Two things go wrong so often that the few nodes around them
 stay wide: a sum of squares whose root or reciprocal is taken, as in normalizations that are spelled
 out (FP16 squares overflow above 256, and below 0.0002 they lose their bits), and Exp of an argument
-that nothing bounds (FP16 overflows above 11.09). Sums over axes so long that ones would overflow
-count as well. Fused forms (LayerNormalization, RMSNormalization, InstanceNormalization, Softmax)
-need nothing: they take sums in FP32 whatever type they read and write (ONNX: `stash_type` 1).
+that nothing bounds (FP16 overflows above 11.09). Fused forms (LayerNormalization,
+RMSNormalization, InstanceNormalization, Softmax) need nothing: they take sums in FP32 whatever type
+they read and write (ONNX: `stash_type` 1).
 """
 
 import math
@@ -14,11 +14,9 @@ from collections.abc import Iterator
 import onnx_graphsurgeon as gs
 
 from trtforge.precision.opgroups import MOVERS
-from trtforge.precision.scales import FLOAT_MAX
 
 _SUMS = frozenset(["ReduceMean", "ReduceSum", "GlobalAveragePool", "CumSum"])
-_LONG_SUMS = frozenset(["ReduceSum", "CumSum", "ReduceSumSquare", "ReduceL1"])
-_PASSING = MOVERS | {"Add", "Sum", "Mul", "Max", "Min", "Clip", "Cast"}
+_PASSING = MOVERS | {"Add", "Sub", "Sum", "Mul", "Max", "Min", "Clip", "Cast"}
 _ENDS = frozenset(["Sqrt", "Reciprocal", "Pow", "Log", "Div"])
 
 _SQUARES = "a sum of squares whose values nobody measured: squares overflow above 256 in FP16"
@@ -30,7 +28,6 @@ class Cautions:
 
     def __init__(self, wanted: str) -> None:
         self._is_narrow = wanted == "fp16"
-        self._limit = FLOAT_MAX[wanted]
         self._squares: set[str] = set()
         self._exponentials: set[str] = set()
 
@@ -38,7 +35,7 @@ class Cautions:
         """Judge one node; call in topological order."""
         if not self._is_narrow:
             return None
-        return self._square_reason(node) or self._exp_reason(node) or self._sum_reason(node)
+        return self._square_reason(node) or self._exp_reason(node)
 
     def _square_reason(self, node: gs.Node) -> str | None:
         is_start = (_is_square(node) and _is_summed(node)) or node.op == "ReduceSumSquare"
@@ -60,14 +57,6 @@ class Cautions:
         if not ends:
             self._exponentials.update(tensor.name for tensor in node.outputs)
         return _EXPONENTIAL
-
-    def _sum_reason(self, node: gs.Node) -> str | None:
-        if node.op not in _LONG_SUMS:
-            return None
-        count = _summands(node)
-        if count <= self._limit:
-            return None
-        return f"{node.op} of {count} numbers: ones alone would add up beyond {self._limit:.6g}"
 
 
 def _is_square(node: gs.Node) -> bool:
@@ -107,7 +96,7 @@ def _maker(tensor: gs.Tensor) -> gs.Node | None:
     return tensor.inputs[0] if tensor.inputs else None
 
 
-def _summands(node: gs.Node) -> int:
+def summands(node: gs.Node) -> int:
     """How many numbers go into one result, as far as shapes are known; 1 where they are not."""
     shape = node.inputs[0].shape
     if shape is None:

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from trtforge.precision.cautions import Cautions
+from trtforge.precision.cautions import Cautions, summands
 from trtforge.precision.float_ranges import FloatRanges
 from trtforge.precision.opgroups import INDEX_ARITHMETIC, MOVERS, TRIGONOMETRY
 from trtforge.precision.ports import is_float32
@@ -35,6 +35,11 @@ _KEEPS_MAGNITUDE = MOVERS | {
     *("Add", "Sub", "Sum", "Neg", "Abs", "Max", "Min", "Relu", "LeakyRelu", "Clip", "Cast"),
     *("ReduceMax", "ReduceMin", "ReduceSum", "CumSum", "QuantizeLinear", "DequantizeLinear"),
 }
+_FEW_BITS_BELOW: dict[str, float] = {"fp16": 2.0**-15, "bf16": 0.0}
+"""FP16's steps are 2**-24 there, and a constant that multiplies has an error of 0.1 % or more."""
+
+_SUMS = frozenset(["ReduceSum", "CumSum", "ReduceL1"])
+_MULTIPLIES = frozenset(["Mul", "Div", "MatMul", "Gemm", "Conv", "ConvTranspose"])
 _MINDS_ZERO = frozenset(["Sqrt", "Reciprocal", "Log", "Div", "Pow"])
 
 
@@ -70,6 +75,7 @@ class RangeHazards:
         """
         self._limit = FLOAT_MAX[wanted]
         self._vanish = _VANISHES_BELOW[wanted]
+        self._few_bits = _FEW_BITS_BELOW[wanted]
         self._wanted = wanted.upper()
         self._observed = observed
         self._cautions = None if isinstance(observed, FloatRanges) else Cautions(wanted)
@@ -117,6 +123,9 @@ class RangeHazards:
                 return (
                     f"constant '{tensor.name}' ({magnitude:.3g}) would become 0 in {self._wanted}"
                 )
+            if 0 < magnitude < self._few_bits and node.op in _MULTIPLIES:
+                self._vanishing.update(output.name for output in node.outputs)
+                return f"{self._wanted} has few bits for constant '{tensor.name}' ({magnitude:.3g})"
         return None
 
     def _flow_reason(self, node: gs.Node) -> str | None:
@@ -125,7 +134,7 @@ class RangeHazards:
             if magnitude > self._limit:
                 return f"'{tensor.name}' may reach {magnitude:.3g}, beyond {self._limit_text}"
             if tensor.name in self._vanishing and node.op in _MINDS_ZERO:
-                return f"'{tensor.name}' holds an epsilon that {self._wanted} rounds to 0"
+                return f"'{tensor.name}' holds numbers too small for {self._wanted}"
         return None
 
     def _observed_reason(self, node: gs.Node) -> str | None:
@@ -139,7 +148,14 @@ class RangeHazards:
         return None
 
     def _output_magnitude(self, node: gs.Node) -> float:
-        """What the node's constants let its values reach; unknown activations count as 1."""
+        """What the node's constants let its values reach; unknown activations count as 1.
+
+        Where it was measured, that is what counts, unless a constant beyond the range flows in: a
+        mask that no sample needed.
+        """
+        seen = self._observed.get(node.outputs[0].name) if self._cautions is None else None
+        if seen is not None and all(self._of(t) <= self._limit for t in node.inputs if t.name):
+            return seen
         if node.op == "ConstantOfShape":
             value = node.attrs.get("value")
             return (constant_magnitude(value) or 0.0) if value is not None else 0.0
@@ -153,6 +169,8 @@ class RangeHazards:
         if node.op == "Div":
             divisor = self._constant(node.inputs[1])
             return self._of(node.inputs[0]) / (divisor or 1.0)
+        if node.op in _SUMS and self._cautions is not None:
+            return summands(node) * self._of(node.inputs[0])
         if node.op in _KEEPS_MAGNITUDE:
             return max((self._of(tensor) for tensor in node.inputs if tensor.name), default=1.0)
         return 1.0

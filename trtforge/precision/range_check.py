@@ -32,6 +32,9 @@ to 65 dB in FP16, and BF16 has three bits less, 18 dB."""
 _JUMP_DB = 12.0
 """An operator that loses more than this between what it reads and what it writes is to blame."""
 
+_NO_LOSS_DB = 75.0
+"""What a tensor has at most whose values were rounded to FP16 once."""
+
 _ROUNDS = 3
 _RUNS = 2
 _AT_ONCE = 64
@@ -77,14 +80,14 @@ def check(
             on_progress(None, "emulating the cast model" + (" again" if attempt else ""))
         candidate = emulate(typed(model, None, plain, ranges).model)
         worst = min(_sqnrs(reference, _outputs(Session(candidate), feeds, floats)), default=None)
-        if best.sqnr_db is not None and (worst is None or worst <= best.sqnr_db + 1):
-            return best
-        best = ranges = replace(ranges, sqnr_db=worst)
+        ranges = replace(ranges, sqnr_db=worst)
+        if best.sqnr_db is None or (worst is not None and worst > best.sqnr_db + 1):
+            best = ranges
         if worst is None or worst >= ENOUGH_DB[precision.type] or attempt == _ROUNDS:
-            return best
+            break
         blamed = _Profile(model, candidate, feeds[0], precision.type).blamed(ranges)
         if blamed is None:
-            return best
+            break
         ranges = blamed
     return best
 
@@ -183,7 +186,7 @@ class _Profile:
                 (self._losses[name].whole_db for name in inputs if name in self._losses),
                 default=math.inf,
             )
-            if min(before, 75.0) - loss.whole_db < _JUMP_DB:
+            if before == -math.inf or min(before, _NO_LOSS_DB) - loss.whole_db < _JUMP_DB:
                 continue
             said = f"emulation on samples: {node.op_type} gives {_db(loss.whole_db)}"
             if loss.own_db < loss.whole_db + _JUMP_DB:

@@ -74,6 +74,7 @@ class BuildResult:
         stages: one row per stage, in order.
         macs: multiply-accumulates of the typed graph, by the type they compute in.
         warnings: what the user should know, but that failed nothing.
+        budget: the mix of types that was chosen, in one line; empty without a budget.
     """
 
     bundle: Path
@@ -81,6 +82,7 @@ class BuildResult:
     stages: tuple[StageRow, ...]
     macs: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    budget: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain JSON data."""
@@ -90,6 +92,7 @@ class BuildResult:
             "stages": [vars(row) for row in self.stages],
             "macs": dict(self.macs),
             "warnings": list(self.warnings),
+            **({"budget": self.budget} if self.budget else {}),
         }
 
     def verdict_lines(self) -> list[str]:
@@ -104,6 +107,8 @@ class BuildResult:
         for target, report in self.verdicts["engine_parity"].items():
             lines.append(_verdict_line(f"engine parity, {target}", report))
         lines.append(_verdict_line("attest", attest))
+        if self.budget:
+            lines.append(f"budget: {self.budget}")
         if share := attest["quantized_macs_share"]:
             return [*lines, f"quantized MACs: {share:.1%}"]
         return [*lines, f"MACs: {_shares(self.macs)}"]
@@ -134,11 +139,13 @@ def job_of(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Job:
 
     Raises:
         RecipeError: the recipe is wrong, or asks for a technique that there is not (TF0538).
+        DataError: the function of the budget's metric cannot be loaded.
         UsageError: a target is asked for that the recipe does not have.
         MissingError: the store cannot be written.
     """
     loaded = load_recipe(recipe, options.overrides)
     _check_techniques(loaded)
+    _check_metric(loaded)
     store = Store(options.store or default_root(), warn=lambda text: emit(Warned(text)))
     return Job(loaded, _with_targets(loaded, options.targets), store, emit)
 
@@ -153,6 +160,15 @@ def _check_techniques(loaded: LoadedRecipe) -> None:
             place = ("precision", "techniques", index)
             problem = loaded.problem(place, error.code, error.message, error.hint)
             raise RecipeError.of([problem]) from error
+
+
+def _check_metric(loaded: LoadedRecipe) -> None:
+    """Load a budget's function once before the work, not after the calibration."""
+    budget = loaded.recipe.precision.budget
+    if budget is not None and budget.metric is not None:
+        from trtforge.pipeline.measures import load_metric
+
+        load_metric(budget.metric, loaded.base_dir)
 
 
 def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> BuildResult:
@@ -183,6 +199,7 @@ def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Bu
         (*rows, StageRow("bundle", outcome, seconds)),
         entries["precision"].json("attest.json")["macs"],
         (*_target_warnings(job.recipe), *_warnings_of(entries["precision"])),
+        entries["budget"].json("settled.json")["summary"] if "budget" in entries else "",
     )
 
 

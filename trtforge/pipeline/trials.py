@@ -29,7 +29,7 @@ class Data:
 
     Attributes:
         source: the samples.
-        count: how many of them are used at most; None: as many as suit the measure.
+        count: how many of them the recipe allows; None for all.
         role: where they come from, in the words of a recipe: `calibration.data`, `verify.data`.
         labels: class ids of all samples; None where there are none.
     """
@@ -46,7 +46,7 @@ class Data:
             DataError: TF0506, there are fewer samples than the model's fixed batch.
         """
         size = self.source.static_batch or 1
-        most = self.count if self.count is not None else _SAMPLES[measure]
+        most = min(_SAMPLES[measure], self.count or self.source.count)
         if self.source.count < size:
             raise DataError(
                 "TF0506",

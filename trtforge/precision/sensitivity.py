@@ -228,7 +228,7 @@ def _group_at_outputs(
                 sums[index][name].add(exact[name], changed.get(name, exact[name]))
             done += 1
             of = samples.runs * len(twin.layers)
-            tell(done / of, f"harm at the outputs: {layer.node or layer.output}")
+            tell(done / of, f"harm at the outputs: {layer.node.name or layer.output}")
     return [min(one.sqnr_db for one in noises.values()) for noises in sums]
 
 

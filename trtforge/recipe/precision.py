@@ -66,6 +66,13 @@ class Budget(Section):
         keep_laws(budget_laws.budget_laws(self.model_dump()))
         return self
 
+    @property
+    def measure(self) -> Literal["sqnr_db", "top1_drop", "metric"]:
+        """The key that holds what is bounded."""
+        if self.sqnr_db is not None:
+            return "sqnr_db"
+        return "top1_drop" if self.top1_drop is not None else "metric"
+
 
 class Precision(Section):
     """Types of the typed graph."""

@@ -51,6 +51,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trtforge.cli.commands.quantize:quantize",
         "Quantize an ONNX file: Q/DQ, casts, reasons.",
     ),
+    "cast": (
+        "trtforge.cli.commands.cast:cast",
+        "Cast an ONNX file to FP16 or BF16 by measured ranges.",
+    ),
     "calib": (
         "trtforge.cli.commands.calib:calib",
         "Show, lint, diff, merge, convert and apply calibration caches.",

@@ -130,7 +130,7 @@ def quantize_file(
         precision,
         ready.cache,
         ready.techniques,
-        {"before": _sizes(original), "after": _sizes(result.model)},
+        {"before": sizes(original), "after": sizes(result.model)},
         cleaned.report.as_json()["proof"] if options.optimize else None,
         steps.seconds,
         ranked,
@@ -228,7 +228,8 @@ def _ranked(ready: "Ready", precision: "Precision", steps: Steps) -> "Sensitivit
     return report
 
 
-def _sizes(model: "Model") -> dict[str, int]:
+def sizes(model: "Model") -> dict[str, int]:
+    """Count nodes, and bytes of weights."""
     from trtforge.graph.weights import storage_bytes
 
     graph = model.proto.graph

@@ -36,7 +36,9 @@ class Asked:
         attention: quantize the products of attention.
         compact: leave unquantized what makes an engine larger.
         unquantized: `first`, `last`.
-        keep: `op=Softmax`, `name=/head/*`, each with or without `:fp32`.
+        keep: `op=Softmax`, `name=/head/*`, `path=loop/*`, each with or without `:fp32`.
+        force: likewise, with or without `:fp16`; `type` where nothing is said.
+        io_types: a value of `precision.io_types`.
         techniques: `default`, `none`, or names with commas between them; None for `default`.
         data: a file or folder, `module:name`, or a mapping as in a recipe: `{images: photos}`.
         synthetic: random samples in place of data.
@@ -55,6 +57,8 @@ class Asked:
     compact: bool = False
     unquantized: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    force: tuple[str, ...] = ()
+    io_types: str = "keep"
     techniques: str | None = None
     data: str | None = None
     synthetic: bool = False
@@ -69,7 +73,7 @@ class Asked:
         """Return the two sections as data of a recipe, not yet validated.
 
         Raises:
-            UsageError: TF0107, a keep rule or a mapping cannot be read.
+            UsageError: TF0107, a keep or force rule or a mapping cannot be read.
         """
         words = [word.strip() for word in (self.techniques or "default").split(",")]
         precision = {
@@ -78,7 +82,9 @@ class Asked:
             "attention": self.attention,
             "compact": self.compact,
             "unquantized": list(dict.fromkeys(self.unquantized)),
-            "keep": [_keep_rule(text) for text in self.keep],
+            "keep": [_node_rule(text, "keep") for text in self.keep],
+            "force": [_node_rule(text, "force", self.type) for text in self.force],
+            "io_types": self.io_types,
             "techniques": words[0] if words in (["default"], ["none"]) else words,
             "block_size": self.block_size,
         }
@@ -196,13 +202,15 @@ def _data(text: str | None) -> Any:
     return text
 
 
-def _keep_rule(text: str) -> dict[str, str]:
+def _node_rule(text: str, kind: str, default: str = "") -> dict[str, str]:
     key, equals, pattern = text.partition("=")
-    rest, colon, kind = pattern.rpartition(":")
-    if not (colon and kind in get_args(FloatType)):
-        rest, kind = pattern, ""
-    if key not in ("op", "name") or not equals or not rest:
+    rest, colon, found = pattern.rpartition(":")
+    if not (colon and found in get_args(FloatType)):
+        rest, found = pattern, default
+    if key not in ("op", "name", "path") or not equals or not rest:
         raise UsageError(
-            "TF0107", f"'{text}' is not a keep rule", "write op=Softmax or name=/head/*, then :fp16"
+            "TF0107",
+            f"'{text}' is not a {kind} rule",
+            "write op=Softmax, name=/head/* or path=loop/*, then :fp16",
         )
-    return {key: rest} | ({"type": kind} if kind else {})
+    return {key: rest} | ({"type": found} if found else {})

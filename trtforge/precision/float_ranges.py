@@ -7,7 +7,7 @@ get, and how small where something divides by them.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from trtforge.errors import DataError
 from trtforge.graph.model import Model
+from trtforge.precision.ranges import TensorRange
 from trtforge.precision.streaming import DataSource, Progress, Stream
 from trtforge.precision.typeinfo import element_types
 
@@ -95,6 +96,15 @@ class FloatRanges(Mapping[str, float]):
 
     def __len__(self) -> int:
         return len(self.tensors)
+
+    def joined(self, calibrated: Mapping[str, TensorRange]) -> "FloatRanges":
+        """Return the ranges widened to what calibration saw of some of the tensors."""
+        tensors = dict(self.tensors)
+        for name, seen in calibrated.items():
+            own = tensors.get(name, FloatRange(seen.min, seen.max))
+            low, high = min(own.low, seen.min), max(own.high, seen.max)
+            tensors[name] = FloatRange(low, high, own.smallest)
+        return replace(self, tensors=tensors)
 
     def as_json(self) -> dict[str, Any]:
         """Return the ranges as plain JSON data."""

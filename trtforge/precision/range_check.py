@@ -19,8 +19,8 @@ from trtforge.graph.execute import Feeds, Session
 from trtforge.graph.model import Model
 from trtforge.precision.cast import typed
 from trtforge.precision.emulate import emulate
-from trtforge.precision.float_ranges import FloatRanges
-from trtforge.precision.range_judgement import Chains
+from trtforge.precision.float_ranges import FloatRanges, measure
+from trtforge.precision.range_judgement import Chains, judge
 from trtforge.precision.streaming import DataSource, Progress
 from trtforge.precision.typeinfo import element_types
 from trtforge.recipe.schema import Precision
@@ -43,6 +43,31 @@ _AT_ONCE = 64
 _NUMPY: Mapping[str, Any] = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 
 _Floats = npt.NDArray[np.float32]
+
+
+def ranges_for_types(
+    model: Model,
+    source: DataSource,
+    precision: Precision,
+    samples: int | None = None,
+    on_progress: Progress | None = None,
+) -> FloatRanges:
+    """Measure a model's float tensors, judge them for the wanted type, and check by emulation.
+
+    Args:
+        model: the FP32 model that will be cast.
+        source: samples that match the model's inputs.
+        precision: its type is fp16 or bf16.
+        samples: how many to measure; None for `float_ranges.SAMPLES`.
+        on_progress: told the fraction done (0..1) or None, and a line of text.
+
+    Raises:
+        DataError: there are fewer samples than asked for (TF0523).
+        GraphError: ONNX Runtime refuses the model or the emulated one.
+    """
+    measured = measure(model, source, samples, on_progress)
+    judged = judge(model, measured, precision.type)
+    return check(model, source, precision, judged, on_progress)
 
 
 def check(

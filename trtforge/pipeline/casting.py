@@ -1,0 +1,156 @@
+"""What `trtforge cast` does: an ONNX file in, a strongly typed FP16 or BF16 one out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtforge.pipeline.events import Sink, Warned, ignore
+from trtforge.pipeline.settings import Asked, sections
+from trtforge.pipeline.steps import Steps, check_writable
+
+if TYPE_CHECKING:
+    from trtforge.graph.model import Model
+    from trtforge.graph.sources.source import DataSource
+    from trtforge.pipeline.ranges import Wanted
+    from trtforge.precision.cache import CalibrationCache
+    from trtforge.precision.cast import TypedModel
+    from trtforge.precision.float_ranges import FloatRanges
+    from trtforge.recipe.schema import Precision
+
+
+@dataclass(frozen=True)
+class CastOptions:
+    """How one ONNX file is cast.
+
+    Attributes:
+        asked: precision, and calibration where there is data.
+        optimize: clean up and fuse the graph first.
+    """
+
+    asked: Asked = field(default_factory=Asked)
+    optimize: bool = True
+
+
+@dataclass(frozen=True)
+class CastResult:
+    """What became of a model.
+
+    Attributes:
+        output: the file written.
+        typed: the cast model and the reasons for everything that stayed wide.
+        precision: what was asked for.
+        ranges: what was measured; None without data.
+        sizes: nodes, and bytes of weights, of the graph `before` and `after`.
+        seconds: wall time of each step.
+    """
+
+    output: Path
+    typed: "TypedModel"
+    precision: "Precision"
+    ranges: "FloatRanges | None"
+    sizes: dict[str, dict[str, int]]
+    seconds: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON data."""
+        return {
+            "output": str(self.output),
+            "precision": self.precision.model_dump(mode="json"),
+            "sizes": self.sizes,
+            "ranges": None if self.ranges is None else ranges_facts(self.ranges),
+            "cast": self.typed.cast.as_json(),
+            "warnings": list(self.typed.warnings),
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }
+
+
+def cast_file(source: Path, out: Path, options: CastOptions, emit: Sink = ignore) -> CastResult:
+    """Cast one ONNX file to FP16 or BF16.
+
+    Args:
+        source: the FP32 model.
+        out: the file to write, whole or not at all; weights may go to a file beside it.
+        options: the type, the data, what else to do.
+        emit: told what happens.
+
+    Raises:
+        UsageError: an option is wrong.
+        DataError: the data does not fit the model, or has fewer samples than asked for.
+        GraphError: the model is refused.
+        MissingError: the output cannot be written.
+    """
+    precision, calibration = sections(options.asked)
+    check_writable(out)
+    from trtforge.graph.model import Model
+    from trtforge.pipeline.quantizing import QuantizeOptions, clean, sizes
+    from trtforge.pipeline.ranges import Wanted, open_data
+    from trtforge.precision.cast import typed
+
+    steps = Steps(emit)
+    original = Model.load(source)
+    model = original
+    if options.optimize:
+        with steps.step("optimize"):
+            model = clean(original, QuantizeOptions(options.asked), steps).model
+    wanted = Wanted(precision, calibration, Path, options.asked.profiles(original.contract))
+    ranges = None
+    if calibration is not None:
+        with steps.step("measure"):
+            steps.tell(None, "opening the data")
+            ranges = type_ranges(model, open_data(model, wanted), wanted, steps.tell)
+            steps.note = "" if ranges is None else ranges_summary(ranges)
+    with steps.step("cast"):
+        result = typed(model, None, precision, ranges)
+        result.model.save(out)
+    for text in result.warnings:
+        emit(Warned(text))
+    before_and_after = {"before": sizes(original), "after": sizes(result.model)}
+    return CastResult(out, result, precision, ranges, before_and_after, steps.seconds)
+
+
+def type_ranges(
+    model: "Model",
+    source: "DataSource | None",
+    wanted: "Wanted",
+    tell: Callable[[float | None, str], None],
+    cache: "CalibrationCache | None" = None,
+) -> "FloatRanges | None":
+    """Measure what FP16 or BF16 must be able to hold; None where nothing is cast or no data is.
+
+    Args:
+        model: the FP32 model, as it will be quantized and cast.
+        source: the samples.
+        wanted: precision and calibration. `calibration.samples` counts where nothing is quantized;
+            otherwise a few samples do, as the calibrated tensors saw them all.
+        tell: told the fraction done (0..1) or None, and a line of text.
+        cache: what calibration saw of the quantized tensors.
+    """
+    precision, calibration = wanted.precision, wanted.calibration
+    if source is None or calibration is None or precision.type not in ("fp16", "bf16"):
+        return None
+    from trtforge.precision.range_check import ranges_for_types
+
+    samples = calibration.samples if precision.quantize == "none" else None
+    ranges = ranges_for_types(model, source, precision, samples, tell)
+    return ranges if cache is None else ranges.joined(cache.ranges)
+
+
+def ranges_facts(ranges: "FloatRanges") -> dict[str, Any]:
+    """What a reader should know about where ranges come from, as JSON data."""
+    shown = ranges.as_json()
+    return {
+        "samples": shown["samples"],
+        "tensors": len(ranges),
+        "wide_values": len(ranges.wide_values),
+        "wide_results": len(ranges.wide_results),
+        "emulated_sqnr_db": shown["sqnr_db"],
+    }
+
+
+def ranges_summary(ranges: "FloatRanges") -> str:
+    """Say in a few words what was measured."""
+    said = f"{len(ranges)} tensors over {ranges.samples} samples"
+    if ranges.sqnr_db is None:
+        return said
+    return f"{said}; emulated, the worst output comes within {ranges.sqnr_db:.1f} dB"

@@ -24,7 +24,8 @@ def remedy(recipe: Recipe, verdicts: Mapping[str, Any]) -> str:
     """
     if verdicts["graph_parity"]["verdict"] != "fail":
         if verdicts["attest"]["verdict"] == "fail":
-            return "`precision` in the report says what was kept and why"
+            said = verdicts["attest"].get("remedy")
+            return said or "`precision` in the report says what was kept and why"
         return "the typed graph is right and the engine is not: report it with the bundle's log"
     if "NaN or Inf" in str(verdicts["graph_parity"]["reason"]) and recipe.precision.type == "fp16":
         return (

@@ -150,7 +150,9 @@ def _draft(
             versions=package_versions(*_PACKAGES),
             platform=f"{platform.system()}-{platform.machine()}".lower(),
         ),
-        verdicts=_verdicts(entries["verify"].json("parity.json")),
+        verdicts=_verdicts(
+            entries["verify"].json("parity.json"), entries["precision"].json("attest.json")
+        ),
         timings={name: round(seconds, 3) for name, seconds in timings.items()},
     )
 
@@ -200,8 +202,10 @@ def _target_facts(job: Job, entries: Mapping[str, Entry]) -> tuple[TargetFacts, 
     return tuple(found)
 
 
-def _verdicts(verdicts: Mapping[str, Any]) -> Verdicts:
+def _verdicts(verdicts: Mapping[str, Any], attested: Mapping[str, Any]) -> Verdicts:
     attest = verdicts["attest"]
+    figures: dict[str, Any] = {"quantized_macs_share": attest["quantized_macs_share"]}
+    figures["shares"] = attested["shares"]
     return Verdicts(
         graph_parity=_parity_facts(verdicts["graph_parity"]),
         engine_parity={
@@ -210,7 +214,7 @@ def _verdicts(verdicts: Mapping[str, Any]) -> Verdicts:
         attest=VerdictFacts(
             verdict=attest["verdict"],
             reason=attest["reason"],
-            figures={"quantized_macs_share": attest["quantized_macs_share"]},
+            figures=figures,
         ),
     )
 

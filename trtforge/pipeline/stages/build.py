@@ -9,6 +9,7 @@ from typing import Any
 from trtforge.disk import writing
 from trtforge.engine.backend import MEASURED_FIELDS, BuildRequest, get_backend
 from trtforge.engine.environment import engine_facts
+from trtforge.engine.network_types import layer_counts
 from trtforge.engine.profiles import profile_shapes
 from trtforge.pipeline.stage import Inputs, Job, Progress, write_json
 from trtforge.pipeline.store import digest_of
@@ -20,7 +21,7 @@ class BuildStage:
     """Builds one target.
 
     Writes `model.engine`, `build.log`, `layers.json`, `build.json` (what is the same for the same
-    build) and `measured.json` (what is not).
+    build, the parsed network's types among it) and `measured.json` (what is not).
     """
 
     target: Target
@@ -74,6 +75,7 @@ class BuildStage:
         report = get_backend(self.target.backend).build(request, progress)
         facts = report.as_json()
         layers = facts.pop("layers")
+        facts["network"] = layer_counts(layers)
         measured = {name: facts.pop(name) for name in MEASURED_FIELDS}
         shutil.move(request.output, out / "model.engine")
         shutil.move(request.log, out / "build.log")

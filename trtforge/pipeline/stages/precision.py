@@ -49,6 +49,7 @@ class PrecisionStage:
 
     def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
         """Place Q/DQ and casts, and count what came of it."""
+        from trtforge.graph.model import Model
         from trtforge.precision.attest import attest
         from trtforge.precision.cast import typed
 
@@ -57,15 +58,17 @@ class PrecisionStage:
         progress(None, "placing Q/DQ and casts")
         result = typed(model, cache, precision)
         result.model.save(out / "model.onnx")
-        shapes = corner_shapes(result.model.contract, job.recipe.shapes[:1])
-        attestation = attest(result.model, shapes["opt"])
+        saved = Model.load(out / "model.onnx")  # what is shipped, and not what was meant to be
+        shapes = corner_shapes(saved.contract, job.recipe.shapes[:1])
+        attestation = attest(saved, shapes["opt"])
         facts = {"digest": result.model.digest(), "opset": result.model.opset}
         decided = {"model": facts, **result.as_json()}
         decided["warnings"] += warnings
         for name, value in (("precision", decided), ("attest", attestation.as_json())):
             write_json(out / f"{name}.json", value)
         if precision.quantize.endswith("_weight_only"):
-            share = _quantized_bytes_share(attestation.weights_bytes)
+            stored = sum(attestation.quantized_weights_bytes.values())
+            share = stored / max(sum(attestation.weights_bytes.values()), 1)
             return f"{share:.1%} of the weights' bytes are INT4 or INT8"
         return f"{attestation.quantized_macs_share:.1%} of the MACs quantized"
 
@@ -90,8 +93,3 @@ def settled(job: Job, inputs: Inputs) -> tuple[Precision, list[str]]:
         return job.recipe.precision, []
     found = inputs["budget"].json("settled.json")
     return Precision.model_validate(found["precision"]), list(found["warnings"])
-
-
-def _quantized_bytes_share(weights_bytes: Mapping[str, int]) -> float:
-    total = sum(weights_bytes.values())
-    return sum(weights_bytes.get(kind, 0) for kind in ("int8", "int4")) / max(total, 1)

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from trtforge.engine.environment import driver
+from trtforge.engine.network_types import network_types
 from trtforge.graph.data import ArrayData
 from trtforge.graph.model import Model
+from trtforge.pipeline.attesting import judge_attest
 from trtforge.pipeline.corners import corner_shapes
 from trtforge.pipeline.judge import Question, judge_engine, judge_graph, tolerances_of
 from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
 from trtforge.precision.attest import declared_precision
-from trtforge.recipe.schema import Attest, Precision
+from trtforge.recipe.schema import Precision
 
 VERDICTS_SCHEMA = "trtforge.verdicts/1"
 
@@ -31,9 +33,10 @@ class VerifyStage:
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:
-        """The typed model, what was attested of it, and the engines."""
-        wanted: dict[str, tuple[str, ...]] = {"precision": ("model.onnx*", "attest.json")}
-        return wanted | {f"build:{name}": ("model.engine",) for name in self.engines}
+        """The typed model, what was attested of it, the engines and the networks they are of."""
+        typed = ("model.onnx*", "attest.json", "precision.json")
+        built = ("model.engine", "layers.json")
+        return {"precision": typed} | {f"build:{name}": built for name in self.engines}
 
     def facts(self, job: Job) -> dict[str, Any]:
         """The verify section, the data, the original, and the GPU (none here means not_run)."""
@@ -48,6 +51,7 @@ class VerifyStage:
                 "verify": recipe.verify.model_dump(mode="json", exclude={"data"}),
                 "type": recipe.precision.type,
                 "quantize": recipe.precision.quantize,
+                "chosen": recipe.precision.budget is not None,
                 "shapes": job.shapes_json(),
             },
             "environment": {"gpu": driver().as_json() if self.engines else None},
@@ -66,7 +70,7 @@ class VerifyStage:
                 progress(None, f"engine parity: {target.name}")
                 engine = inputs[f"build:{target.name}"].file("model.engine")
                 engines[target.name] = judge_engine(question, engine, target.backend)
-        attested = judge_attest(job.recipe.verify.attest, inputs["precision"].json("attest.json"))
+        attested = _judged_attest(job, inputs, tuple(engines))
         verdicts = {
             "schema": VERDICTS_SCHEMA,
             "graph_parity": graph.as_json(),
@@ -77,17 +81,19 @@ class VerifyStage:
         return f"graph parity {graph.verdict}, attest {attested['verdict']}"
 
 
-def judge_attest(wanted: Attest, attested: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the verdict on the attested shares: pass, fail, or not_run when nothing is asked."""
-    share = float(attested["quantized_macs_share"])
-    bound = wanted.min_quantized_macs
-    facts = {"quantized_macs_share": share, "min_quantized_macs": bound}
-    if bound is None:
-        return facts | {"verdict": "not_run", "reason": "the recipe asks for no share"}
-    if share < bound:
-        reason = f"{share:.1%} of the MACs are quantized, the recipe asks for {bound:.1%}"
-        return facts | {"verdict": "fail", "reason": reason}
-    return facts | {"verdict": "pass", "reason": None}
+def _judged_attest(job: Job, inputs: Inputs, engines: tuple[str, ...]) -> dict[str, Any]:
+    """Judge what was counted in the typed graph, beside what each target's parser made of it."""
+    typing = inputs["precision"]
+    networks = {
+        name: network_types(inputs[f"build:{name}"].json("layers.json")) for name in engines
+    }
+    return judge_attest(
+        job.recipe.precision,
+        job.recipe.verify.attest,
+        typing.json("attest.json"),
+        networks,
+        typing.json("precision.json")["warnings"],
+    )
 
 
 def _question(job: Job, precision: Precision) -> Question:

@@ -70,15 +70,15 @@ class RangeHazards:
 
         Args:
             wanted: fp16 or bf16.
-            observed: largest magnitude that calibration saw, per tensor; `FloatRanges` know all
-                tensors, and then nothing is feared that was not seen.
+            observed: largest magnitude that calibration saw, per tensor; `FloatRanges` know more,
+                and of what they measured nothing is feared that was not seen.
         """
         self._limit = FLOAT_MAX[wanted]
         self._vanish = _VANISHES_BELOW[wanted]
         self._few_bits = _FEW_BITS_BELOW[wanted]
         self._wanted = wanted.upper()
         self._observed = observed
-        self._cautions = None if isinstance(observed, FloatRanges) else Cautions(wanted)
+        self._cautions = Cautions(wanted)
         self._magnitude: dict[str, float] = {}
         self._vanishing: set[str] = set()
         self._constants: dict[str, float | None] = {}
@@ -95,8 +95,27 @@ class RangeHazards:
             self._magnitude[tensor.name] = magnitude
         if reason is None and magnitude > self._limit:
             reason = f"its values may reach {magnitude:.3g}, beyond {self._limit_text}"
-        feared = self._cautions.visit(node) if self._cautions is not None else None
+        feared = self._cautions.visit(node)
+        if self._is_measured(node):
+            feared = None
         return reason or self._observed_reason(node) or feared
+
+    def pass_on(self, source: gs.Tensor, target: gs.Tensor) -> str | None:
+        """Note that values of one tensor appear as another, at the border of a body.
+
+        Returns:
+            Why they must stay FP32 on the way, or None.
+        """
+        magnitude = max(self._of(source), self._magnitude.get(target.name, 0.0))
+        self._magnitude[target.name] = magnitude
+        if source.name in self._vanishing:
+            self._vanishing.add(target.name)
+        if magnitude > self._limit:
+            return f"'{source.name}' may reach {magnitude:.3g}, beyond {self._limit_text}"
+        return None
+
+    def _is_measured(self, node: gs.Node) -> bool:
+        return isinstance(self._observed, FloatRanges) and node.outputs[0].name in self._observed
 
     @property
     def _limit_text(self) -> str:
@@ -153,9 +172,9 @@ class RangeHazards:
         Where it was measured, that is what counts, unless a constant beyond the range flows in: a
         mask that no sample needed.
         """
-        seen = self._observed.get(node.outputs[0].name) if self._cautions is None else None
-        if seen is not None and all(self._of(t) <= self._limit for t in node.inputs if t.name):
-            return seen
+        is_within = all(self._of(tensor) <= self._limit for tensor in node.inputs if tensor.name)
+        if is_within and self._is_measured(node):
+            return self._observed[node.outputs[0].name]
         if node.op == "ConstantOfShape":
             value = node.attrs.get("value")
             return (constant_magnitude(value) or 0.0) if value is not None else 0.0
@@ -169,7 +188,7 @@ class RangeHazards:
         if node.op == "Div":
             divisor = self._constant(node.inputs[1])
             return self._of(node.inputs[0]) / (divisor or 1.0)
-        if node.op in _SUMS and self._cautions is not None:
+        if node.op in _SUMS:
             return summands(node) * self._of(node.inputs[0])
         if node.op in _KEEPS_MAGNITUDE:
             return max((self._of(tensor) for tensor in node.inputs if tensor.name), default=1.0)
@@ -179,7 +198,10 @@ class RangeHazards:
         if isinstance(tensor, gs.Constant):
             magnitude = self._constant(tensor)
             return 0.0 if magnitude is None else magnitude
-        return self._magnitude.get(tensor.name, 1.0)
+        known = self._magnitude.get(tensor.name)
+        if known is None and isinstance(self._observed, FloatRanges):
+            known = self._observed.get(tensor.name)
+        return 1.0 if known is None else known
 
 
 def _measured_reason(node: gs.Node, ranges: FloatRanges) -> str | None:

@@ -115,7 +115,9 @@ class RangeHazards:
         return None
 
     def _is_measured(self, node: gs.Node) -> bool:
-        return isinstance(self._observed, FloatRanges) and node.outputs[0].name in self._observed
+        if not isinstance(self._observed, FloatRanges) or not node.outputs:
+            return False
+        return node.outputs[0].name in self._observed
 
     @property
     def _limit_text(self) -> str:

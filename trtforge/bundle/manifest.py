@@ -93,6 +93,7 @@ class KeepFacts(Part):
 
     op: str | None = None
     name: str | None = None
+    path: str | None = None
     type: FloatType
 
 

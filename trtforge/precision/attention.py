@@ -55,7 +55,7 @@ def without_wide_masks(
         reason = hazards.visit(node)
         wants = reason is not None and node.op == "Attention" and not node.domain
         if wants and types.get(_mask_name(node)) == TensorProto.FLOAT:
-            wants = kept_by(node.op, node.name, precision.keep) is None
+            wants = kept_by(node, precision.keep) is None
             spelled = _Spelling(node, shapes, names).nodes() if wants else []
             nodes.extend(spelled or [node])
         else:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtforge.errors import GraphError
+from trtforge.graph.cleanup.functions import InlineFunctions
+from trtforge.graph.dialect import all_nodes
 from trtforge.graph.model import Model
 from trtforge.precision import opgroups as ops
 from trtforge.precision.attention import without_wide_masks
@@ -18,10 +20,12 @@ from trtforge.precision.constants import editable_graph
 from trtforge.precision.float_ranges import FloatRanges
 from trtforge.precision.placement import Placement, place
 from trtforge.precision.quantize import MIN_OPSET, QuantizeReport, quantize
+from trtforge.precision.relaxing import relax
 from trtforge.precision.retype import Retyper
-from trtforge.precision.rules import describe, unmatched
+from trtforge.precision.rules import describe, spots_of, unmatched
+from trtforge.precision.scopes import with_unique_names
 from trtforge.precision.shortfall import cast_shortfall, narrower_already, quantize_shortfall
-from trtforge.precision.typeinfo import element_types
+from trtforge.precision.typeinfo import element_types, tensors_of
 from trtforge.precision.weight_only import WEIGHT_ONLY, quantize_weights
 from trtforge.recipe.schema import Precision
 
@@ -155,18 +159,19 @@ def quantized_only(
 
 
 def _idle_rules(model: Model, precision: Precision) -> list[str]:
-    nodes = [(node.op_type, node.name) for node in model.proto.graph.node]
-    return [f"the {describe(rule)} selects no node" for rule in unmatched(nodes, precision.keep)]
+    rules = (*precision.keep, *precision.force)
+    idle = unmatched(spots_of(model.proto.graph), rules)
+    return [f"the {describe(rule)} selects no node" for rule in idle]
 
 
 def cast(
     model: Model, precision: Precision, observed: Mapping[str, float] | None = None
 ) -> tuple[Model, CastReport]:
-    """Place FP16 or BF16 casts.
+    """Place FP16 or BF16 casts, in the graph and in the bodies of its If, Loop and Scan nodes.
 
     Args:
-        model: an FP32 model, with or without Q/DQ.
-        precision: the wanted type and the keep rules.
+        model: an FP32 model, with or without Q/DQ; functions of its own are written out first.
+        precision: the wanted type, the rules, and whether inputs and outputs are converted.
         observed: largest magnitude that calibration saw, per tensor; what exceeds the type's
             range stays FP32.
 
@@ -176,24 +181,36 @@ def cast(
     Raises:
         GraphError: the model's types contradict each other.
     """
-    narrow = {precision.type, *(rule.type for rule in precision.keep)} - {"fp32"}
+    rules = (*precision.keep, *precision.force)
+    narrow = {precision.type, *(rule.type for rule in rules)} - {"fp32"}
     if not narrow:
         return model, CastReport("fp32", _float_nodes(model), 0, ())
-    raised = _with_bf16_forms(model) if "bf16" in narrow else model
-    if raised.opset < MIN_OPSET and _is_quantized(raised):
-        raised = raised.with_opset(MIN_OPSET)  # before, DequantizeLinear gives FP32 alone
-    raised = without_wide_masks(raised, precision, observed)
-    types = element_types(raised.proto)
-    graph = editable_graph(raised)
-    placement = place(graph, types, precision, observed)
+    ready = _ready(model, precision, observed, is_bf16="bf16" in narrow)
+    tensors = tensors_of(ready.proto)
+    graph = editable_graph(ready)
+    placement = place(graph, tensors, precision, observed)
+    relax(graph, tensors, precision, placement)
     decisions = tuple(
         CastDecision(node.name, node.op, placed.type, placed.reason)
-        for node in graph.nodes
-        if (placed := placement[id(node)]).reason is not None and placed.type is not None
+        for node in all_nodes(graph)
+        if (placed := placement.nodes[id(node)]).reason is not None and placed.type is not None
     )
     counts = _count(placement)
-    added = Retyper(graph, types, placement, precision.type).apply()
-    return raised.with_graph(graph), CastReport(precision.type, counts, added, decisions)
+    added = Retyper(graph, tensors.types, placement, precision).apply()
+    return ready.with_graph(graph), CastReport(precision.type, counts, added, decisions)
+
+
+def _ready(
+    model: Model, precision: Precision, observed: Mapping[str, float] | None, *, is_bf16: bool
+) -> Model:
+    """The same model in a form in which all nodes can have a type of their own."""
+    if model.proto.functions:
+        model, _ = InlineFunctions().apply_model(model)
+    if is_bf16:
+        model = _with_bf16_forms(model)
+    if model.opset < MIN_OPSET and _is_quantized(model):
+        model = model.with_opset(MIN_OPSET)  # before, DequantizeLinear gives FP32 alone
+    return without_wide_masks(with_unique_names(model), precision, observed)
 
 
 def _with_bf16_forms(model: Model) -> Model:
@@ -212,7 +229,7 @@ def _is_quantized(model: Model) -> bool:
 
 
 def _count(placement: Placement) -> dict[str, int]:
-    counts = Counter(placed.type for placed in placement.values() if placed.type is not None)
+    counts = Counter(placed.type for placed in placement.nodes.values() if placed.type is not None)
     return dict(sorted(counts.items()))
 
 

@@ -1,4 +1,4 @@
-"""Constants of the main graph in one form: dense initializers."""
+"""Constants of a graph and its bodies in one form: dense initializers."""
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -34,13 +34,16 @@ def editable_graph(model: Model) -> gs.Graph:
 
 
 def _fold_constant_nodes(graph: gs.Graph) -> None:
-    """Turn Constant nodes into constants in place; those that are graph outputs stay nodes.
+    """Turn Constant nodes into constants in place; those that are outputs of a graph stay nodes.
 
     Constant, ONNX operator since opset 1: https://onnx.ai/onnx/operators/onnx__Constant.html
     """
     outputs = {tensor.name for tensor in graph.outputs}
     kept = []
     for node in graph.nodes:
+        for body in node.attrs.values():
+            if isinstance(body, gs.Graph):
+                _fold_constant_nodes(body)
         values = _values(node) if node.op == "Constant" else None
         if values is None or node.outputs[0].name in outputs:
             kept.append(node)

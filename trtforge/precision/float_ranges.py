@@ -8,7 +8,7 @@ get, and how small where something divides by them.
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,10 @@ from onnx import ModelProto, NodeProto, TensorProto
 from trtforge.errors import DataError
 from trtforge.graph.model import Model
 from trtforge.precision.ranges import TensorRange
-from trtforge.precision.streaming import DataSource, Progress, Stream
 from trtforge.precision.typeinfo import element_types
+
+if TYPE_CHECKING:
+    from trtforge.precision.streaming import DataSource, Progress
 
 SAMPLES = 8
 """How many samples are measured where nobody says: magnitudes of a network hardly differ from
@@ -131,9 +133,9 @@ class FloatRanges(Mapping[str, float]):
 
 def measure(
     model: Model,
-    source: DataSource,
+    source: "DataSource",
     samples: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: "Progress | None" = None,
 ) -> FloatRanges:
     """Run samples through a model and look at every float tensor of its main graph.
 
@@ -160,6 +162,8 @@ def measure(
     size = source.static_batch or 1
     stop = max(wanted // size, 1) * size
     found = _Tensors(model.proto)
+    from trtforge.precision.streaming import Stream  # a session, which conversion alone needs not
+
     stream = Stream(model, source, 0, stop, on_progress, optimize=False)
     groups = stream.groups(found.looked_at)
     for index, group in enumerate(groups):

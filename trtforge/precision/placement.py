@@ -1,17 +1,25 @@
 """Which float type each node computes in, and why when it is not the wanted one. Decides only."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import onnx_graphsurgeon as gs
 
+from trtforge.graph.nodes import bodies
 from trtforge.precision import opgroups as ops
 from trtforge.precision.hazards import RangeHazards, index_arithmetic
+from trtforge.precision.interfaces import Link, links_of
 from trtforge.precision.ports import FloatPorts, float_ports, is_float32
-from trtforge.precision.rules import describe, kept_by
-from trtforge.recipe.schema import Precision
+from trtforge.precision.rules import Spot, describe, selected
+from trtforge.precision.typeinfo import Tensors
+from trtforge.recipe.schema import KeepRule, Precision
 
 _NO_PORTS = FloatPorts({}, {})
+
+_CARRIED = (
+    "what it carries from one iteration to the next stays FP32: its rounding would add up; "
+    "the nodes inside have types of their own"
+)
 
 
 @dataclass(frozen=True)
@@ -21,8 +29,8 @@ class Placed:
     Attributes:
         type: fp32, fp16 or bf16; None where the node has no float type of its own.
         ports: its FP32 ports and whether each takes the type.
-        reason: why it is not the wanted type, else None.
-        is_forced: a keep rule said so.
+        reason: why it is not the wanted type, or is in spite of a hazard; else None.
+        is_forced: a rule said so.
     """
 
     type: str | None
@@ -31,31 +39,47 @@ class Placed:
     is_forced: bool = False
 
 
-Placement = dict[int, Placed]
+@dataclass
+class Placement:
+    """The decisions for a graph and its bodies.
+
+    Attributes:
+        nodes: id(node) -> its decision.
+        links: the type of what passes between nodes and their bodies.
+        fixed: the links whose type a rule or their nature settles.
+    """
+
+    nodes: dict[int, Placed] = field(default_factory=dict)
+    links: dict[Link, str] = field(default_factory=dict)
+    fixed: set[Link] = field(default_factory=set)
 
 
 def place(
     graph: gs.Graph,
-    types: Mapping[str, int],
+    tensors: Tensors,
     precision: Precision,
     observed: Mapping[str, float] | None = None,
 ) -> Placement:
-    """Choose the type of every node of the main graph.
+    """Choose the type of every node of the graph and of bodies; tensor names are unique.
 
     Args:
         graph: topologically sorted.
-        types: element type of each tensor as the graph came.
-        precision: the wanted type and the keep rules.
+        tensors: element type and shape of each tensor as the graph came.
+        precision: the wanted type and the rules.
         observed: largest magnitude that calibration saw, per tensor.
-
-    Returns:
-        id(node) -> Placed.
     """
-    chooser = _Chooser(graph, types, precision, observed or {})
-    placement = {id(node): chooser.choose(node) for node in graph.nodes}
-    if precision.type != "fp32":
-        _relax(graph, types, precision.type, placement)
-    return placement
+    chooser = _Chooser(graph, tensors.types, precision, observed or {})
+    chooser.visit(graph, _Surroundings())
+    return chooser.placement
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """What holds for all nodes of a body: where it is, what keeps it, why it stays FP32."""
+
+    path: str = ""
+    kept: KeepRule | None = None
+    blocked: str | None = None
 
 
 class _Chooser:
@@ -66,52 +90,143 @@ class _Chooser:
         precision: Precision,
         observed: Mapping[str, float],
     ) -> None:
+        self.placement = Placement()
         self._opset = int(graph.opset)
         self._types = types
         self._precision = precision
         wanted = precision.type
         is_narrow = wanted != "fp32"
         self._range = RangeHazards(wanted, observed) if is_narrow else None
-        self._indices = index_arithmetic(graph, types) if is_narrow else {}
+        self._indices: dict[int, str] = {}
+        for scope in scopes(graph) if is_narrow else ():
+            self._indices |= index_arithmetic(scope, types)
 
-    def choose(self, node: gs.Node) -> Placed:
+    def visit(self, graph: gs.Graph, around: _Surroundings) -> None:
+        """Decide for the nodes of one scope; those of bodies come before the node they are in."""
+        for node in graph.nodes:
+            spot = Spot.of(node, around.path)
+            kept = selected(spot, self._precision.keep) or around.kept
+            here = replace(around, kept=kept)
+            inner = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
+            if inner:
+                self.placement.nodes[id(node)] = self._visit_bodies(node, inner, spot, here)
+                continue
+            hazard = self._range.visit(node) if self._range is not None else None
+            self.placement.nodes[id(node)] = self._choose(node, spot, here, hazard)
+
+    def _visit_bodies(
+        self, node: gs.Node, inner: Sequence[gs.Graph], spot: Spot, around: _Surroundings
+    ) -> Placed:
+        links = links_of(node, self._opset)
+        blocked = around.blocked
+        if links is None:
+            blocked = f"the types of {node.op}'s bodies cannot be told, so they stay FP32"
+        for link in links or ():
+            if link.outer_input is not None and link.inner_input is not None:
+                self._pass_on(node.inputs[link.outer_input], link.inner_input)
+        for body in inner:
+            self.visit(body, _Surroundings(spot.path, around.kept, blocked))
         hazard = self._range.visit(node) if self._range is not None else None
+        if blocked is not None or links is None:
+            return self._choose(node, spot, replace(around, blocked=blocked), hazard)
+        for link in links:
+            found = hazard
+            for body, index in link.inner_outputs if link.outer_output is not None else ():
+                passed = self._pass_on(body.outputs[index], node.outputs[link.outer_output])
+                found = found or passed
+            self._place_link(link, spot, around.kept, found)
+        return self._of_links(node, spot, around.kept, links)
+
+    def _pass_on(self, source: gs.Tensor, target: gs.Tensor) -> str | None:
+        is_float = is_float32(source, self._types)
+        return self._range.pass_on(source, target) if self._range and is_float else None
+
+    def _choose(
+        self, node: gs.Node, spot: Spot, around: _Surroundings, hazard: str | None
+    ) -> Placed:
         if node.op in ops.CONVERTERS | ops.TYPE_BLIND and not node.domain:
             return Placed(None)
-        blocked = self._blocked(node)
+        blocked = around.blocked or self._blocked(node)
         if blocked is not None:
-            return Placed("fp32", _all_fixed(node, self._types), blocked)
-        rule = kept_by(node.op, node.name, self._precision.keep)
+            ports = _all_fixed(node, self._types)
+            return Placed("fp32", ports, blocked) if ports.any else Placed(None)
+        keep = around.kept
+        force = None if keep is not None else selected(spot, self._precision.force)
+        rule = keep or force
         wanted = rule.type if rule is not None else self._precision.type
-        ports = float_ports(node, self._types, self._opset, _narrow(wanted))
-        if ports is None:
+        ports_or_none = float_ports(node, self._types, self._opset, _narrow(wanted))
+        if ports_or_none is None:
             reason = f"'{node.domain}.{node.op}' is no standard operator, its types are unknown"
             return Placed("fp32", _all_fixed(node, self._types), reason)
+        ports = ports_or_none
         if not ports.any:
             return Placed(None)
-        if rule is not None and wanted == "fp32":
-            return Placed("fp32", ports, describe(rule), is_forced=True)
-        if wanted != "fp32" and not ports.can_switch:
-            reason = f"{node.op} has no {wanted.upper()} form at opset {self._opset}"
-            return Placed("fp32", ports, reason)
-        if node.op in ops.REFUSED_BY_TARGET.get(wanted, ()):
-            return Placed(
-                "fp32", ports, f"TensorRT-RTX does not build {node.op} in {wanted.upper()}"
-            )
-        if rule is not None:
-            return Placed(wanted, ports, describe(rule), is_forced=True)
+        if keep is not None and wanted == "fp32":
+            return Placed("fp32", ports, describe(keep), is_forced=True)
+        if (refusal := self._refusal(node, ports, wanted)) is not None:
+            return Placed("fp32", ports, refusal)
         wider = self._indices.get(id(node)) or hazard
+        if force is not None:
+            in_spite = f", in spite of this: {wider}" if wider else ""
+            reason_or_none = f"{describe(force)}{in_spite}"
+            is_news = bool(wider) or wanted != self._precision.type
+            return Placed(wanted, ports, reason_or_none if is_news else None, is_forced=True)
+        if keep is not None:
+            return Placed(wanted, ports, describe(keep), is_forced=True)
         return Placed("fp32" if wider else wanted, ports, wider)
+
+    def _refusal(self, node: gs.Node, ports: FloatPorts, wanted: str) -> str | None:
+        """Why no rule and no type can make the node narrow."""
+        if wanted == "fp32":
+            return None
+        if not ports.can_switch:
+            return f"{node.op} has no {wanted.upper()} form at opset {self._opset}"
+        if node.op in ops.REFUSED_BY_TARGET.get(wanted, ()):
+            return f"TensorRT-RTX does not build {node.op} in {wanted.upper()}"
+        return None
+
+    def _place_link(
+        self, link: Link, spot: Spot, kept: KeepRule | None, hazard: str | None
+    ) -> None:
+        """What a branch gives, and what is sliced or stacked, is only moved and may be narrow."""
+        if not any(is_float32(tensor, self._types) for tensor in link.tensors()):
+            return
+        rule = kept or (selected(spot, self._precision.force) if link.is_carried else None)
+        kind = rule.type if rule is not None else self._precision.type
+        if rule is None and (link.is_carried or hazard is not None):
+            kind = "fp32"
+        self.placement.links[link] = kind
+        if rule is not None or kind != self._precision.type:
+            self.placement.fixed.add(link)
+
+    def _of_links(
+        self, node: gs.Node, spot: Spot, kept: KeepRule | None, links: Sequence[Link]
+    ) -> Placed:
+        """An If, Loop or Scan has no type but that of what it carries from iteration to iteration.
+
+        A force rule makes that narrow; for the nodes inside it needs a path.
+        """
+        rule = kept or selected(spot, self._precision.force)
+        carried = {self.placement.links.get(link) for link in links if link.is_carried} - {None}
+        kind = rule.type if rule is not None else next(iter(carried), None)
+        if kind is None or kind == self._precision.type:
+            return Placed(kind, is_forced=rule is not None)
+        return Placed(kind, reason=describe(rule) if rule else _CARRIED, is_forced=bool(rule))
 
     @staticmethod
     def _blocked(node: gs.Node) -> str | None:
-        if node.op in ops.CONTROL_FLOW:
-            return "control flow: the node and its bodies stay FP32"
         if node.op in ops.SEQUENCES:
             return "the element type is part of a sequence's type"
         if node.op in ops.OWN_TYPE:
             return "it creates values of a type that its attributes name"
         return None
+
+
+def scopes(graph: gs.Graph) -> Iterator[gs.Graph]:
+    """Yield a graph and all its bodies."""
+    yield graph
+    for node in graph.nodes:
+        yield from bodies(node)
 
 
 def _narrow(wanted: str) -> str:
@@ -124,64 +239,3 @@ def _all_fixed(node: gs.Node, types: Mapping[str, int]) -> FloatPorts:
         {index: False for index, tensor in enumerate(node.inputs) if is_float32(tensor, types)},
         {index: False for index, tensor in enumerate(node.outputs) if is_float32(tensor, types)},
     )
-
-
-def _relax(graph: gs.Graph, types: Mapping[str, int], wanted: str, placement: Placement) -> None:
-    """Turn groups of cheap nodes FP32 that would only be cast down and up again.
-
-    A group is a connected set of movers and pointwise nodes. It becomes FP32 when it touches no
-    node of the wanted type, and some FP32 node (or, for pure movers, nothing but graph inputs and
-    outputs).
-    """
-    cheap = ops.MOVERS | ops.POINTWISE
-    seen: set[int] = set()
-
-    def is_cheap(node: gs.Node) -> bool:
-        placed = placement.get(id(node))  # None: a node inside a body
-        return (
-            placed is not None
-            and node.op in cheap
-            and placed.type == wanted
-            and not placed.is_forced
-        )
-
-    for start in graph.nodes:
-        if id(start) in seen or not is_cheap(start):
-            continue
-        group, neighbours = _group(start, types, is_cheap, seen)
-        kinds = {placement[id(n)].type if id(n) in placement else "fp32" for n in neighbours}
-        only_movers = all(node.op in ops.MOVERS for node in group)
-        if wanted in kinds or not ("fp32" in kinds or only_movers):
-            continue
-        for node in group:
-            ports = placement[id(node)].ports
-            reason = "between FP32 nodes: two casts would cost more than they save"
-            placement[id(node)] = Placed("fp32", ports, reason)
-
-
-def _group(
-    start: gs.Node, types: Mapping[str, int], is_cheap: Callable[[gs.Node], bool], seen: set[int]
-) -> tuple[list[gs.Node], list[gs.Node]]:
-    group: list[gs.Node] = []
-    outside: list[gs.Node] = []
-    pending = [start]
-    while pending:
-        node = pending.pop()
-        if id(node) in seen:
-            continue
-        if not is_cheap(node):
-            outside.append(node)
-            continue
-        seen.add(id(node))
-        group.append(node)
-        pending.extend(_float_neighbours(node, types))
-    return group, outside
-
-
-def _float_neighbours(node: gs.Node, types: Mapping[str, int]) -> Iterator[gs.Node]:
-    for tensor in node.inputs:
-        if is_float32(tensor, types):
-            yield from tensor.inputs
-    for tensor in node.outputs:
-        if is_float32(tensor, types):
-            yield from tensor.outputs

@@ -10,10 +10,11 @@ import onnx_graphsurgeon as gs
 
 from trtforge.precision import opgroups as ops
 from trtforge.precision.names import Names
-from trtforge.precision.placement import Placement
+from trtforge.precision.placement import Placement, scopes
 from trtforge.precision.ports import is_float32
 from trtforge.precision.scales import FLOAT_MAX, NUMPY_TYPE, round_up
 from trtforge.precision.typeinfo import FLOAT_NAMES
+from trtforge.recipe.schema import Precision
 
 
 @dataclass
@@ -27,10 +28,14 @@ class _Use:
 
 
 class Retyper:
-    """Rewrites one graph in place, once."""
+    """Rewrites a graph and its bodies in place, once; tensor names are unique in all of them."""
 
     def __init__(
-        self, graph: gs.Graph, types: Mapping[str, int], placement: Placement, base: str
+        self,
+        graph: gs.Graph,
+        types: Mapping[str, int],
+        placement: Placement,
+        precision: Precision,
     ) -> None:
         """Prepare.
 
@@ -38,19 +43,22 @@ class Retyper:
             graph: topologically sorted; changed in place.
             types: element type of each tensor as the graph came.
             placement: the type of every node.
-            base: the type preferred where uses are equally many.
+            precision: its type is preferred where uses are equally many.
         """
         self._graph = graph
         self._types = types
         self._placement = placement
-        self._base = base
+        self._base = precision.type
+        self._converts_ends = precision.io_types == "convert"
         self._names = Names(graph)
         self._outputs = {tensor.name for tensor in graph.outputs}
         self._uses: dict[str, list[_Use]] = defaultdict(list)
         self._tensors: dict[str, gs.Tensor] = {}
         self._produced: dict[str, str] = {}
         self._scales: dict[tuple[str, str], gs.Constant] = {}
-        self._first: list[gs.Node] = []
+        self._scopes = list(scopes(graph))
+        self._home = {tensor.name: scope for scope in self._scopes for tensor in scope.inputs}
+        self._first: dict[int, list[gs.Node]] = defaultdict(list)
         self._after: dict[int, list[gs.Node]] = defaultdict(list)
         self._casts_added = 0
 
@@ -61,39 +69,57 @@ class Retyper:
             The number of Cast nodes added.
         """
         self._collect_uses()
-        for node in self._graph.nodes:
+        self._settle_links()
+        self._settle_inputs()
+        for node in self._nodes():
             self._settle_outputs(node)
+        if self._converts_ends:
+            self._outputs = {n for n in self._outputs if self._produced.get(n, "fp32") == "fp32"}
         for name, tensor in list(self._tensors.items()):
             if isinstance(tensor, gs.Constant):
                 self._convert_constant(name, tensor)
             else:
                 self._serve_uses(name, tensor)
-        for node in self._graph.nodes:
+        for node in self._nodes():
             if node.op in ("QuantizeLinear", "DequantizeLinear"):
                 self._settle_scale(node)
         self._insert_casts()
-        self._drop_useless_casts()
+        for scope in self._scopes:
+            self._drop_useless_casts(scope)
         return self._casts_added
+
+    def _nodes(self) -> Iterator[gs.Node]:
+        for scope in self._scopes:
+            yield from scope.nodes
 
     # -- who reads what, in which type ---------------------------------------------------------
 
     def _collect_uses(self) -> None:
-        for tensor in self._graph.inputs:
-            self._know(tensor)
-        for node in self._graph.nodes:
-            for tensor in node.outputs:
+        for scope in self._scopes:
+            for tensor in scope.inputs:
                 self._know(tensor)
+            for node in scope.nodes:
+                for tensor in node.outputs:
+                    self._know(tensor)
+        for node in self._nodes():
             self._collect_node(node)
+        linked = {
+            (id(body), index): kind
+            for link, kind in self._placement.links.items()
+            for body, index in link.inner_outputs
+        }
+        for body in self._scopes[1:]:
+            for index, tensor in enumerate(body.outputs):
+                self._use(tensor, _Use(body, index, linked.get((id(body), index), "fp32")))
 
     def _collect_node(self, node: gs.Node) -> None:
-        placed = self._placement[id(node)]
-        if node.op not in ops.CONVERTERS | ops.TYPE_BLIND:
-            for index, switches in placed.ports.inputs.items():
-                wanted = (placed.type or "fp32") if switches else "fp32"
-                is_bound = node.op == "Clip" and index > 0
-                self._use(node.inputs[index], _Use(node, index, wanted, is_bound))
-        for holder, index, tensor in _captured(node):
-            self._use(tensor, _Use(holder, index, "fp32"))
+        placed = self._placement.nodes[id(node)]
+        if node.op in ops.CONVERTERS | ops.TYPE_BLIND:
+            return
+        for index, switches in placed.ports.inputs.items():
+            wanted = (placed.type or "fp32") if switches else "fp32"
+            is_bound = node.op == "Clip" and index > 0
+            self._use(node.inputs[index], _Use(node, index, wanted, is_bound))
 
     def _use(self, tensor: gs.Tensor, use: _Use) -> None:
         if is_float32(tensor, self._types):
@@ -105,10 +131,28 @@ class Retyper:
             self._tensors.setdefault(tensor.name, tensor)
             self._produced.setdefault(tensor.name, "fp32")
 
+    def _settle_links(self) -> None:
+        for link, kind in self._placement.links.items():
+            if link.outer_input is not None:
+                source = link.node.inputs[link.outer_input]
+                self._use(source, _Use(link.node, link.outer_input, kind))
+            made = [link.inner_input] if link.inner_input is not None else []
+            if link.outer_output is not None:
+                made.append(link.node.outputs[link.outer_output])
+            for tensor in made:
+                if is_float32(tensor, self._types):
+                    self._produced[tensor.name] = kind
+
+    def _settle_inputs(self) -> None:
+        """Inputs of the model are of the narrow type where that is asked for and any reader is."""
+        for tensor in self._graph.inputs if self._converts_ends else ():
+            if any(use.type == self._base for use in self._uses[tensor.name]):
+                self._produced[tensor.name] = self._base
+
     # -- what each node produces ---------------------------------------------------------------
 
     def _settle_outputs(self, node: gs.Node) -> None:
-        placed = self._placement[id(node)]
+        placed = self._placement.nodes[id(node)]
         for index, tensor in enumerate(node.outputs):
             if not is_float32(tensor, self._types):
                 continue
@@ -119,9 +163,11 @@ class Retyper:
                 self._produced[tensor.name] = placed.type
 
     def _most_wanted(self, name: str) -> str:
-        """FP32 for a graph output, else the type that most readers want."""
+        """FP32 for an output whose type is kept, else the type that most readers want."""
         wanted = Counter(use.type for use in self._uses[name])
-        if name in self._outputs or not wanted:
+        if name in self._outputs:
+            return self._base if self._converts_ends else "fp32"
+        if not wanted:
             return "fp32"
         most = max(wanted.values())
         candidates = sorted(kind for kind, count in wanted.items() if count == most)
@@ -204,7 +250,7 @@ class Retyper:
         index = next(i for i, tensor in enumerate(producer.outputs) if tensor is output)
         for reader in list(output.outputs):
             # Readers without a type of their own (Shape, Cast, Q) follow the value.
-            if id(reader) in self._placement and reader.op in ops.CONVERTERS | ops.TYPE_BLIND:
+            if id(reader) in self._placement.nodes and reader.op in ops.CONVERTERS | ops.TYPE_BLIND:
                 for position, tensor in enumerate(reader.inputs):
                     if tensor is output:
                         reader.inputs[position] = inner
@@ -226,7 +272,7 @@ class Retyper:
         else:
             node = self._cast_node(source, result, kind)
         if producer is None:
-            self._first.append(node)
+            self._first[id(self._home.get(source.name, self._graph))].append(node)
         else:
             self._after[id(producer)].append(node)
         return result
@@ -237,30 +283,30 @@ class Retyper:
         return gs.Node("Cast", name, {"to": FLOAT_NAMES[kind]}, [source], [result])
 
     def _insert_casts(self) -> None:
-        nodes = list(self._first)
-        for node in self._graph.nodes:
-            nodes.append(node)
-            nodes.extend(self._after.get(id(node), ()))
-        self._graph.nodes.clear()
-        self._graph.nodes.extend(nodes)
+        for scope in self._scopes:
+            nodes = list(self._first[id(scope)])
+            for node in scope.nodes:
+                nodes.append(node)
+                nodes.extend(self._after.get(id(node), ()))
+            scope.nodes.clear()
+            scope.nodes.extend(nodes)
 
-    def _drop_useless_casts(self) -> None:
-        """Bypass Casts of a tensor to the type that it has now; those of graph outputs stay."""
-        for node in list(self._graph.nodes):
-            if node.op != "Cast":
+    def _drop_useless_casts(self, scope: gs.Graph) -> None:
+        """Bypass Casts of a tensor to the type that it has now; those of a graph's outputs stay."""
+        outputs = {tensor.name for tensor in scope.outputs}
+        for node in list(scope.nodes):
+            if node.op != "Cast" or node.outputs[0].name in outputs:
                 continue
             source, result = node.inputs[0], node.outputs[0]
-            same = self._element_type(source) == node.attrs["to"]
-            if not same or node.attrs["to"] == FLOAT_NAMES["fp32"] or result.name in self._outputs:
+            if self._element_type(source) != node.attrs["to"]:
                 continue
             for reader in list(result.outputs):
                 for position, tensor in enumerate(reader.inputs):
                     if tensor is result:
                         reader.inputs[position] = source
-            if not result.outputs:
-                node.outputs.clear()
-                node.inputs.clear()
-        self._graph.nodes[:] = [n for n in self._graph.nodes if n.op != "Cast" or n.outputs]
+            node.outputs.clear()
+            node.inputs.clear()
+        scope.nodes[:] = [n for n in scope.nodes if n.op != "Cast" or n.outputs]
 
 
 def _converted(
@@ -269,27 +315,10 @@ def _converted(
     if clamp:
         # A Clip bound beyond the range means "no bound"; the largest number says the same.
         values = np.clip(values, -FLOAT_MAX[kind], FLOAT_MAX[kind])
-    return np.asarray(values.astype(NUMPY_TYPE[kind]))
+    with np.errstate(over="ignore"):  # what a force rule sends beyond the range
+        return np.asarray(values.astype(NUMPY_TYPE[kind]))
 
 
 def _replace(use: _Use, tensor: gs.Tensor) -> None:
     target = use.holder.outputs if isinstance(use.holder, gs.Graph) else use.holder.inputs
     target[use.index] = tensor
-
-
-def _captured(node: gs.Node) -> Iterator[tuple[gs.Node | gs.Graph, int, gs.Tensor]]:
-    """Reads of outer tensors inside a node's bodies; inner tensors have no entry in the types."""
-    for value in node.attrs.values():
-        if not isinstance(value, gs.Graph):
-            continue
-        inner = {t.name for n in value.nodes for t in n.outputs} | {t.name for t in value.inputs}
-        for child in value.nodes:
-            for index, tensor in enumerate(child.inputs):
-                if tensor.name not in inner:
-                    yield child, index, tensor
-            for found in _captured(child):
-                if found[2].name not in inner:
-                    yield found
-        for index, tensor in enumerate(value.outputs):
-            if tensor.name not in inner:
-                yield value, index, tensor

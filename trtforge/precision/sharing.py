@@ -222,7 +222,7 @@ class _Walk:
 
     def _refused(self, node: gs.Node) -> str | None:
         """Why a node of `PASSING` or `JOINING` passes nothing on, or None."""
-        kept = kept_by(node.op, node.name, self._keep)
+        kept = kept_by(node, self._keep)
         if kept is not None:
             return describe(kept)
         rule = PASSING.get(node.op) or JOINING[node.op]

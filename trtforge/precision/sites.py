@@ -139,7 +139,7 @@ def find_sites(
         elif node.op in RESIDUAL and len(node.inputs) == 2 and judge.holds(RESIDUAL[node.op]):
             skip = _residual(node, tensors.types, sites, outputs)
             if skip is not None:
-                rule = kept_by(node.op, node.name, precision.keep)
+                rule = kept_by(node, precision.keep)
                 findings.append(skip if rule is None else Refusal(node, describe(rule)))
     return tuple(findings)
 
@@ -188,7 +188,7 @@ class _Judge:
         return site
 
     def _objection(self, node: gs.Node) -> str | None:
-        rule = kept_by(node.op, node.name, self._precision.keep)
+        rule = kept_by(node, self._precision.keep)
         if rule is not None:
             return describe(rule)
         if not self.holds(WEIGHTED[node.op].sources):

@@ -100,7 +100,7 @@ def _fix_shapes(graph: onnx.GraphProto, fixed: Mapping[str, tuple[int, ...]]) ->
 
 @dataclass(frozen=True)
 class Tensors:
-    """What is known of the tensors of a main graph before it runs.
+    """What is known of the tensors of a model before it runs.
 
     Attributes:
         types: name -> TensorProto.DataType.
@@ -112,31 +112,43 @@ class Tensors:
 
 
 def tensors_of(proto: onnx.ModelProto) -> Tensors:
-    """Element types and shapes of the tensors of the main graph.
+    """Element types and shapes of the tensors of the main graph and of bodies.
 
-    ONNX's inference first; where it gives up on a type, what the operators' schemas imply.
+    ONNX's inference first; where it gives up on a type, what the operators' schemas imply. Of a
+    name that a body shares with the graph around it, the outer tensor is described.
     """
-    graph = infer(proto).graph
-    types = {weight.name: weight.data_type for weight in graph.initializer}
+    types: dict[str, int] = {}
     dims: dict[str, tuple[int | None, ...]] = {}
+    _describe(infer(proto).graph, opset_of(proto), types, dims)
+    return Tensors(types, dims)
+
+
+def _describe(
+    graph: onnx.GraphProto,
+    opset: int,
+    types: dict[str, int],
+    dims: dict[str, tuple[int | None, ...]],
+) -> None:
+    for weight in graph.initializer:
+        types.setdefault(weight.name, weight.data_type)
     for value in (*graph.input, *graph.output, *graph.value_info):
         if not value.type.HasField("tensor_type"):
             continue
         kind = value.type.tensor_type
         if kind.elem_type:
-            types[value.name] = kind.elem_type
+            types.setdefault(value.name, kind.elem_type)
         if kind.HasField("shape"):
-            dims[value.name] = tuple(
-                one.dim_value if one.HasField("dim_value") else None for one in kind.shape.dim
-            )
-    opset = opset_of(proto)
+            sizes = (d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
+            dims.setdefault(value.name, tuple(sizes))
     for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _describe(attribute.g, opset, types, dims)
         _propagate(node, opset, types)
-    return Tensors(types, dims)
 
 
 def element_types(proto: onnx.ModelProto) -> dict[str, int]:
-    """Element type (TensorProto.DataType) of every tensor of the main graph that has one."""
+    """Element type (TensorProto.DataType) of every tensor that has one, those of bodies too."""
     return dict(tensors_of(proto).types)
 
 

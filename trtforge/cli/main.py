@@ -63,6 +63,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trtforge.cli.commands.migrate:migrate",
         "Turn a trtexec or Polygraphy command into a recipe.",
     ),
+    "profiles": (
+        "trtforge.cli.commands.profiles:profiles",
+        "Suggest and check optimization profiles.",
+    ),
     "schema": ("trtforge.cli.commands.schema:schema", "Print the JSON Schema of recipes."),
     "doctor": ("trtforge.cli.commands.doctor:doctor", "Say what this machine can build and run."),
     "cache": ("trtforge.cli.commands.cache:cache", "List, size or prune the store of results."),

@@ -11,11 +11,10 @@ EXACT = (
     MOVERS
     | CONTROL_FLOW
     | SEQUENCES
-    | frozenset(
-        "Neg Abs Sign Relu Floor Ceil Round Max Min Clip ThresholdedRelu Hardmax TopK OneHot "
-        "Constant ConstantOfShape EyeLike Dropout Resize Upsample Unique CenterCropPad "
-        "ReduceMax ReduceMin".split()
-    )
+    | frozenset(["Neg", "Abs", "Sign", "Relu", "ThresholdedRelu", "Hardmax", "Floor", "Ceil"])
+    | frozenset(["Round", "Max", "Min", "Clip", "ReduceMax", "ReduceMin", "TopK", "OneHot"])
+    | frozenset(["Constant", "ConstantOfShape", "EyeLike", "Unique", "CenterCropPad"])
+    | frozenset(["Dropout", "Resize", "Upsample"])
 )
 """Under the conditions of `is_exact`. They choose, move, or change a sign. Rounding to an integer
 is among them since an FP16 (BF16) number that is none lies below 1024 (128), where the type has

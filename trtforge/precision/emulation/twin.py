@@ -14,8 +14,10 @@ from trtforge.precision.emulation.types import NARROW, STORED, scope_types, wide
 from trtforge.precision.opgroups import CONTROL_FLOW, TYPE_BLIND
 
 _TYPE_ATTRIBUTES = frozenset(
-    ["dtype", "output_dtype", "output_datatype", "to", "precision", "stash_type"]
-    + ["softmax_precision"]
+    [
+        *("dtype", "output_dtype", "output_datatype", "to"),
+        *("precision", "stash_type", "softmax_precision"),
+    ]
 )
 """Attributes that hold a TensorProto.DataType: of the result, or of what is computed inside."""
 

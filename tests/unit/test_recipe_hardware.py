@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from trtforge.precision.techniques import AFTER, BEFORE, DEFAULT
 from trtforge.recipe import codes
 from trtforge.recipe.broken import Broken
 from trtforge.recipe.laws import recipe_laws
+from trtforge.recipe.technique_laws import SERVES
 
 
 def broken(precision: Any, capabilities: Any = (), **others: Any) -> list[Broken]:
@@ -81,3 +83,37 @@ def test_gptq_needs_samples_and_int4_weights() -> None:
     assert broken(asked, calibration={"data": "c.npz"}) == []
     (other,) = broken({"quantize": "int8_weight_only", "techniques": ["gptq"]})
     assert other.message == "gptq rounds INT4 weights, and quantize is int8_weight_only"
+
+
+@pytest.mark.parametrize("kind", [None, "none", "int8", "fp8", "int8_weight_only"])
+@pytest.mark.parametrize("name", SERVES)
+def test_a_technique_that_has_nothing_to_do_is_refused(name: str, kind: str | None) -> None:
+    kinds, does = SERVES[name]
+    found = broken({"quantize": kind, "techniques": [name]}, calibration={"data": "c.npz"})
+    if kind in kinds:
+        assert found == []
+        return
+    (one,) = found
+    assert one.loc == ("precision", "techniques", 0)
+    assert one.message == f"{name} {does}, and quantize is {kind or 'none'}"
+    assert one.hint == f"remove it, or set quantize: {' or '.join(kinds)}"
+
+
+def test_the_defaults_have_something_to_do() -> None:
+    assert SERVES.keys() == (BEFORE | AFTER).keys()
+    for kind, names in DEFAULT.items():
+        assert all(kind in SERVES[name][0] for name in names)
+
+
+@pytest.mark.parametrize("kind", [None, "none", "fp8", "int8_weight_only", "int4_weight_only"])
+def test_compact_is_for_int8(kind: str | None) -> None:
+    asked = {"quantize": kind, "compact": True}
+    (one,) = broken(asked, calibration={"data": "c.npz"})
+    assert one.loc == ("precision", "compact")
+    assert one.message == f"compact is about INT8 kernels, and quantize is {kind or 'none'}"
+    assert one.hint == "remove it, or set quantize: int8"
+    assert broken(asked | {"compact": False}, calibration={"data": "c.npz"}) == []
+
+
+def test_compact_with_int8_is_taken() -> None:
+    assert broken({"quantize": "int8", "compact": True}, calibration={"data": "c.npz"}) == []

@@ -13,6 +13,7 @@ from trtforge.recipe.broken import Broken, get, is_list, is_number, items
 from trtforge.recipe.budget_laws import auto_laws, choice_laws, without_auto
 from trtforge.recipe.nodes import Loc
 from trtforge.recipe.target_laws import hardware_laws, target_laws, unique_names
+from trtforge.recipe.technique_laws import technique_laws
 
 
 def recipe_laws(data: Any) -> Iterator[Broken]:
@@ -112,23 +113,7 @@ def _quantization_laws(data: Any) -> Iterator[Broken]:
             f"compact is about INT8 kernels, and quantize is {quantize or 'none'}",
             "remove it, or set quantize: int8",
         )
-    for index, name in enumerate(items(get(data, "precision", "techniques"))):
-        if name != "gptq":
-            continue
-        if quantize != "int4_weight_only":
-            yield Broken(
-                ("precision", "techniques", index),
-                codes.CONTRADICTION,
-                f"gptq rounds INT4 weights, and quantize is {quantize or 'none'}",
-                "remove it, or set quantize: int4_weight_only",
-            )
-        elif get(data, "calibration") is None:
-            yield Broken(
-                ("precision", "techniques", index),
-                codes.CONTRADICTION,
-                "gptq needs samples, and there is no calibration",
-                "add `calibration: {data: calib.npz}`, or remove it",
-            )
+    yield from technique_laws(data)
 
 
 def _calibration_laws(data: Any) -> Iterator[Broken]:

@@ -1,0 +1,42 @@
+"""Laws of `precision.techniques`: a technique that is named must have something to do."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trtforge.recipe import codes
+from trtforge.recipe.broken import Broken, get, items
+
+SERVES: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "equalize": (("int8",), "evens out channels for INT8"),
+    "smoothquant": (("int8",), "evens out channels for INT8"),
+    "refine-scales": (("int8",), "moves ranges for INT8"),
+    "mse-weights": (("int8", "fp8"), "chooses scales of INT8 or FP8 weights"),
+    "rounding": (("int8",), "rounds INT8 weights"),
+    "bias-correction": (("int8", "fp8"), "corrects for INT8 or FP8"),
+    "gptq": (("int4_weight_only",), "rounds INT4 weights"),
+}
+"""By technique: for which values of `precision.quantize` it does something, and what."""
+
+
+def technique_laws(data: Any) -> Iterator[Broken]:
+    """Yield named techniques that would do nothing; unknown names are refused elsewhere."""
+    quantize = get(data, "precision", "quantize")
+    for index, name in enumerate(items(get(data, "precision", "techniques"))):
+        if not isinstance(name, str) or name not in SERVES:
+            continue
+        kinds, does = SERVES[name]
+        loc = ("precision", "techniques", index)
+        if quantize not in kinds:
+            yield Broken(
+                loc,
+                codes.CONTRADICTION,
+                f"{name} {does}, and quantize is {quantize or 'none'}",
+                f"remove it, or set quantize: {' or '.join(kinds)}",
+            )
+        elif name == "gptq" and get(data, "calibration") is None:
+            yield Broken(
+                loc,
+                codes.CONTRADICTION,
+                "gptq needs samples, and there is no calibration",
+                "add `calibration: {data: calib.npz}`, or remove it",
+            )

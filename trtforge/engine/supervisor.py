@@ -180,7 +180,9 @@ class Worker:
                 message = self._messages.get(timeout=min(_TICK_S, left))
             except queue.Empty:
                 if gone:
-                    raise self._death() from None
+                    self._reader.join(min(CANCEL_GRACE_S, left))  # of a long answer, maybe
+                    if self._messages.empty():
+                        raise self._death() from None
                 continue
             if message is None:
                 self._wait(min(CANCEL_GRACE_S, left))

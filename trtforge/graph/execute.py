@@ -78,6 +78,17 @@ class Session:
         self.input_names = tuple(str(node.name) for node in self._session.get_inputs())
         self.output_names = tuple(str(node.name) for node in self._session.get_outputs())
 
+    @property
+    def input_dims(self) -> dict[str, tuple[int | str | None, ...]]:
+        """Dimensions by input name: sizes, symbols, or None."""
+        return {str(node.name): tuple(node.shape) for node in self._session.get_inputs()}
+
+    @property
+    def output_forms(self) -> dict[str, tuple[str, tuple[int | str | None, ...]]]:
+        """ONNX Runtime's type and dimensions by output name: ("tensor(float)", ("N", 10))."""
+        outputs = self._session.get_outputs()
+        return {str(node.name): (str(node.type), tuple(node.shape or ())) for node in outputs}
+
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Compute.
 

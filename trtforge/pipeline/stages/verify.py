@@ -12,6 +12,7 @@ from trtforge.graph.model import Model
 from trtforge.pipeline.attesting import judge_attest
 from trtforge.pipeline.corners import corner_shapes
 from trtforge.pipeline.judge import Question, judge_engine, judge_graph, tolerances_of
+from trtforge.pipeline.layers import layers_json
 from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
 from trtforge.precision.attest import declared_precision
 from trtforge.recipe.schema import Precision
@@ -22,6 +23,8 @@ VERDICTS_SCHEMA = "trtforge.verdicts/1"
 @dataclass(frozen=True)
 class VerifyStage:
     """Writes `parity.json`: graph parity, engine parity of every target, attestation.
+
+    And `layers.json`: the error of every tensor of the typed graph, on a few samples.
 
     A failed verdict is a result like any other and is stored; `pipeline.run` refuses to ship it.
     """
@@ -64,6 +67,8 @@ class VerifyStage:
         question = _question(job, declared_precision(Model.load(typed)))
         progress(None, "graph parity: original and typed graph in ONNX Runtime")
         graph = judge_graph(question, typed)
+        progress(None, "error of every tensor")
+        write_json(out / "layers.json", layers_json(question, typed))
         engines = {}
         for target in job.recipe.targets:
             if target.name in self.engines:

@@ -144,6 +144,7 @@ class TargetFacts(Part):
         engine: the engine's file in the bundle; None where the backend builds none.
         compute_capabilities: that the engine was built for; empty means the library's default.
         bytes: the engine's size; 0 where there is none.
+        options: of the builder, those that the recipe gives.
     """
 
     name: Name
@@ -152,6 +153,7 @@ class TargetFacts(Part):
     engine: RelativePath | None = None
     compute_capabilities: tuple[str, ...] = ()
     bytes: Annotated[int, Field(ge=0)] = 0
+    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class FileFacts(Part):

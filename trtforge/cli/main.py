@@ -59,6 +59,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trtforge.cli.commands.calib:calib",
         "Show, lint, diff, merge, convert and apply calibration caches.",
     ),
+    "preflight": (
+        "trtforge.cli.commands.preflight:preflight",
+        "Say whether a bundle's engines will load, without loading them.",
+    ),
     "migrate": (
         "trtforge.cli.commands.migrate:migrate",
         "Turn a trtexec or Polygraphy command into a recipe.",

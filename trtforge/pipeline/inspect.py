@@ -11,8 +11,8 @@ from trtforge.pipeline.store import file_sha256
 
 # Tag and offsets of a TensorRT plan, from samples/common/sampleEngines.cpp (printPlanVersion) in
 # TensorRT OSS 11.1. TensorRT-RTX's header is not published, so nothing is read out of it.
-_PLAN_TAG = b"ftrt"
-_PLAN_VERSION_OFFSET = 24
+PLAN_TAG = b"ftrt"
+PLAN_VERSION_OFFSET = 24
 _HEAD_BYTES = 64
 _TEXT_CACHE_START = b"TRT-"
 
@@ -54,7 +54,7 @@ def kind_of(path: Path) -> str:
         return "calibration cache (TensorRT text)"
     if head.lstrip().startswith(b"{"):
         return "calibration cache"
-    if path.suffix.lower() in (".engine", ".plan", ".trt") or head.startswith(_PLAN_TAG):
+    if path.suffix.lower() in (".engine", ".plan", ".trt") or head.startswith(PLAN_TAG):
         return "engine"
     raise UsageError(
         "TF0719",
@@ -113,9 +113,9 @@ def _engine(path: Path) -> dict[str, Any]:
     if size == 0:
         raise UsageError("TF0720", f"'{path}' is empty", "build the engine again", Place(str(path)))
     facts: dict[str, Any] = {"kind": "engine", "bytes": size, "sha256": file_sha256(path)}
-    if head.startswith(_PLAN_TAG) and len(head) >= _PLAN_VERSION_OFFSET + 4:
+    if head.startswith(PLAN_TAG) and len(head) >= PLAN_VERSION_OFFSET + 4:
         (serialization,) = struct.unpack_from("<I", head, 4)
-        version = ".".join(map(str, head[_PLAN_VERSION_OFFSET : _PLAN_VERSION_OFFSET + 4]))
+        version = ".".join(map(str, head[PLAN_VERSION_OFFSET : PLAN_VERSION_OFFSET + 4]))
         return facts | {
             "flavour": "tensorrt",
             "serialization_version": serialization,

@@ -197,6 +197,7 @@ def _target_facts(job: Job, entries: Mapping[str, Entry]) -> tuple[TargetFacts, 
                 engine=f"engines/{target.name}/model.engine",
                 compute_capabilities=tuple(built["compute_capabilities"]),
                 bytes=built["engine_bytes"],
+                options=target.options.given,
             )
         )
     return tuple(found)

@@ -51,4 +51,4 @@ def is_exact(node: NodeProto, opset: int) -> bool:
 def _is_nearest(attributes: dict[str, Any]) -> bool:
     # tf_crop_and_resize fills in an FP32 attribute.
     place = attributes.get("coordinate_transformation_mode", b"half_pixel")
-    return attributes.get("mode", b"nearest") == b"nearest" and place != b"tf_crop_and_resize"
+    return bool(attributes.get("mode", b"nearest") == b"nearest" and place != b"tf_crop_and_resize")

@@ -16,6 +16,7 @@ from onnx import TensorProto
 from trtforge.graph.model import Model
 from trtforge.precision.constants import editable_graph
 from trtforge.precision.hazards import RangeHazards
+from trtforge.precision.masks import shrink_masks
 from trtforge.precision.names import Names
 from trtforge.precision.rules import kept_by
 from trtforge.precision.typeinfo import infer
@@ -48,6 +49,7 @@ def without_wide_masks(
         return model
     shapes, types = _known(model)
     graph = editable_graph(model)
+    shrink_masks(graph, observed)
     names = Names(graph)
     hazards = RangeHazards(precision.type, observed or {})
     nodes: list[gs.Node] = []

@@ -18,6 +18,7 @@ from trtforge.precision.attention import without_wide_masks
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.constants import editable_graph
 from trtforge.precision.float_ranges import FloatRanges
+from trtforge.precision.masks import shrink_masks
 from trtforge.precision.placement import Placement, place
 from trtforge.precision.quantize import MIN_OPSET, QuantizeReport, quantize
 from trtforge.precision.relaxing import relax
@@ -188,6 +189,7 @@ def cast(
     ready = _ready(model, precision, observed, is_bf16="bf16" in narrow)
     tensors = tensors_of(ready.proto)
     graph = editable_graph(ready)
+    shrink_masks(graph, observed)
     placement = place(graph, tensors, precision, observed)
     relax(graph, tensors, precision, placement)
     decisions = tuple(

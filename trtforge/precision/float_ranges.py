@@ -80,6 +80,7 @@ class FloatRanges(Mapping[str, float]):
         wide_values: tensors whose values the narrow type cannot hold well enough, and why: what
             writes or reads them stays wide.
         wide_results: tensors that must be computed wide, and why: their producers stay wide.
+        small_masks: constants that hold an additive mask which is made small (`masks.py`).
         sqnr_db: how close the worst output came when the cast model was emulated on samples; None
             where that was not done.
     """
@@ -88,6 +89,7 @@ class FloatRanges(Mapping[str, float]):
     samples: int = 0
     wide_values: Mapping[str, str] = field(default_factory=dict)
     wide_results: Mapping[str, str] = field(default_factory=dict)
+    small_masks: tuple[str, ...] = ()
     sqnr_db: float | None = None
 
     def __getitem__(self, name: str) -> float:
@@ -115,6 +117,7 @@ class FloatRanges(Mapping[str, float]):
             "tensors": {n: [r.low, r.high, r.smallest] for n, r in self.tensors.items()},
             "wide_values": dict(self.wide_values),
             "wide_results": dict(self.wide_results),
+            "small_masks": list(self.small_masks),
             "sqnr_db": None if self.sqnr_db is None else str(self.sqnr_db),  # JSON has no inf
         }
 
@@ -127,6 +130,7 @@ class FloatRanges(Mapping[str, float]):
             data["samples"],
             data["wide_values"],
             data["wide_results"],
+            tuple(data["small_masks"]),
             None if data["sqnr_db"] is None else float(data["sqnr_db"]),
         )
 

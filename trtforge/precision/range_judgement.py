@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 from trtforge.graph.model import Model
 from trtforge.precision import opgroups as ops
 from trtforge.precision.float_ranges import DIVISORS, FloatRange, FloatRanges
+from trtforge.precision.masks import as_if_small, find_masks
 from trtforge.precision.scales import FLOAT_MAX
 
 MARGIN = 2.0
@@ -43,14 +44,26 @@ _CHAIN = (
 )
 
 
-def judge(model: Model, ranges: FloatRanges, wanted: str) -> FloatRanges:
-    """Return the ranges with what must stay wider for `wanted` (fp16 or bf16), and why."""
+def judge(
+    model: Model, ranges: FloatRanges, wanted: str, *, shrinks_masks: bool = True
+) -> FloatRanges:
+    """Return the ranges with what must stay wider, and why.
+
+    Args:
+        model: the model that they were measured on.
+        ranges: as measured.
+        wanted: fp16 or bf16.
+        shrinks_masks: make additive masks small where that is possible.
+    """
+    masks, carrying = find_masks(model, ranges, wanted) if shrinks_masks else ([], [])
+    ranges = as_if_small(ranges, carrying)
     judgement = _Judgement(model.proto, ranges, wanted)
     judgement.run()
     return replace(
         ranges,
-        wide_values={**judgement.values, **ranges.wide_values},
-        wide_results={**judgement.results, **ranges.wide_results},
+        wide_values=judgement.values,
+        wide_results=judgement.results,
+        small_masks=tuple(masks),
     )
 
 

@@ -15,10 +15,11 @@ from trtforge.graph.model import Model
 from trtforge.graph.weights import graph_nodes, storage_bytes
 from trtforge.precision.bodies import known_shapes, with_body_shapes
 from trtforge.precision.emulate import emulate
+from trtforge.precision.known_values import infer_with_values
 from trtforge.precision.macs import MACS, OPERANDS
 from trtforge.precision.opgroups import CONVERTERS, MULTIPLY_ACCUMULATE
 from trtforge.precision.placement_rules import JOINING, PASSING
-from trtforge.precision.typeinfo import infer, light_copy
+from trtforge.precision.typeinfo import light_copy
 
 INT4 = frozenset([TensorProto.INT4, TensorProto.UINT4])
 
@@ -72,7 +73,7 @@ class Count:
         self._made: list[str] = []
         self._nodes: list[tuple[NodeProto, str]] = []
         self._constants = {name for name, _, _ in stored_weights(model.proto.graph)}
-        graph = with_body_shapes(infer(_inlined(model.proto), fixed=shapes)).graph
+        graph = with_body_shapes(infer_with_values(_inlined(model.proto), shapes)).graph
         self._made += [value.name for value in graph.input if value.name not in self._constants]
         self._walk(graph)
         kept = [name for name in dict.fromkeys(self._made) if self._is_kept(name)]
@@ -196,9 +197,7 @@ def _run_for_shapes(
     prefix = "shape of "
     while any(name.startswith(prefix) for node in proto.graph.node for name in node.output):
         prefix += "_"
-    proto.graph.node.extend(
-        helper.make_node("Shape", [name], [prefix + name]) for name in computed
-    )
+    proto.graph.node.extend(helper.make_node("Shape", [name], [prefix + name]) for name in computed)
     feeds = random_feeds(model, inputs, 0)
     names = [prefix + name for name in computed]
     found = Session(Model(proto, files=twin.files), outputs=names).run(feeds, names)

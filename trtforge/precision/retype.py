@@ -292,18 +292,24 @@ class Retyper:
             scope.nodes.extend(nodes)
 
     def _drop_useless_casts(self, scope: gs.Graph) -> None:
-        """Bypass Casts of a tensor to the type that it has now; those of a graph's outputs stay."""
+        """Bypass Casts to the type that a tensor has, and all but the first of it to another type.
+
+        Those that make an output of the graph stay.
+        """
         outputs = {tensor.name for tensor in scope.outputs}
+        made: dict[tuple[int, int], gs.Tensor] = {}
         for node in list(scope.nodes):
-            if node.op != "Cast" or node.outputs[0].name in outputs:
+            if node.op != "Cast":
                 continue
-            source, result = node.inputs[0], node.outputs[0]
-            if self._element_type(source) != node.attrs["to"]:
+            source, result, kind = node.inputs[0], node.outputs[0], node.attrs["to"]
+            same = source if self._element_type(source) == kind else None
+            same = same if same is not None else made.setdefault((id(source), kind), result)
+            if same is result or result.name in outputs:
                 continue
             for reader in list(result.outputs):
                 for position, tensor in enumerate(reader.inputs):
                     if tensor is result:
-                        reader.inputs[position] = source
+                        reader.inputs[position] = same
             node.outputs.clear()
             node.inputs.clear()
         scope.nodes[:] = [n for n in scope.nodes if n.op != "Cast" or n.outputs]

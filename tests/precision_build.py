@@ -25,13 +25,14 @@ class Log(trt.ILogger):
 LOG = Log()
 
 
-def build(path: str) -> list[str]:
+def build(path: str) -> tuple[list[str], int]:
+    """Errors, and the size of the engine."""
     LOG.errors.clear()
     builder = trt.Builder(LOG)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, LOG)
     if not parser.parse_from_file(path):
-        return [parser.get_error(i).desc()[:300] for i in range(parser.num_errors)]
+        return [parser.get_error(i).desc()[:300] for i in range(parser.num_errors)], 0
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()
     dynamic = False
@@ -44,12 +45,14 @@ def build(path: str) -> list[str]:
             profile.set_shape(tensor.name, *dims)
     if dynamic:
         config.add_optimization_profile(profile)
-    if builder.build_serialized_network(network, config) is None:
-        return LOG.errors or ["the builder returned nothing"]
-    return list(LOG.errors)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        return LOG.errors or ["the builder returned nothing"], 0
+    return list(LOG.errors), int(engine.nbytes)
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        sys.stdout.write(json.dumps({"file": name, "errors": build(name)}) + "\n")
+        errors, size = build(name)
+        sys.stdout.write(json.dumps({"file": name, "errors": errors, "bytes": size}) + "\n")
         sys.stdout.flush()

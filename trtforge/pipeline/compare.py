@@ -13,9 +13,13 @@ from trtforge.verify.types import ParityReport
 
 if TYPE_CHECKING:
     from trtforge.graph.data import ArrayData
+    from trtforge.verify.layers import LayerProfile
 
 Kind = Literal["bundle", "onnx", "engine"]
 VERIFY_SCHEMA = "trtforge.verify/1"
+
+LAYER_SAMPLES = 8
+"""Samples of the data that --layers runs on where --samples does not say."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class VerifyOptions:
         samples: how many samples of the data to use, None for all.
         backend: for a single engine file: the backend that runs it.
         seed: seed of random inputs.
+        layers: also compare every tensor of the typed ONNX with the reference's.
     """
 
     against: Path | None = None
@@ -39,6 +44,7 @@ class VerifyOptions:
     samples: int | None = None
     backend: str = "tensorrt_rtx"
     seed: int = 0
+    layers: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,14 @@ class VerifyResult:
         kind: what it is.
         checks: check name -> report: `graph`, and `engine:<target>` for each engine.
         verdict: fail if any check failed, pass if at least one passed, otherwise not_run.
+        layers: the error of every tensor, where that was asked for.
     """
 
     candidate: Path
     kind: Kind
     checks: Mapping[str, ParityReport]
     verdict: str
+    layers: "LayerProfile | None" = None
 
     @property
     def exit_status(self) -> int:
@@ -64,12 +72,13 @@ class VerifyResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain JSON data."""
-        return {
+        document = {
             "candidate": str(self.candidate),
             "kind": self.kind,
             "verdict": self.verdict,
             "checks": {name: report.as_json() for name, report in self.checks.items()},
         }
+        return document if self.layers is None else document | {"layers": self.layers.as_json()}
 
 
 def verify(candidate: Path | str, options: VerifyOptions | None = None) -> VerifyResult:
@@ -93,7 +102,8 @@ def verify(candidate: Path | str, options: VerifyOptions | None = None) -> Verif
         )
     else:
         checks = _verify_file(path, kind, _reference(options.against), options)
-    return VerifyResult(path, kind, checks, overall(tuple(checks.values())))
+    layers = _layers(path, kind, options) if options.layers else None
+    return VerifyResult(path, kind, checks, overall(tuple(checks.values())), layers)
 
 
 def kind_of(path: Path) -> Kind:
@@ -111,6 +121,26 @@ def kind_of(path: Path) -> Kind:
         hint = "a bundle is a folder with a manifest.json, as `trtforge build` writes it"
         raise UsageError("TF0713", f"'{path}' is a folder, but not a bundle", hint, where)
     return "onnx" if path.suffix.lower() == ".onnx" else "engine"
+
+
+def _layers(path: Path, kind: Kind, options: VerifyOptions) -> "LayerProfile":
+    """Compare every tensor of a typed ONNX file, which may lie in a bundle, with the reference."""
+    from trtforge.pipeline.layers import profile_layers
+
+    typed = path
+    if kind == "bundle":
+        from trtforge.bundle.read import open_bundle
+
+        bundle = open_bundle(path)
+        typed = bundle.file("model.onnx") if bundle.manifest.model.included else path
+    if kind == "engine" or typed.is_dir() or options.against is None:
+        raise UsageError(
+            "TF0742",
+            "--layers compares a typed ONNX file with its original, and one of them is not given",
+            "name the original with --against, and an ONNX file or a bundle that includes one",
+        )
+    question = _question(options, _reference(options.against), Precision())
+    return profile_layers(question, typed, options.samples or LAYER_SAMPLES)
 
 
 def _verify_file(

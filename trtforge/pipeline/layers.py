@@ -13,8 +13,8 @@ LAYER_SAMPLES = 4
 """Samples that builds compare: where an error comes from shows on the first already, and each
 costs a run of both graphs with every tensor kept, about three times a plain run."""
 
-_AT_MOST_BYTES = 1 << 30
-"""Models above this size are not profiled in builds: seconds per sample."""
+_AT_MOST_BYTES = 256 << 20
+"""Models above this size are not profiled in builds: both graphs are in memory at once."""
 
 
 def profile_layers(
@@ -47,7 +47,7 @@ def profile_layers(
 def layers_json(question: Question, typed: Path) -> dict[str, Any]:
     """Return what a build stores as `layers.json`: a profile of few samples, or why there is none.
 
-    It costs at most LAYER_SAMPLES runs of both graphs, and models of more than 1 GiB are left out;
+    It costs at most LAYER_SAMPLES runs of both graphs, and models of more than 256 MiB are left out;
     a profile that cannot be made does not fail a build.
     """
     from trtforge.graph.model import source_files
@@ -55,7 +55,7 @@ def layers_json(question: Question, typed: Path) -> dict[str, Any]:
 
     size = sum(file.stat().st_size for file in source_files(question.reference))
     if size > _AT_MOST_BYTES:
-        reason = "the model is bigger than 1 GiB: `trtforge verify --layers` makes the profile"
+        reason = "the model is bigger than 256 MiB: `trtforge verify --layers` makes the profile"
     else:
         try:
             return profile_layers(question, typed).as_json()

@@ -76,6 +76,9 @@ class _Finder:
         down = node
         while _cast_to(down) == "fp32" and down.input[0] in self._made:
             source = self._made[down.input[0]]
+            kind = self._types.get(down.input[0])
+            if _cast_to(source) is None and kind in _NARROW:
+                return source, kind  # what moved values rounds nothing itself
             if _cast_to(source) not in ("fp32", *_NARROW):
                 break
             down = source

@@ -127,7 +127,9 @@ class TensorStats:
             one, two = first[~finite], second[~finite]
             same = (one == two) | (np.isnan(one) & np.isnan(two))
             self.mismatched += int(np.count_nonzero(~same))
-            self.nonfinite += int(np.count_nonzero(np.isfinite(one)))
+            lost = np.abs(one[np.isfinite(one)])
+            self.nonfinite += lost.size
+            self.amax = max(self.amax, float(lost.max(initial=0.0)))
             first, second = first[finite], second[finite]
         error = first - second
         self.signal += float(np.einsum("i,i->", first, first))

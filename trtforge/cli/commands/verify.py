@@ -9,6 +9,7 @@ from trtforge.cli.console import common_options, print_json, print_table, say
 
 if TYPE_CHECKING:
     from trtforge.pipeline.compare import VerifyResult
+    from trtforge.verify.layers import LayerProfile
 
 
 @click.command()
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     help="What runs a single engine file.",
 )
 @click.option("--require-engine", is_flag=True, help="Exit 3 unless every engine was really run.")
+@click.option("--layers", is_flag=True, help="Also compare every tensor; show the worst.")
 @click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a report page."
 )
@@ -42,6 +44,7 @@ def verify(
     samples: int | None,
     backend: str,
     require_engine: bool,
+    layers: bool,
     html: Path | None,
     junit: Path | None,
     as_json: bool,
@@ -56,7 +59,7 @@ def verify(
     from trtforge.pipeline.compare import VERIFY_SCHEMA, VerifyOptions
     from trtforge.pipeline.compare import verify as verify_candidate
 
-    options = VerifyOptions(against, data, tolerance, samples, backend)
+    options = VerifyOptions(against, data, tolerance, samples, backend, layers=layers)
     result = verify_candidate(candidate, options)
     if junit is not None:
         _write_junit(junit, result)
@@ -113,7 +116,34 @@ def _show(result: "VerifyResult", *, quiet: bool, verbose: bool) -> None:
         if verbose:
             for output, verdict in report.outputs.items():
                 say(f"{output}: judged by {verdict.tolerance.given} ({verdict.tolerance_source})")
+    if result.layers is not None and not quiet:
+        show_layers(result.layers)
     say(f"verdict: {result.verdict}")
+
+
+def show_layers(profile: "LayerProfile", count: int = 10) -> None:
+    """Print the tensors of the largest error, and where the error first jumps."""
+    say(f"layers: {len(profile.layers)} tensors on {profile.samples} samples; the worst:")
+    rows = [
+        (
+            one.tensor,
+            one.op,
+            one.type,
+            format(one.sqnr_db, ".1f"),
+            format(one.max_abs, ".3g"),
+            format(one.reference_amax, ".3g"),
+            str(one.nonfinite),
+        )
+        for one in profile.worst(count)
+    ]
+    heads = ("tensor", "operator", "type", "SQNR dB", "max abs", "reference max", "NaN or Inf")
+    print_table(heads, rows)
+    jump = profile.first_jump
+    if jump is None:
+        say("first jump: none, the error grows evenly")
+    else:
+        what = "NaN or Inf" if jump.is_nonfinite else f"{jump.to_db:.1f} dB"
+        say(f"first jump: {jump.op} '{jump.node}' ({jump.from_db:.1f} dB -> {what})")
 
 
 def _figure(value: float | None, spec: str) -> str:

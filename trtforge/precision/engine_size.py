@@ -70,18 +70,16 @@ class EngineSize:
             return ()
         return (
             "the INT8 engine of TensorRT-RTX is expected to be larger than the FP16 one, "
-            f"by roughly {_mb(self.now.least_bytes)} MB or more: {self.now.kernels} INT8 kernels are compiled "
-            f"into it; {self._remedy()}",
+            f"by roughly {_mb(self.now.least_bytes)} MB or more: {self.now.kernels} INT8 kernels "
+            f"are compiled into it; {self._remedy()}",
         )
 
     def _remedy(self) -> str:
         few = "its layers have too few weights; FP16 with `quantize: none` gives the smallest"
         if self.compact is None:
             return f"`precision.compact` cannot make up for it: {few}"
-        gained = self.now.least_bytes - self.compact.least_bytes
         if self.compact.least_bytes > 0:
-            helps = f"would save some {_mb(gained)} MB, but not" if gained > 0 else "would not be"
-            return f"`precision.compact: true` {helps} enough: {few}"
+            return f"`precision.compact: true` would not make it smaller than FP16's: {few}"
         leaves = f"leaves {self.left} of {self.layers} layers in floats and " if self.left else ""
         should = "should" if self.compact.most_bytes < 0 else "may"
         return (

@@ -16,12 +16,8 @@ from trtforge.pipeline.trials import Trial
 from trtforge.precision.budget import Search, Tried, with_rounding
 from trtforge.precision.mixes import QUANTIZED, Mix, Mixes
 from trtforge.precision.rounded import rounded
-from trtforge.precision.sensitivity import (
-    SAMPLES,
-    SensitivityRequest,
-    harms_at_outputs,
-    sensitivity,
-)
+from trtforge.precision.sensitivity import SAMPLES, harms_at_outputs
+from trtforge.precision.switches import LayeredModel
 
 SCHEMA = "trtforge.budget/1"
 
@@ -212,15 +208,11 @@ def _with_quantization_noise(question: Question, log: "_Log", tell: Progress) ->
         return mixes
     harms = log.harms.get("quantization")
     if harms is None:
-        source = question.trial.data.source
-        request = SensitivityRequest(min(SAMPLES, question.trial.samples))
-        ranked = sensitivity(mixes.model, mixes.cache, source, mixes.precision, request, tell)
-        harms = {layer.output: layer.harm for layer in ranked.layers}
+        harms = _harms(question, mixes.layered(), tell)
         log.add_harms("quantization", harms)
     found = {}
     for unit in layers:
-        harm = min(harms.get(unit.output, 0.0), _MOST_NOISE)
-        found[unit.output] = {**unit.noises, unit.types[0]: harm}
+        found[unit.output] = {**unit.noises, unit.types[0]: harms.get(unit.output, 0.0)}
     return mixes.with_noises(found)
 
 
@@ -229,13 +221,17 @@ def _with_rounding_noise(question: Question, mixes: Mixes, log: "_Log", tell: Pr
     outputs = {unit.output for unit in mixes.units if unit.base == kind}
     harms = log.harms.get("rounding")
     if harms is None:
-        twin = rounded(mixes.model, outputs, kind)
-        count = min(SAMPLES, question.trial.samples)
-        found = harms_at_outputs(twin, question.trial.data.source, count, tell)
-        pairs = zip(twin.layers, found, strict=True)
-        harms = {layer.output: 10 ** (min(-decibels / 10, 30)) for layer, decibels in pairs}
+        harms = _harms(question, rounded(mixes.model, outputs, kind), tell)
         log.add_harms("rounding", harms)
     return with_rounding(mixes, harms)
+
+
+def _harms(question: Question, found: LayeredModel, tell: Progress) -> dict[str, float]:
+    """Noise over signal at the model's outputs for the other form of each layer, by its output."""
+    samples = min(SAMPLES, question.trial.samples)
+    measured = harms_at_outputs(found, question.trial.data.source, samples, tell)
+    pairs = zip(found.layers, measured, strict=True)
+    return {layer.output: min(10 ** (-max(sqnr, -300) / 10), _MOST_NOISE) for layer, sqnr in pairs}
 
 
 @dataclass

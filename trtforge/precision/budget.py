@@ -5,26 +5,15 @@ noise. Which mixes of the front really meet the bound is found by bisection, eac
 makes the typed graph and runs it; from the cheapest that does, single exchanges are tried.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-
-import numpy as np
 
 from trtforge.precision.front import front
 from trtforge.precision.mixes import Mix, Mixes, options_of
+from trtforge.precision.neighbours import Neighbours
 
 PATIENCE = 8
-"""Exchanges in a row that may miss the bound before the search rests. On the digits networks the
-last one that helped was at most the fifth."""
-
-SLACK_DB = 2.0
-"""How much more noise an exchange may promise than the noisiest mix that met the bound: noises of
-layers add up to about one dB (docs/budgets.md)."""
-
-
-_FLOOR = 1e-30
-"""In place of no noise at all, of which there is no logarithm."""
+"""Neighbours in a row that may miss the bound before the search rests."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +70,7 @@ class Search:
                 continue
             if mix == ranked[-1]:
                 self._bisect(mixes, ranked)
-                self._exchange(mixes)
+                self._improve(mixes, ranked)
             break
         return self.best()
 
@@ -103,39 +92,17 @@ class Search:
             else:
                 low = middle
 
-    def _exchange(self, mixes: Mixes) -> None:
-        """Make one unit of the best mix cheaper, and another one dearer where that helps."""
+    def _improve(self, mixes: Mixes, ranked: list[Mix]) -> None:
+        """Try what is cheaper than the best mix and promises hardly more noise than others had."""
+        neighbours = Neighbours(mixes, ranked)
         misses = 0
         while misses < PATIENCE and self.left > 0 and (best := self.best()) is not None:
-            met = (one.mix for one in self.tried.values() if one.meets)
-            allowed = max(map(mixes.noise, met))
-            mix = next(self._exchanges(mixes, best.mix, allowed), None)
+            met = [one.mix for one in self.tried.values() if one.meets]
+            missed = [one.mix for one in self.tried.values() if not one.meets]
+            mix = neighbours.most_promising(best.mix, met, missed)
             if mix is None:
                 return
             misses = 0 if self._meets(mixes, mix) else misses + 1
-
-    def _exchanges(self, mixes: Mixes, mix: Mix, allowed: float) -> Iterator[Mix]:
-        """Mixes not yet tried, the most promising first: by what they save and how likely."""
-        down, up = _moves(mixes, mix, is_down=True), _moves(mixes, mix, is_down=False)
-        if not down:
-            return
-        changes = np.array([_change(mixes, mix, one) for one in down])
-        others = np.array([(0.0, 0.0), *(_change(mixes, mix, one) for one in up)])
-        saved = -(changes[:, None, 0] + others[None, :, 0])
-        noise = mixes.noise(mix) + changes[:, None, 1] + others[None, :, 1]
-        excess = 10 * np.log10(np.maximum(noise, _FLOOR) / max(allowed, _FLOOR))
-        promise = saved * (SLACK_DB - np.maximum(excess, 0.0))
-        same = np.equal.outer([unit for unit, _ in down], [-1, *(unit for unit, _ in up)])
-        promise[(saved <= 0) | (excess >= SLACK_DB) | same] = -math.inf
-        for index in np.argsort(-promise, axis=None, kind="stable"):
-            first, second = divmod(int(index), len(others))
-            if promise[first, second] == -math.inf:
-                return
-            candidate = list(mix)
-            for unit, kind in (down[first], *up[second - 1 : second]):
-                candidate[unit] = kind
-            if tuple(candidate) not in self.tried:
-                yield tuple(candidate)
 
 
 def with_rounding(mixes: Mixes, noises: dict[str, float]) -> Mixes:
@@ -168,19 +135,3 @@ def _on_front(mixes: Mixes) -> list[Mix]:
     first = [mixes.narrowest()] if ranked[0] != mixes.narrowest() else []
     last = [mixes.widest()] if ranked[-1] != mixes.widest() else []
     return [*first, *ranked, *last]
-
-
-def _moves(mixes: Mixes, mix: Mix, *, is_down: bool) -> list[tuple[int, str]]:
-    found = []
-    for index, (unit, kind) in enumerate(zip(mixes.units, mix, strict=True)):
-        at = unit.types.index(kind)
-        others = unit.types[:at] if is_down else unit.types[at + 1 :]
-        found += [(index, other) for other in others]
-    return found
-
-
-def _change(mixes: Mixes, mix: Mix, move: tuple[int, str]) -> tuple[float, float]:
-    """What a move changes in cost and noise."""
-    index, kind = move
-    unit, before = mixes.units[index], mix[index]
-    return unit.cost(kind) - unit.cost(before), unit.noises[kind] - unit.noises[before]

@@ -11,6 +11,7 @@ from trtforge.graph.model import Model
 from trtforge.precision.attest import attest
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.cast import TypedModel, typed
+from trtforge.precision.corrected import corrected
 from trtforge.precision.opgroups import (
     CONTROL_FLOW,
     CONVERTERS,
@@ -20,8 +21,9 @@ from trtforge.precision.opgroups import (
     TYPE_BLIND,
 )
 from trtforge.precision.rules import Spot, selected
-from trtforge.precision.switches import layered
-from trtforge.precision.techniques.job import chosen_techniques
+from trtforge.precision.streaming import DataSource
+from trtforge.precision.switches import LayeredModel, layered
+from trtforge.precision.techniques.job import TechniqueJob, chosen_techniques, run_techniques
 from trtforge.recipe.precision import KeepRule, Precision
 
 RELATIVE_TIME: dict[str, float] = {"int8": 1.0, "fp8": 1.0, "fp16": 2.0, "bf16": 2.0, "fp32": 4.0}
@@ -36,6 +38,8 @@ QUANTIZED = ("int8", "fp8")
 
 Mix = tuple[str, ...]
 """The type of each unit."""
+
+_CORRECTION = "bias-correction"
 
 _NOT_CHOSEN = MOVERS | CONVERTERS | TYPE_BLIND | OWN_TYPE | CONTROL_FLOW | SEQUENCES
 
@@ -100,12 +104,17 @@ class Mixes:
         """Each unit in its dearest type."""
         return tuple(unit.types[-1] for unit in self.units)
 
+    @property
+    def reference(self) -> float:
+        """The cost of FP32 everywhere; 1 for a model without any work."""
+        work = sum(unit.work for unit in self.units) + sum(self.fixed_macs.values())
+        return work * RELATIVE_TIME["fp32"] or 1.0
+
     def cost(self, mix: Mix) -> float:
         """The modelled time of a mix, as a share of that of FP32 everywhere: 0..1."""
         fixed = sum(count * _time(kind) for kind, count in self.fixed_macs.items())
-        work = sum(unit.work for unit in self.units) + sum(self.fixed_macs.values())
         spent = fixed + sum(u.cost(kind) for u, kind in zip(self.units, mix, strict=True))
-        return spent / (work * RELATIVE_TIME["fp32"]) if work else 1.0
+        return spent / self.reference
 
     def noise(self, mix: Mix) -> float:
         """The sum of what the units bring by themselves."""
@@ -136,13 +145,27 @@ class Mixes:
             }
         )
 
+    def corrected(self, mix: Mix) -> Model:
+        """Return the float model with the biases of those layers corrected that are quantized."""
+        settled = self.settled(mix)
+        if self.cache is None or not self.cache.bias_shifts or settled.quantize == "none":
+            return self.model
+        job = TechniqueJob(self.model, None, settled, cache=self.cache)
+        run_techniques((_CORRECTION,), job)
+        return job.model
+
     def typed(self, mix: Mix) -> TypedModel:
         """Make a mix.
 
         Raises:
             GraphError: the graph is refused.
         """
-        return typed(self.model, self.cache, self.settled(mix))
+        return typed(self.corrected(mix), self.cache, self.settled(mix))
+
+    def layered(self) -> LayeredModel:
+        """Return the layers in two forms, the quantized ones with their bias corrected."""
+        found = layered(self.model, self.cache, self.precision)
+        return corrected(found, self.cache.bias_shifts if self.cache is not None else {})
 
     def rule_lines(self, mix: Mix) -> list[str]:
         """Lines of YAML for a recipe's `precision`, which make a mix without a budget."""
@@ -196,8 +219,7 @@ def mixes_of(
         GraphError: the graph is refused.
         DataError: the cache lacks a tensor.
     """
-    techniques = chosen_techniques(precision) or "none"
-    wanted = precision.model_copy(update={"budget": None, "techniques": techniques})
+    wanted = _without_budget(precision)
     floats = typed(model, cache, wanted.model_copy(update={"quantize": "none"})).model
     layers: set[str] = set()
     if wanted.quantize != "none":
@@ -224,6 +246,31 @@ def mixes_of(
         if one.macs and (one.op, one.name) not in chosen:
             fixed[types.get((one.op, one.name), "fp32")] += one.macs
     return Mixes(model, cache, wanted, tuple(units), dict(fixed))
+
+
+def with_bias_shifts(
+    cache: CalibrationCache, model: Model, precision: Precision, source: DataSource | None
+) -> CalibrationCache:
+    """Measure what quantizing shifts in the mean of each layer, all of them being quantized.
+
+    Where techniques leave biases alone, a cache without any such shifts comes back; without
+    samples, one with those that it has.
+
+    Raises:
+        GraphError: ONNX Runtime refuses the model.
+        DataError: the source cannot give a sample.
+    """
+    wanted = _without_budget(precision)
+    if _CORRECTION not in wanted.techniques:
+        return cache.model_copy(update={"bias_shifts": {}})
+    job = TechniqueJob(model, source, wanted, cache.samples or None, cache=cache)
+    run_techniques((_CORRECTION,), job)
+    return job.cache or cache
+
+
+def _without_budget(precision: Precision) -> Precision:
+    plain = precision.model_copy(update={"budget": None})
+    return plain.model_copy(update={"techniques": chosen_techniques(plain) or "none"})
 
 
 def _time(kind: str) -> float:

@@ -11,7 +11,6 @@ from trtforge.recipe.target_laws import WEIGHT_ONLY
 
 _MEASURES = ("sqnr_db", "top1_drop", "metric")
 _METRIC = re.compile(r".+\.py:\w+|\w+(\.\w+)*:\w+")
-_FOR_ALL_LAYERS = ("rounding", "bias-correction")
 _EXAMPLE = "write `budget: {sqnr_db: 30}`, `{top1_drop: 0.5}` or `{metric: m:score, at_least: 0.9}`"
 
 
@@ -95,11 +94,11 @@ def choice_laws(data: Any) -> Iterator[Broken]:
             "set type: auto, fp16 or bf16, or quantize: int8 or fp8",
         )
     for index, name in enumerate(items(get(precision, "techniques"))):
-        if name in _FOR_ALL_LAYERS:
+        if name == "rounding":
             yield Broken(
                 ("precision", "techniques", index),
                 codes.CONTRADICTION,
-                f"{name} changes the model for one fixed set of quantized layers, "
+                "rounding changes the weights for one fixed set of quantized layers, "
                 "which a budget is about to choose",
                 "remove it",
             )

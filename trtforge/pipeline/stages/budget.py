@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BudgetStage:
-    """Searches the mixes; writes `pareto.json`, `pareto.txt` and `settled.json`.
+    """Searches the mixes; writes `pareto.json`, `pareto.txt`, `settled.json` and `model.onnx`.
 
     `settled.json` is the recipe's `precision` with keep rules in place of the budget, and what the
-    user should know of it.
+    user should know of it; `model.onnx` is there where the mix has biases of its own.
     """
 
     calibrated: bool
@@ -80,8 +80,11 @@ class BudgetStage:
         key = digest_of(key_document(self, job, inputs))
         log = job.store.unfinished / f"{key}.budget.partial"
         with Steps(job.emit).resumable(job.store.unfinished / key, "in the store"):
-            question = _question(job, inputs, log)
+            question = _question(job, inputs, log, progress)
             answer = meet_budget(question, progress)
+        corrected = answer.mixes.corrected(answer.chosen.mix)
+        if corrected is not answer.mixes.model:
+            corrected.save(out / "model.onnx")
         judged, warnings = _judged(job, answer)
         write_json(out / "pareto.json", answer.as_json() | {"judged": judged})
         lines = [*answer.lines(), "", *answer.mixes.rule_lines(answer.chosen.mix), ""]
@@ -94,13 +97,13 @@ class BudgetStage:
         return summary
 
 
-def _question(job: Job, inputs: Inputs, log: Path) -> "Question":
+def _question(job: Job, inputs: Inputs, log: Path, progress: Progress) -> "Question":
     from trtforge.graph.model import Model
     from trtforge.pipeline.budgeting import Question
     from trtforge.pipeline.measures import measure_of
     from trtforge.pipeline.stages.precision import prepared
     from trtforge.pipeline.trials import search_data, trial_of
-    from trtforge.precision.mixes import mixes_of
+    from trtforge.precision.mixes import mixes_of, with_bias_shifts
 
     budget = job.recipe.precision.budget
     assert budget is not None, "the stage is there for it"
@@ -108,6 +111,9 @@ def _question(job: Job, inputs: Inputs, log: Path) -> "Question":
     trial = trial_of(Model.load(job.model_path), data, budget.measure)
     measure = measure_of(budget, job.loaded.base_dir, trial.labels)
     model, cache = prepared(inputs)
+    if cache is not None:
+        progress(None, "measuring what quantization shifts in the mean")
+        cache = with_bias_shifts(cache, model, job.recipe.precision, job.calibration_data)
     mixes = mixes_of(model, cache, job.recipe.precision, _shapes(trial))
     return Question(mixes, measure, trial, budget.evaluations, log)
 

@@ -31,7 +31,7 @@ class PrecisionStage:
         if self.calibrated:
             wanted["calibrate"] = ("cache.json", "model.onnx*")
         if self.budgeted:
-            wanted["budget"] = ("settled.json",)
+            wanted["budget"] = ("settled.json", "model.onnx*")
         return wanted
 
     def facts(self, job: Job) -> dict[str, Any]:
@@ -84,6 +84,9 @@ def prepared(inputs: Inputs) -> "tuple[Model, CalibrationCache | None]":
         source = calibrated
     if calibrated is not None and "cache.json" in calibrated.files:
         cache = CalibrationCache.load(calibrated.file("cache.json"))
+    budget = inputs.get("budget")
+    if budget is not None and "model.onnx" in budget.files:
+        source = budget
     return Model.load(source.file("model.onnx")), cache
 
 

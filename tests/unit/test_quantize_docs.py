@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from documents import REPOSITORY, updates_goldens
 
+from trtforge.precision.compact import COSTLY, KERNEL_BYTES
 from trtforge.precision.placement_rules import (
     FLOAT_ONLY,
     JOINING,
@@ -16,6 +17,7 @@ from trtforge.precision.placement_rules import (
     UNITE_WITHIN,
     WEIGHTED,
 )
+from trtforge.precision.scales import SCALE_STEPS
 from trtforge.precision.sharing import CONDITIONS
 
 PAGE = REPOSITORY / "docs" / "quantization-placement.md"
@@ -48,7 +50,8 @@ def tables() -> dict[str, str]:
     for op, joined in JOINING.items():
         passing.append(row(op, "see below", "of all its inputs", *by_target(joined.sources)))
     floats = [*head("operator", "why"), *(row(op, why) for op, why in FLOAT_ONLY.items())]
-    parts = {"weighted": weighted, "passing": passing, "floats": floats}
+    costly = [*head("what", "why"), *(row(rule.what, rule.why) for rule in COSTLY)]
+    parts = {"weighted": weighted, "passing": passing, "floats": floats, "compact": costly}
     return {name: "\n".join(lines) for name, lines in parts.items()}
 
 
@@ -65,6 +68,9 @@ def test_the_tables_are_the_rules() -> None:
 
 
 def test_the_numbers_and_conditions_exist() -> None:
-    assert f"a factor of {UNITE_WITHIN:g}" in PAGE.read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    assert f"a factor of {UNITE_WITHIN:g}" in page
+    assert f"about {KERNEL_BYTES / 1000:.0f} KB for each" in page
+    assert f"step of 2^(1/{SCALE_STEPS})" in page
     assert {rule.only for rule in (*PASSING.values(), *JOINING.values())} == set(CONDITIONS)
     assert not FLOAT_ONLY.keys() & (WEIGHTED.keys() | JOINING.keys())

@@ -1,5 +1,6 @@
 """Stage `budget`: the cheapest mix of types that still meets the recipe's bound."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from trtforge.pipeline.stage import (
 from trtforge.pipeline.store import digest_of
 
 if TYPE_CHECKING:
+    from trtforge.graph.model import Model
     from trtforge.pipeline.budgeting import Answer, Question
     from trtforge.pipeline.trials import Trial
 
@@ -85,14 +87,15 @@ class BudgetStage:
         corrected = answer.mixes.corrected(answer.chosen.mix)
         if corrected is not answer.mixes.model:
             corrected.save(out / "model.onnx")
-        judged, warnings = _judged(job, answer)
+        typed = answer.mixes.typed(answer.chosen.mix).model
+        judged, warnings = _judged(job, answer, typed)
         write_json(out / "pareto.json", answer.as_json() | {"judged": judged})
         lines = [*answer.lines(), "", *answer.mixes.rule_lines(answer.chosen.mix), ""]
         (out / "pareto.txt").write_text("\n".join(lines), encoding="utf-8")
         settled = answer.mixes.settled(answer.chosen.mix).model_dump(mode="json")
         summary = answer.summary()
-        document = {"precision": settled, "summary": summary, "warnings": warnings}
-        write_json(out / "settled.json", document)
+        facts = {"summary": summary, "warnings": warnings, "digest": typed.digest()}
+        write_json(out / "settled.json", {"precision": settled, **facts})
         log.unlink(missing_ok=True)
         return summary
 
@@ -124,7 +127,7 @@ def _shapes(trial: "Trial") -> dict[str, tuple[int, ...]]:
     return {name: one.shape for name, one in next(iter(source.batches(size, size))).items()}
 
 
-def _judged(job: Job, answer: "Answer") -> tuple[dict[str, Any] | None, list[str]]:
+def _judged(job: Job, answer: "Answer", typed: "Model") -> tuple[dict[str, Any] | None, list[str]]:
     """Measure the chosen mix on samples that it was not chosen on, where there are some."""
     from trtforge.graph.model import Model
     from trtforge.pipeline.measures import measure_of, meets, shown
@@ -140,9 +143,9 @@ def _judged(job: Job, answer: "Answer") -> tuple[dict[str, Any] | None, list[str
         return None, ["verify.data has no labels, so the budget was not judged on it"]
     trial = trial_of(Model.load(job.model_path), data, budget.measure)
     measure = measure_of(budget, job.loaded.base_dir, trial.labels)
-    value = trial.value(answer.mixes.typed(answer.chosen.mix).model, measure)
+    value = trial.value(typed, measure)
     held = meets(measure, value)
-    number = value if abs(value) < float("inf") else None
+    number = value if math.isfinite(value) else None
     judged = {"on": data.role, "samples": trial.samples, "value": number, "meets": held}
     if held:
         return judged, []

@@ -57,6 +57,11 @@ class PrecisionStage:
         precision, warnings = settled(job, inputs)
         progress(None, "placing Q/DQ and casts")
         result = typed(model, cache, precision)
+        if (
+            self.budgeted
+            and result.model.digest() != inputs["budget"].json("settled.json")["digest"]
+        ):
+            raise AssertionError("the mix that was measured is not the one that was made")
         result.model.save(out / "model.onnx")
         saved = Model.load(out / "model.onnx")  # what is shipped, and not what was meant to be
         shapes = corner_shapes(saved.contract, job.recipe.shapes[:1])

@@ -34,6 +34,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trtforge.cli.commands.verify:verify",
         "Compare a bundle, engine or ONNX file.",
     ),
+    "attest": (
+        "trtforge.cli.commands.attest:attest",
+        "Say which types a model really computes in.",
+    ),
     "inspect": (
         "trtforge.cli.commands.inspect:inspect",
         "Say what a file or bundle is, without a GPU.",
@@ -58,6 +62,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calib": (
         "trtforge.cli.commands.calib:calib",
         "Show, lint, diff, merge, convert and apply calibration caches.",
+    ),
+    "bench": (
+        "trtforge.cli.commands.bench:bench",
+        "Measure latency and throughput.",
     ),
     "preflight": (
         "trtforge.cli.commands.preflight:preflight",

@@ -1,0 +1,231 @@
+"""Measuring: percentiles with honest intervals, scenarios that do what they say, limits."""
+
+import json
+import threading
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trtforge.cli.commands.bench import bench as bench_command
+from trtforge.engine.measuring.scenarios import SCENARIOS, Load, highest_rate, measure
+from trtforge.engine.measuring.statistics import compare, latencies
+from trtforge.errors import MissingError, UsageError
+from trtforge.pipeline.bench import BenchOptions, bench, parse_limit
+from trtforge.report.latency_chart import latency_svg
+
+DIGITS = Path(__file__).parents[2] / "recipes" / "digits"
+
+
+@given(st.lists(st.floats(1e-6, 10.0), min_size=1, max_size=300))
+def test_percentiles_are_latencies_that_were_timed(seconds: list[float]) -> None:
+    found = latencies(seconds)
+    values = np.asarray(seconds) * 1e3
+    for one in found.percentiles:
+        assert one.value in values
+        below = (values <= one.value).mean()
+        assert below >= one.percent / 100 - 1e-12
+        if one.low is not None:
+            assert one.low <= one.value <= (one.high or 0)
+    assert found.smallest == values.min()
+    assert found.largest == values.max()
+
+
+def test_the_interval_holds_the_true_percentile_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    truth = -np.log(0.1)  # the 90th percentile of the exponential distribution
+    held = 0
+    for _ in range(300):
+        one = latencies(rng.exponential(1e-3, 400)).at(90.0)
+        assert one.low is not None
+        assert one.high is not None
+        held += one.low <= truth <= one.high
+    assert 0.91 <= held / 300 <= 0.99
+
+
+def test_few_latencies_have_no_interval_for_high_percentiles() -> None:
+    found = latencies([0.001] * 50)
+    assert found.at(50.0).low is not None
+    assert found.at(99.0).low is None
+    with pytest.raises(KeyError):
+        found.at(12.0)
+    with pytest.raises(ValueError, match="no latencies"):
+        latencies([])
+
+
+def test_drift_tells_that_the_end_was_slower() -> None:
+    assert latencies([0.001] * 40 + [0.002] * 40).drift == pytest.approx(2.0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0.2, 5.0), st.integers(3, 40))
+def test_the_ratio_of_a_scaled_run_is_the_scale(scale: float, rounds: int) -> None:
+    first = np.linspace(1.0, 2.0, rounds)
+    found = compare(list(first), list(first * scale))
+    assert found.ratio == pytest.approx(scale)
+    assert found.low == pytest.approx(scale)
+    assert found.is_above_noise == (abs(scale - 1) > 1e-6)
+
+
+def test_noise_is_called_noise_and_a_difference_a_difference() -> None:
+    rng = np.random.default_rng(1)
+    false_alarms, found = 0, 0
+    for _ in range(40):
+        first, second = rng.normal(1.0, 0.05, (2, 20))
+        false_alarms += compare(list(first), list(second)).is_above_noise
+        found += compare(list(first), list(second * 1.2)).is_above_noise
+    assert false_alarms <= 8
+    assert found == 40
+    with pytest.raises(ValueError, match="pairs"):
+        compare([1.0], [])
+
+
+class Sleeper:
+    """A query of a known length; counts calls and how many ran at the same time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.calls, self.now, self.most = seconds, 0, 0, 0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self.calls += 1
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(self.seconds)
+        with self._lock:
+            self.now -= 1
+
+
+QUICK: dict[str, Any] = {"seconds": 0.0, "warmup_seconds": 0.0}
+
+
+def test_a_single_stream_waits_for_each_query() -> None:
+    query = Sleeper(0.002)
+    found = measure([query], Load(queries=20, **QUICK))
+    assert (query.calls, query.most) == (21, 1), "one of them warmed up"
+    assert found.latencies.count == 20
+    assert found.latency_ms >= 2.0
+    assert found.seconds >= sum(found.times) * 0.999
+
+
+def test_a_stream_goes_through_all_samples_and_lasts_as_long_as_asked() -> None:
+    queries = [Sleeper(0.0005) for _ in range(3)]
+    found = measure(queries, Load("multi-stream", 8, seconds=0.05, queries=1, warmup_seconds=0.0))
+    assert found.seconds >= 0.05
+    assert found.samples == 8 * found.latencies.count
+    assert max(one.calls for one in queries) - min(one.calls for one in queries) <= 2
+
+
+def test_offline_runs_streams_together() -> None:
+    query = Sleeper(0.005)
+    found = measure([query], Load("offline", queries=24, streams=4, **QUICK))
+    assert query.most > 1
+    assert found.latencies.count == 24
+    assert found.throughput > 1.5 / 0.005
+
+
+def test_a_query_that_waits_in_line_grows_old() -> None:
+    query = Sleeper(0.004)
+    slow = measure([query], Load("server", queries=30, rate=1000.0, **QUICK))
+    fast = measure([query], Load("server", queries=30, rate=20.0, **QUICK))
+    assert slow.latencies.at(99.0).value > 3 * fast.latencies.at(50.0).value
+    with pytest.raises(ValueError, match="rate"):
+        measure([query], Load("server", queries=3, **QUICK))
+    with pytest.raises(ValueError, match="no queries"):
+        measure([], Load())
+
+
+def test_the_highest_rate_holds_the_target() -> None:
+    best, tried = highest_rate(
+        [Sleeper(0.004)], Load("server", seconds=0.3, queries=10), target_ms=40.0, trials=4
+    )
+    assert best is not None
+    assert best.latency_ms <= 40.0
+    assert 1 <= len(tried) <= 4
+    none, _ = highest_rate(
+        [Sleeper(0.004)], Load("server", seconds=0.05, queries=5), target_ms=0.001, trials=2
+    )
+    assert none is None
+
+
+def test_a_failing_query_is_not_swallowed() -> None:
+    def broken() -> None:
+        raise RuntimeError("no")
+
+    for scenario in SCENARIOS:
+        with pytest.raises(RuntimeError):
+            measure([broken], Load(scenario, rate=10.0, queries=2, streams=2, **QUICK))
+
+
+SHORT = Load(seconds=0.05, queries=20, warmup_seconds=0.0)
+
+
+def test_a_model_is_measured_and_limits_are_held_against_it() -> None:
+    options = BenchOptions(SHORT, limits=("p99_ms<=0.000001", "samples_per_second>=1"))
+    result = bench(DIGITS / "model.onnx", options)
+    assert result.measurement.latencies.count >= 20
+    assert [text.split(":")[0] for text in result.missed] == ["p99_ms <= 1e-06"]
+    assert result.exit_status == 6
+    data = BenchOptions(Load("offline", 4, **QUICK), data=DIGITS / "calib.npz")
+    assert bench(DIGITS / "model.onnx", data).exit_status == 0
+
+
+def test_two_are_measured_in_turns() -> None:
+    load = Load(seconds=0.1, queries=20, warmup_seconds=0.0)
+    options = BenchOptions(load, against=DIGITS / "model.onnx", rounds=5)
+    result = bench(DIGITS / "model.onnx", options)
+    assert result.comparison is not None
+    assert result.comparison.rounds == 5
+    assert result.other is not None
+    assert 0.2 < result.comparison.ratio < 5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"limits": ("p98_ms<=1",)}, "no limit"),
+        ({"limits": ("p99_ms<1",)}, "no limit"),
+        ({"limits": ("p99_ms<=1e",)}, "no number"),
+        ({"load": Load("server")}, "needs a rate"),
+        ({"target_ms": 5.0}, "of the server scenario"),
+        ({"load": Load("offline"), "against": DIGITS / "model.onnx"}, "takes turns"),
+        ({"load": Load("offline", 10**7), "data": DIGITS / "calib.npz"}, "a query takes"),
+    ],
+)
+def test_options_that_are_wrong(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        bench(DIGITS / "model.onnx", BenchOptions(**options))
+
+
+def test_limits_are_read() -> None:
+    limit = parse_limit(" samples_per_second >= 1e3 ")
+    assert str(limit) == "samples_per_second >= 1000"
+    assert limit.holds(1000)
+    assert not limit.holds(999)
+
+
+def test_engines_are_not_measured_without_a_gpu(tmp_path: Path) -> None:
+    engine = tmp_path / "m.engine"
+    engine.write_bytes(b"ftrt" + bytes(64))
+    with pytest.raises(MissingError, match="cannot run the engines"):
+        bench(engine, BenchOptions())
+
+
+def test_the_plot_is_a_picture_of_its_own(tmp_path: Path) -> None:
+    plot = tmp_path / "plot.svg"
+    arguments = [str(DIGITS / "model.onnx"), "--seconds", "0.05", "--warmup", "0", "--json"]
+    done = CliRunner().invoke(bench_command, [*arguments, "--plot", str(plot)])
+    document = json.loads(done.stdout)
+    assert document["schema"] == "trtforge.bench/1"
+    root = ET.fromstring(plot.read_text())
+    assert root.tag.endswith("svg")
+    assert "p99" in plot.read_text()
+    one = {"subject": "<a&b>", "scenario": "offline", "latencies": latencies([1.0]).as_json()}
+    ET.fromstring(latency_svg(one, [1.0]))

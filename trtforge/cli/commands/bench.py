@@ -1,0 +1,143 @@
+"""`trtforge bench`: how fast is it?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trtforge.cli.console import ProgressLines, common_options, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from trtforge.pipeline.bench import BenchResult
+
+
+@click.command()
+@click.argument("subject", metavar="MODEL_OR_BUNDLE", type=click.Path(path_type=Path))
+@click.option(
+    "--scenario",
+    type=click.Choice(("single-stream", "multi-stream", "server", "offline")),
+    default="single-stream",
+    show_default=True,
+    help="What arrives when, in the manner of MLPerf inference.",
+)
+@click.option(
+    "--batch", type=click.IntRange(1), help="Samples per query; default 1, multi-stream 8."
+)
+@click.option("--data", type=click.Path(path_type=Path), help=".npz with inputs; default random.")
+@click.option("--shapes", multiple=True, metavar="NAME=1x3x224x224", help="Of a dynamic input.")
+@click.option("--seconds", type=float, default=3.0, show_default=True, help="Measure this long.")
+@click.option("--queries", type=click.IntRange(1), default=64, help="... and as many queries.")
+@click.option("--warmup", type=float, default=0.5, show_default=True, help="Seconds before that.")
+@click.option("--rate", type=float, metavar="QPS", help="server: queries per second in the mean.")
+@click.option(
+    "--target-ms", type=float, help="server: find the highest rate whose p99 is within this."
+)
+@click.option(
+    "--streams", type=click.IntRange(1), default=1, help="server, offline: queries at a time."
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads per operator; default all cores.")
+@click.option(
+    "--backend",
+    type=click.Choice(("onnxruntime",)),
+    help="Measure a bundle's typed ONNX on the CPU in place of its engines.",
+)
+@click.option(
+    "--against", type=click.Path(path_type=Path), help="Another one, measured in turns with it."
+)
+@click.option(
+    "--rounds", type=click.IntRange(3), default=20, show_default=True, help="Turns of --against."
+)
+@click.option(
+    "--limit", "limits", multiple=True, metavar="p99_ms<=5", help="Exit 6 where this does not hold."
+)
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write an SVG.")
+@common_options
+def bench(
+    subject: Path,
+    scenario: Any,
+    batch: int | None,
+    plot: Path | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **asked: Any,
+) -> int:
+    """Measure latency and throughput of MODEL_OR_BUNDLE.
+
+    With --against, both take turns in one run, and the answer says whether the difference is above
+    noise. Exit status 6: a --limit does not hold.
+    """
+    from trtforge.engine.measuring.scenarios import Load
+    from trtforge.pipeline.bench import BenchOptions
+    from trtforge.pipeline.bench import bench as run
+
+    load = Load(
+        scenario,
+        batch or (8 if scenario == "multi-stream" else 1),
+        asked["seconds"],
+        asked["queries"],
+        asked["warmup"],
+        asked["rate"],
+        asked["streams"],
+    )
+    options = BenchOptions(
+        load,
+        asked["data"],
+        asked["shapes"],
+        asked["target_ms"],
+        asked["threads"],
+        asked["backend"],
+        asked["limits"],
+        asked["against"],
+        asked["rounds"],
+    )
+    show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
+    try:
+        result = run(subject, options, show)
+    finally:
+        show.done()
+    if plot is not None:
+        from trtforge.disk import write_text
+        from trtforge.report.latency_chart import latency_svg
+
+        write_text(plot, latency_svg(result.as_json(), result.measurement.times))
+    if as_json:
+        print_json("trtforge.bench/1", result.as_json())
+        return result.exit_status
+    _show(result, quiet=quiet)
+    return result.exit_status
+
+
+def _show(result: "BenchResult", *, quiet: bool) -> None:
+    found = result.measurement
+    sides = [(Path(result.subject).name, found)]
+    if result.other is not None:
+        sides.append(("against", result.other))
+    if not quiet:
+        rows = []
+        for name, one in sides:
+            for percentile in one.latencies.percentiles:
+                between = (
+                    "-"
+                    if percentile.low is None
+                    else f"{percentile.low:.4g} .. {percentile.high:.4g}"
+                )
+                rows.append((name, f"p{percentile.percent:g}", f"{percentile.value:.4g}", between))
+        print_table(("what", "percentile", "ms", "95 % confidence"), rows)
+    for name, one in sides:
+        say(
+            f"{name}: {one.latency_ms:.4g} ms ({one.load.scenario}), "
+            f"{one.throughput:.4g} samples/s, {one.latencies.count} queries"
+        )
+    for rate, late in result.rates:
+        say(f"rate {rate:.4g}/s: p99 {late:.4g} ms")
+    if (comparison := result.comparison) is not None:
+        verdict = "above noise" if comparison.is_above_noise else "within noise"
+        say(
+            f"against / {Path(result.subject).name}: {comparison.ratio:.3f} "
+            f"({comparison.low:.3f} .. {comparison.high:.3f}): {verdict}"
+        )
+    for text in result.warnings:
+        say(f"warning: {text}")
+    for text in result.missed:
+        say(f"missed: {text}")

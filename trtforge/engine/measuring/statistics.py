@@ -1,0 +1,176 @@
+"""Percentiles of latencies with confidence intervals, and whether two runs really differ.
+
+Nothing is assumed of the distribution: latencies have long tails and several humps.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+CONFIDENCE = 0.95
+PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+
+_RESAMPLES = 2000
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """One percentile of latencies, milliseconds.
+
+    Attributes:
+        percent: 0..100.
+        value: by the nearest rank.
+        low: lower end of the 95 % confidence interval; None where too few queries were timed.
+        high: upper end, likewise.
+    """
+
+    percent: float
+    value: float
+    low: float | None
+    high: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {"percent": self.percent, "ms": self.value, "low_ms": self.low, "high_ms": self.high}
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """What many latencies have in common, milliseconds.
+
+    Attributes:
+        count: how many were timed.
+        mean: arithmetic.
+        smallest: the best.
+        largest: the worst.
+        percentiles: in rising order.
+        drift: median of the last quarter relative to that of the first; 1 is steady.
+    """
+
+    count: int
+    mean: float
+    smallest: float
+    largest: float
+    percentiles: tuple[Percentile, ...]
+    drift: float
+
+    def at(self, percent: float) -> Percentile:
+        """Return one percentile.
+
+        Raises:
+            KeyError: it was not computed.
+        """
+        for one in self.percentiles:
+            if one.percent == percent:
+                return one
+        raise KeyError(percent)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {
+            "count": self.count,
+            "mean_ms": self.mean,
+            "min_ms": self.smallest,
+            "max_ms": self.largest,
+            "percentiles": [one.as_json() for one in self.percentiles],
+            "drift": self.drift,
+        }
+
+
+def latencies(seconds: Sequence[float] | npt.NDArray[np.float64]) -> Latencies:
+    """Summarize latencies, in the order in which they were timed.
+
+    Raises:
+        ValueError: there are none.
+    """
+    values = np.asarray(seconds, dtype=np.float64) * 1e3
+    if not values.size:
+        raise ValueError("no latencies")
+    ordered = np.sort(values)
+    quarter = max(1, len(values) // 4)
+    first, last = np.median(values[:quarter]), np.median(values[-quarter:])
+    return Latencies(
+        count=len(values),
+        mean=float(values.mean()),
+        smallest=float(ordered[0]),
+        largest=float(ordered[-1]),
+        percentiles=tuple(_percentile(ordered, percent) for percent in PERCENTILES),
+        drift=float(last / first) if first > 0 else 1.0,
+    )
+
+
+def _percentile(ordered: npt.NDArray[np.float64], percent: float) -> Percentile:
+    """The nearest rank, and the ranks between which the true percentile lies.
+
+    How many of n latencies lie below it is binomial (n, p); its normal approximation gives the
+    ranks. Source: W. J. Conover, "Practical Nonparametric Statistics", confidence intervals for
+    quantiles.
+    """
+    count, share = len(ordered), percent / 100
+    rank = max(1, math.ceil(share * count))
+    spread = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(count * share * (1 - share))
+    low, high = math.floor(share * count - spread), math.ceil(share * count + spread) + 1
+    is_known = low >= 1 and high <= count
+    return Percentile(
+        percent,
+        float(ordered[rank - 1]),
+        float(ordered[low - 1]) if is_known else None,
+        float(ordered[high - 1]) if is_known else None,
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two things that were timed in turns compare.
+
+    Attributes:
+        ratio: time of the second / time of the first, the median over rounds.
+        low: lower end of the 95 % confidence interval of that median.
+        high: upper end.
+        rounds: how many pairs there were.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    rounds: int
+
+    @property
+    def is_above_noise(self) -> bool:
+        """Whether the interval leaves 1 out."""
+        return self.low > 1 or self.high < 1
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {
+            "ratio": self.ratio,
+            "low": self.low,
+            "high": self.high,
+            "rounds": self.rounds,
+            "above_noise": self.is_above_noise,
+        }
+
+
+def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
+    """Compare times of rounds in which both ran one after the other.
+
+    The interval is the percentile bootstrap of the median of the ratios (B. Efron, "Bootstrap
+    methods: another look at the jackknife", 1979), seeded.
+
+    Raises:
+        ValueError: there are no rounds, or not equally many.
+    """
+    if not first or len(first) != len(second):
+        raise ValueError("rounds must come in pairs")
+    ratios = np.asarray(second, np.float64) / np.asarray(first, np.float64)
+    picks = np.random.default_rng(_SEED).integers(0, len(ratios), (_RESAMPLES, len(ratios)))
+    medians = np.median(ratios[picks], axis=1)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(medians, [tail, 1 - tail])
+    return Comparison(float(np.median(ratios)), float(low), float(high), len(ratios))

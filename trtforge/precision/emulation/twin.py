@@ -33,7 +33,7 @@ class _Scope:
     Attributes:
         types: element types of the typed model's tensors.
         wide: tensors that stay narrow (ends of the main graph) -> their FP32 values.
-        ends: results that the main graph gives in their own narrow type.
+        ends: inputs and results of the main graph that keep their narrow type.
     """
 
     types: Mapping[str, int]
@@ -68,8 +68,9 @@ class Twin:
             inferred: the same graph after ONNX's inference.
         """
         types = scope_types(source, inferred, {}, self._opset)
-        narrow = {v.name for v in source.output if self._keeps(types.get(v.name, 0))}
-        scope = _Scope(types, {}, frozenset(narrow))
+        ends = (value.name for value in (*source.input, *source.output))
+        narrow = frozenset(name for name in ends if self._keeps(types.get(name, 0)))
+        scope = _Scope(types, {}, narrow)
         graph = _without_content(source)
         fed = {value.name for value in source.input}
         for value in source.input:

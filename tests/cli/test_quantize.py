@@ -100,7 +100,10 @@ def test_people_read_what_was_done_and_what_was_left(
     assert lines[1] == "left: 1 Gemm: keep rule {op: Gemm, type: fp32}"
     assert lines[2].startswith("weights: 74.7 KiB -> ")
     assert lines[-1] == str(out)
-    assert [line.split()[0] for line in err.splitlines()] == ["optimize", "calibrate", "quantize"]
+    stages, warning = err.splitlines()[:3], err.splitlines()[3:]
+    assert [line.split()[0] for line in stages] == ["optimize", "calibrate", "quantize"]
+    assert [line.partition(":")[0] for line in warning] == ["warning"]
+    assert "is expected to be larger than the FP16 one" in warning[0]
 
 
 def test_explain_has_a_line_for_each_place(capfd: Capture, digits: Path, tmp_path: Path) -> None:
@@ -115,10 +118,35 @@ def test_explain_has_a_line_for_each_place(capfd: Capture, digits: Path, tmp_pat
     assert ["fp32", "Conv", "/stem/conv/Conv"] in [row[:3] for row in rows]
 
 
-def test_quiet_prints_the_path_alone(capfd: Capture, digits: Path, tmp_path: Path) -> None:
+def test_compact_leaves_what_makes_engines_larger(
+    capfd: Capture, digits: Path, tmp_path: Path
+) -> None:
+    text, err = run(
+        capfd, "quantize", digits / "model.onnx", "-o", tmp_path / "out.onnx", "--explain",
+        "--data", digits / "calib.npz", "--compact",
+    )  # fmt: skip
+    left = [line for line in text.splitlines() if "compact: a depthwise Conv: " in line]
+    assert len(left) == 3, "two layers, and their count"
+    assert left[-1].startswith("left: 2 Conv: compact: a depthwise Conv: its INT8 weights")
+    assert "`precision.compact` cannot make up for it" in err
+    _, err = run(
+        capfd, "quantize", digits / "model.onnx", "-o", tmp_path / "out.onnx", "--compact",
+        "--quantize", "int8_weight_only", status=2,
+    )  # fmt: skip
+    assert "compact is about INT8 kernels, and quantize is int8_weight_only" in err
+
+
+def test_quiet_prints_the_path_alone_and_warnings_beside_it(
+    capfd: Capture, digits: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out.onnx"
     text, err = run(
         capfd, "quantize", digits / "model.onnx", "-o", out, "--data", digits / "calib.npz", "-q"
+    )
+    assert text == f"{out}\n"
+    assert all(line.startswith("warning: ") for line in err.splitlines())
+    text, err = run(
+        capfd, "quantize", digits / "model.onnx", "-o", out, "-q", "--quantize", "int8_weight_only"
     )
     assert (text, err) == (f"{out}\n", "")
 

@@ -57,17 +57,15 @@ class PrecisionStage:
         precision, warnings = settled(job, inputs)
         progress(None, "placing Q/DQ and casts")
         result = typed(model, cache, precision)
-        if (
-            self.budgeted
-            and result.model.digest() != inputs["budget"].json("settled.json")["digest"]
-        ):
-            raise AssertionError("the mix that was measured is not the one that was made")
+        if self.budgeted:
+            measured = inputs["budget"].json("settled.json")["digest"]
+            assert measured == result.model.digest(), "what was measured is what is made"
         result.model.save(out / "model.onnx")
         saved = Model.load(out / "model.onnx")  # what is shipped, and not what was meant to be
         shapes = corner_shapes(saved.contract, job.recipe.shapes[:1])
         attestation = attest(saved, shapes["opt"])
         facts = {"digest": result.model.digest(), "opset": result.model.opset}
-        decided = {"model": facts, **result.as_json()}
+        decided = {"model": facts | saved.contract.as_json(), **result.as_json()}
         decided["warnings"] += warnings
         for name, value in (("precision", decided), ("attest", attestation.as_json())):
             write_json(out / f"{name}.json", value)

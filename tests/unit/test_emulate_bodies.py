@@ -273,3 +273,19 @@ def test_what_cannot_be_emulated_is_refused() -> None:
     with pytest.raises(GraphError, match="cannot be written out") as caught:
         emulate(model)
     assert caught.value.code == "TF0547"
+
+
+def test_functions_are_no_obstacle_where_nothing_is_narrow() -> None:
+    """Exporters leave functions of another operator set, which cannot be written out."""
+    plain = FUNCTION.replace("T[4]", "float[4]")
+    model = written(plain, "float16", w=np.array([1]))
+    model.proto.functions[0].opset_import[0].version = 13
+    assert emulate(model) is model
+    narrowing = "k = Cast<to = 10>(p) r = Cast<to = 1>(k)"
+    text = plain[: plain.index("k = Constant")] + narrowing + " }"
+    inside = written(text, "float16")
+    assert differing(inside, {"x": values(4)}) == []
+    assert not emulate(inside).proto.functions
+    inside.proto.functions[0].opset_import[0].version = 13
+    with pytest.raises(GraphError, match="cannot be written out"):
+        emulate(inside)

@@ -6,14 +6,14 @@ followed by a cast down and a cast up, so its result is the correctly rounded on
 of an engine and what it does not: docs/emulation.md.
 """
 
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import ModelProto, TensorProto
 
 from trtforge.errors import GraphError, Place
 from trtforge.graph.cleanup.functions import InlineFunctions
 from trtforge.graph.model import Model
 from trtforge.graph.skeleton import merge_fields
-from trtforge.graph.weights import graph_nodes, graph_tensors
-from trtforge.precision.emulation.twin import Twin
+from trtforge.graph.weights import graph_nodes, model_tensors
+from trtforge.precision.emulation.twin import TYPE_ATTRIBUTES, Twin
 from trtforge.precision.emulation.types import NARROW, is_narrow_collection
 from trtforge.precision.typeinfo import infer
 
@@ -44,10 +44,9 @@ def emulate(model: Model, *, wide_ends: bool = False) -> Model:
         GraphError: TF0531, the model's types contradict each other; TF0547, a local function
             cannot be written out; TF0548, an input is a sequence of FP16 or BF16 tensors.
     """
-    model = _without_functions(model)
-    inferred = infer(model.proto).graph
-    if not _has_narrow(model.proto.graph, inferred):
+    if not _names_narrow_types(model.proto):
         return model
+    model = _without_functions(model)
     for value in model.proto.graph.input:
         if is_narrow_collection(value.type):
             raise GraphError(
@@ -62,8 +61,25 @@ def emulate(model: Model, *, wide_ends: bool = False) -> Model:
     twin = Twin(model.proto.graph, files, model.opset, ends)
     proto = ModelProto()
     merge_fields(model.proto, proto, skip={"graph"})
-    proto.graph.CopyFrom(twin.main_graph(model.proto.graph, inferred))
+    proto.graph.CopyFrom(twin.main_graph(model.proto.graph, infer(model.proto).graph))
     return Model(proto, files=files)
+
+
+def _names_narrow_types(proto: ModelProto) -> bool:
+    """Whether anything is FP16 or BF16: that begins at an end, a constant or an attribute."""
+    ends = [value.type for value in (*proto.graph.input, *proto.graph.output)]
+    if any(kind.tensor_type.elem_type in NARROW or is_narrow_collection(kind) for kind in ends):
+        return True
+    if any(tensor.data_type in NARROW for tensor in model_tensors(proto)):
+        return True
+    calls = {(function.domain, function.name) for function in proto.functions}
+    return any(
+        attribute.i in NARROW
+        and (attribute.name in TYPE_ATTRIBUTES or (node.domain, node.op_type) in calls)
+        for graph in (proto.graph, *proto.functions)
+        for node in graph_nodes(graph)
+        for attribute in node.attribute
+    )
 
 
 def _without_functions(model: Model) -> Model:
@@ -81,18 +97,3 @@ def _without_functions(model: Model) -> Model:
             Place(node=left),
         )
     return inlined
-
-
-def _has_narrow(graph: GraphProto, inferred: GraphProto) -> bool:
-    if any(tensor.data_type in NARROW for tensor in graph_tensors(graph)):
-        return True
-    return any(
-        value.type.tensor_type.elem_type in NARROW or is_narrow_collection(value.type)
-        for scope in _scopes(inferred)
-        for value in (*scope.input, *scope.output, *scope.value_info)
-    )
-
-
-def _scopes(graph: GraphProto) -> list[GraphProto]:
-    bodies = [a.g for node in graph_nodes(graph) for a in node.attribute if a.HasField("g")]
-    return [graph, *bodies]

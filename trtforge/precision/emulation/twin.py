@@ -13,7 +13,7 @@ from trtforge.precision.emulation.exact import is_exact
 from trtforge.precision.emulation.types import NARROW, STORED, scope_types, widen_type, widened
 from trtforge.precision.opgroups import CONTROL_FLOW, TYPE_BLIND
 
-_TYPE_ATTRIBUTES = frozenset(
+TYPE_ATTRIBUTES = frozenset(
     [
         *("dtype", "output_dtype", "output_datatype", "to"),
         *("precision", "stash_type", "softmax_precision"),
@@ -177,7 +177,7 @@ class Twin:
             result.g.CopyFrom(self._body(source.g, inferred.g, scope))
             return result
         result.CopyFrom(source)
-        if source.type == AttributeProto.INT and source.name in _TYPE_ATTRIBUTES:
+        if source.type == AttributeProto.INT and source.name in TYPE_ATTRIBUTES:
             result.i = TensorProto.FLOAT if source.i in NARROW else source.i
         elif source.type == AttributeProto.TENSOR:
             result.t.CopyFrom(widened(source.t, self._files))

@@ -128,7 +128,7 @@ CASES: tuple[Case, ...] = (
     Case(
         "trtexec --onnx=m.onnx --dumpProfile --separateProfileRun --exportProfile=p.json "
         "--exportLayerInfo=l.json --profilingVerbosity=detailed",
-        {f"{OPTIONS}.profiling": "detailed"},
+        {"targets.0.tf32": True},
     ),
     Case(
         "trtexec --onnx=m.onnx --iterations=100 --warmUp=500 --duration=10 --useCudaGraph "

@@ -89,6 +89,7 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     )
     | {name: flavours_of(option) for option, name in options.NUMBERS.items()}
     | {name: flavours_of(option) for option, (name, _) in options.CHOICES.items()}
+    | dict.fromkeys(["create_timing_cache", "get_timing_cache", "set_timing_cache"], TRT)
     | dict.fromkeys(["num_compute_capabilities", "set_compute_capability"], RTX),
     **dict.fromkeys(
         ["IConvolutionLayer", "IDeconvolutionLayer"], dict.fromkeys(["bias", "kernel"], ALL)
@@ -104,7 +105,7 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
         ],
         ALL,
     ),
-    "IEngineInspector": {"get_engine_information": ALL},
+    "EngineInspector": {"get_engine_information": ALL},
     "ILayer": dict.fromkeys(
         ["get_input", "get_output", "metadata", "name", "num_inputs", "num_outputs", "type"], ALL
     ),
@@ -120,6 +121,7 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     "IStreamWriter": {"write": ALL},
     "ITensor": dict.fromkeys(["dtype", "is_shape_tensor", "name", "shape"], ALL),
     "LayerInformationFormat": {"JSON": ALL},
+    "ITimingCache": dict.fromkeys(["combine", "serialize"], TRT),
     "LayerType": dict.fromkeys(["ATTENTION_INPUT", "MATRIX_MULTIPLY"], ALL),
     "MemoryPoolType": {name: flavours_of(option) for option, (name, _) in options.POOLS.items()},
     "NetworkDefinitionCreationFlag": {"STRONGLY_TYPED": ALL},
@@ -148,11 +150,12 @@ VARIABLES = {
     "network": "INetworkDefinition",
     "parser": "OnnxParser",
     "error": "ParserError",
+    "mine": "ITimingCache",
     "first": "ParserError",
     "layer": "ILayer",
     "attention": "IAttention",
     "convolution": "IConvolutionLayer",
-    "inspector": "IEngineInspector",
+    "inspector": "EngineInspector",
     "tensor": "ITensor",
     "profile": "IOptimizationProfile",
     "runtime": "Runtime",
@@ -160,9 +163,11 @@ VARIABLES = {
     **{name: name for name in USED_API if name},
 }
 MODULES = [
-    *("tensorrt", "network", "layers", "options", "targets", "progress", "native_log", "infer"),
-    *("inspector", "probe"),
+    *("tensorrt", "network", "layers", "options", "targets", "timing_cache", "progress"),
+    *("native_log", "infer", "inspector", "probe"),
 ]
+# What the inspector wrote is plain data there.
+PLAIN_DATA = {"inspector": ("layer", "tensor")}
 # Not NVIDIA's: our module called network, a mapping called profile, exceptions and a class's name.
 OURS = {
     ("INetworkDefinition", name)
@@ -175,7 +180,12 @@ OURS = {
         "add_profiles",
         "set_shapes",
     ]
-} | {("", "__name__"), ("ILayer", "__class__"), ("ILayer", "attention")}
+} | {
+    ("", "__name__"),
+    ("ILayer", "__class__"),
+    ("IConvolutionLayer", "__class__"),
+    ("ILayer", "attention"),
+}
 
 STUBS = """
 #define STUB(name) void *name(void) { return 0; }
@@ -204,7 +214,7 @@ def used_in_source() -> set[tuple[str, str]]:
             if isinstance(node, ast.Attribute):
                 base = node.value
                 name = getattr(base, "id", None) or getattr(base, "attr", None)
-                if name in VARIABLES:
+                if name in VARIABLES and name not in PLAIN_DATA.get(module, ()):
                     found.add((VARIABLES[name], node.attr))
     return {(kind, member) for kind, member in found - OURS if member != "__init__"}
 

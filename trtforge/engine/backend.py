@@ -72,6 +72,7 @@ class BuildRequest:
         workspace_mib: limit of the builder's workspace in MiB; None for the library's default.
         tf32: whether FP32 layers may compute in TF32.
         options: further options of the builder, by the names of a recipe's `targets[].options`.
+        timing_cache: file that keeps what builds timed; None for none.
         timeout_s: the build is stopped after this many seconds.
     """
 
@@ -84,6 +85,7 @@ class BuildRequest:
     workspace_mib: int | None = None
     tf32: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    timing_cache: Path | None = None
     timeout_s: float = 3600.0
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -100,6 +102,7 @@ class BuildRequest:
             "workspace_mib": self.workspace_mib,
             "tf32": self.tf32,
             "options": dict(self.options),
+            "timing_cache": None if self.timing_cache is None else str(self.timing_cache),
             "timeout_s": self.timeout_s,
             "inputs": dict(self.inputs),
             "outputs": dict(self.outputs),
@@ -122,6 +125,7 @@ class BuildRequest:
             workspace_mib=data["workspace_mib"],
             tf32=data["tf32"],
             options=data["options"],
+            timing_cache=None if data["timing_cache"] is None else Path(data["timing_cache"]),
             timeout_s=data["timeout_s"],
             inputs=data["inputs"],
             outputs=data["outputs"],

@@ -54,7 +54,11 @@ def build_job(request: BuildRequest) -> Job:
     """The worker's job for a build; its paths are absolute, so it can be repeated anywhere."""
     absolute = BuildRequest.from_json(
         request.as_json()
-        | {name: str(getattr(request, name).absolute()) for name in ("onnx", "output", "log")}
+        | {
+            name: str(path.absolute())
+            for name in ("onnx", "output", "log", "timing_cache")
+            if (path := getattr(request, name)) is not None
+        }
     )
     return Job(
         subject=f"building {request.onnx.name} with {request.backend}",

@@ -20,6 +20,7 @@ class Flavour:
         install: what to do when it is missing.
         builds_without_gpu: whether engines can be built on a machine without an NVIDIA driver.
         takes_targets: whether a list of compute capabilities can be given.
+        times_tactics: whether a build times kernels, so that it can keep what it timed.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Flavour:
     install: str
     builds_without_gpu: bool
     takes_targets: bool
+    times_tactics: bool
 
 
 FLAVOURS: dict[str, Flavour] = {
@@ -39,6 +41,7 @@ FLAVOURS: dict[str, Flavour] = {
         # Source: "CPU-Only AOT and TensorRT-RTX Engines", TensorRT-RTX documentation.
         builds_without_gpu=True,
         takes_targets=True,
+        times_tactics=False,
     ),
     "tensorrt": Flavour(
         name="tensorrt",
@@ -47,6 +50,7 @@ FLAVOURS: dict[str, Flavour] = {
         install="pip install 'trtforge[tensorrt]' with NVIDIA's package index as extra index",
         builds_without_gpu=False,
         takes_targets=False,
+        times_tactics=True,
     ),
 }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtforge.engine import layers, network, options, targets
+from trtforge.engine import layers, network, options, targets, timing_cache
 from trtforge.engine.backend import BuildReport, BuildRequest
 from trtforge.engine.engine_file import EngineFile, WrittenFile
 from trtforge.engine.environment import driver, peak_rss_bytes
@@ -97,6 +97,8 @@ def build_engine(request: BuildRequest, reporting: Reporting) -> BuildReport:
     config = _configure(build, definition, described)
     started = time.perf_counter()
     written = _serialize(build, definition, config)
+    if request.timing_cache is not None and flavour.times_tactics:
+        timing_cache.keep(config, request.timing_cache)
     build_seconds = time.perf_counter() - started
     del parser  # alive until here: it holds the weights that the network points to
     return _report(build, written, described, (parse_seconds, build_seconds))
@@ -162,6 +164,10 @@ def _configure(build: _Build, definition: Any, described: tuple[dict[str, Any], 
     limits = {} if request.workspace_mib is None else {"workspace_mib": request.workspace_mib}
     options.apply_options(trt, config, {**limits, **request.options})
     network.add_profiles(build.builder, config, request.profiles)
+    if request.timing_cache is not None and build.flavour.times_tactics:
+        doubt = timing_cache.attach(trt, config, request.timing_cache)
+        if doubt is not None:
+            build.book.warnings.setdefault(doubt)
     progress = Progress(build.reporting.emit, _PARSE_SHARE, 1.0)
     config.progress_monitor = make_monitor(trt, progress, build.reporting.cancelled)
     return config

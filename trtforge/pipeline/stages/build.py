@@ -35,8 +35,8 @@ class BuildStage:
 
     @property
     def consumes(self) -> Mapping[str, tuple[str, ...]]:
-        """The typed model, and the contract that the engine must keep."""
-        return {"precision": ("model.onnx*",), "import": ("contract.json",)}
+        """The typed model, and with it the contract that the engine must keep."""
+        return {"precision": ("model.onnx*", "precision.json")}
 
     def facts(self, job: Job) -> dict[str, Any]:
         """The target, the profiles, the library; for `tensorrt` also the GPU it builds for."""
@@ -57,7 +57,7 @@ class BuildStage:
         """
         onnx = inputs["precision"].file("model.onnx")
         folder = self._workplace(job, inputs)
-        contract = inputs["import"].json("contract.json")
+        contract = inputs["precision"].json("precision.json")["model"]
         request = BuildRequest(
             onnx=onnx,
             output=folder / "model.engine",
@@ -68,6 +68,7 @@ class BuildStage:
             workspace_mib=self.target.workspace_mib,
             tf32=self.target.tf32,
             options=self.target.options.given,
+            timing_cache=self._timing_cache(job),
             timeout_s=self.target.timeout_s,
             inputs={spec["name"]: spec["dtype"] for spec in contract["inputs"]},
             outputs={spec["name"]: spec["dtype"] for spec in contract["outputs"]},
@@ -87,6 +88,13 @@ class BuildStage:
             f" build {report.build_seconds:.2f} s,"
             f" worker peak {report.peak_rss_bytes / 2**20:.0f} MiB"
         )
+
+    def _timing_cache(self, job: Job) -> Path | None:
+        """The file of this device and version; what it holds changes times and no result."""
+        if self.target.options.timing_cache == "off":
+            return None
+        name = digest_of(engine_facts(self.target.backend))[:16]
+        return job.store.root / "timing" / f"{self.target.backend}-{name}.cache"
 
     def _workplace(self, job: Job, inputs: Inputs) -> Path:
         """Return an empty folder that outlives a failed build, one per typed model and target."""

@@ -240,10 +240,10 @@ _HANDLERS: dict[str, _Handler] = {
     "--profilingVerbosity": _choice(
         "profiling",
         {
-            "layer_names_only": None,
-            "default": None,
-            "detailed": "detailed",
-            "verbose": "detailed",
+            "layer_names_only": "layer_names_only",
+            "default": "layer_names_only",
+            "detailed": None,
+            "verbose": None,
             "none": "none",
         },
     ),

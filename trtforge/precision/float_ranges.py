@@ -22,9 +22,9 @@ from trtforge.precision.typeinfo import element_types
 if TYPE_CHECKING:
     from trtforge.precision.streaming import DataSource, Progress
 
-SAMPLES = 8
+SAMPLES = 4
 """How many samples are measured where nobody says: magnitudes of a network hardly differ from
-sample to sample, and a factor of `hazards.MARGIN` is left for those that were not seen."""
+sample to sample, and a factor of `range_judgement.MARGIN` is left for those that were not seen."""
 
 PASSES_ON = frozenset(
     (

@@ -260,8 +260,8 @@ class _Sources:
         floats = self._float_inputs(node)
         variables = [t.name for t in floats if not isinstance(t, gs.Constant)]
         if not variables:
-            # Moving a constant (an embedding looked up by ids) is no arithmetic on integers.
-            return node.op in ("Range", "Where")
+            # Moving constants (an embedding looked up by ids, a mask chosen) is no arithmetic.
+            return node.op == "Range"
         if node.op == "MatMul" and not _is_outer_product(node):
             return False
         known = self.integers | self.fills
@@ -272,7 +272,9 @@ class _Sources:
         if node.op == "MatMul" or not self._makes_floats(node):
             return False
         variables = [t.name for t in self._float_inputs(node) if not isinstance(t, gs.Constant)]
-        return node.op == "ConstantOfShape" or (bool(variables) and known.issuperset(variables))
+        if not variables:
+            return node.op in ("ConstantOfShape", "Where")
+        return known.issuperset(variables)
 
     def _makes_floats(self, node: gs.Node) -> bool:
         return any(is_float32(tensor, self._types) for tensor in node.outputs)

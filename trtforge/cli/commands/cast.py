@@ -38,7 +38,7 @@ _RULE = "op=Softmax, name='/head/*' or path='loop/*'"
     " overflow stays FP32.",
 )
 @click.option("--synthetic", is_flag=True, help="Random samples, to try things out with.")
-@click.option("--samples", type=click.IntRange(1), metavar="N", help="Use the first N; default 8.")
+@click.option("--samples", type=click.IntRange(1), metavar="N", help="Use the first N; default 4.")
 @click.option(
     "--shape",
     "shapes",

@@ -11,6 +11,7 @@ from trtforge.engine.backend import MEASURED_FIELDS, BuildRequest, get_backend
 from trtforge.engine.environment import engine_facts
 from trtforge.engine.network_types import layer_counts
 from trtforge.engine.profiles import profile_shapes
+from trtforge.pipeline.events import Warned
 from trtforge.pipeline.stage import Inputs, Job, Progress, write_json
 from trtforge.pipeline.store import digest_of
 from trtforge.recipe.schema import Target
@@ -73,8 +74,9 @@ class BuildStage:
             inputs={spec["name"]: spec["dtype"] for spec in contract["inputs"]},
             outputs={spec["name"]: spec["dtype"] for spec in contract["outputs"]},
         )
+        sparse = self._sparsity(onnx, job)
         report = get_backend(self.target.backend).build(request, progress)
-        facts = report.as_json()
+        facts = report.as_json() | ({} if sparse is None else {"sparsity": sparse})
         layers = facts.pop("layers")
         facts["network"] = layer_counts(layers)
         measured = {name: facts.pop(name) for name in MEASURED_FIELDS}
@@ -88,6 +90,23 @@ class BuildStage:
             f" build {report.build_seconds:.2f} s,"
             f" worker peak {report.peak_rss_bytes / 2**20:.0f} MiB"
         )
+
+    def _sparsity(self, onnx: Path, job: Job) -> list[dict[str, Any]] | None:
+        """Say which layers have the pattern that `sparsity` is for, before it is asked for."""
+        if not self.target.options.sparsity:
+            return None
+        from trtforge.graph.model import Model
+        from trtforge.graph.sparsity import layer_sparsity
+
+        layers = list(layer_sparsity(Model.load(onnx)))
+        fit = sum(layer.is_eligible for layer in layers)
+        job.emit(
+            Warned(
+                f"target '{self.target.name}': {fit} of {len(layers)} layers have 2:4 sparse "
+                "weights; the others get dense kernels"
+            )
+        )
+        return [layer.as_json() for layer in layers]
 
     def _timing_cache(self, job: Job) -> Path | None:
         """The file of this device and version; what it holds changes times and no result."""

@@ -15,6 +15,8 @@ WRONG_VALUE = "TF0212"
 CONTRADICTION = "TF0213"
 NO_FILE = "TF0214"
 BAD_OVERRIDE = "TF0215"
+NOT_EDITABLE = "TF0216"
+CHANGED = "TF0217"
 
 CODES: dict[str, str] = {
     UNREADABLE: "the recipe file is missing, a folder, not readable, or larger than 1 MB",
@@ -32,6 +34,8 @@ CODES: dict[str, str] = {
     CONTRADICTION: "two parts of the recipe contradict each other",
     NO_FILE: "a file that the recipe names does not exist or cannot be read",
     BAD_OVERRIDE: "a --set is malformed, or its path does not exist",
+    NOT_EDITABLE: "keep rules cannot be added to a recipe that is written in this form",
+    CHANGED: "the recipe was changed while it was to be extended",
     "TF0231": "a profile does not fit the model's inputs",
     "TF0232": "the model has no output of this name",
     "TF0233": "there is no pass of this name",

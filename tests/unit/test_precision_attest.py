@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from models_precision import BOOL, FLOAT, INT64, Net
 from onnx import TensorProto, helper, numpy_helper
 from precision_samples import SHAPES, net, ranges
 
 from trtforge.errors import GraphError
 from trtforge.graph.model import Model
-from trtforge.precision.attest import attest
+from trtforge.precision.attest import attest, shares
 from trtforge.precision.cast import cast, typed
 from trtforge.recipe.schema import Precision
 
@@ -183,3 +185,176 @@ def test_macs_in_a_scan_inside_a_loop_are_found_too() -> None:
         ]
     )
     assert attest(model, {"x": (5, 4)}).macs == {"fp32": 4 * 4}
+
+
+def test_activations_count_once_in_the_type_that_is_handed_on() -> None:
+    model = Net()
+    x = model.input("x", [2, 8])
+    model.const("scale", 0.1)
+    model.const("zero", 0, np.int8)
+    r = model.op("Relu", [x], "r")  # read by Q alone: its INT8 form counts
+    q = model.op("QuantizeLinear", [r, "scale", "zero"], "q")
+    d = model.op("DequantizeLinear", [q, "scale", "zero"], "d")  # the stored q counts already
+    m = model.op("MatMul", [d, model.weight("w", 8, 4)], "m")  # read by Cast alone
+    h = model.op("Cast", [m], "h", to=TensorProto.FLOAT16)
+    model.op("Sigmoid", [h], "y")
+    model.op("Relu", ["w"], "constant")  # depends on no input
+    model.op("Add", [x, x], "unread")
+    model.output("y", [2, 4], TensorProto.FLOAT16)
+    result = attest(model.model(), {})
+    expected = {"fp32": 2 * 8 * 4, "int8": 2 * 8, "fp16": 2 * (2 * 4 * 2)}  # x, q, h and y
+    assert result.activations_bytes == expected
+    assert result.unmeasured == 0
+    assert result.results == {"fp16": 1, "fp32": 4}
+
+
+def test_weights_are_all_that_is_stored_and_the_dequantized_ones_apart() -> None:
+    model = Net(0, 21)
+    x = model.input("x", [2, 6])
+    model.const("scale", np.full(5, 0.1))
+    model.const("table", np.arange(4), np.int8)  # no weight of a product
+    stored = helper.make_tensor("four", TensorProto.INT4, [6, 5], [1] * 30)
+    w = model.op("DequantizeLinear", ["four", "scale"], "w", axis=1)
+    y = model.op("MatMul", [x, w], "y")
+    model.nodes.append(helper.make_node("Constant", [], ["c"], "", value_floats=[1.0, 2.0]))
+    model.nodes.append(
+        helper.make_node(
+            "Constant", [], ["k"], "", value=numpy_helper.from_array(np.zeros((2, 5), np.float16))
+        )
+    )
+    model.op("Gather", ["table", model.const("index", [0], np.int64)], "t")
+    model.output(y, [2, 5])
+    model.output("t", [1], TensorProto.INT8)
+    graph = helper.make_graph(
+        model.nodes,
+        "stored",
+        model.inputs,
+        model.outputs,
+        [stored, *(numpy_helper.from_array(v, n) for n, v in model.weights.items())],
+    )
+    graph.sparse_initializer.add(
+        values=helper.make_tensor("sparse", FLOAT, [2], [1.0, 2.0]),
+        indices=helper.make_tensor("at", INT64, [2], [0, 3]),
+        dims=[9],
+    )
+    opsets = [helper.make_opsetid("", 21)]
+    result = attest(Model(helper.make_model(graph, opset_imports=opsets, ir_version=10)), {})
+    assert result.weights_bytes == {
+        "int4": 15,
+        "fp32": 5 * 4 + 2 * 4 + (2 * 4 + 2 * 8),
+        "fp16": 20,
+        "int8": 4,
+        "int64": 8,
+    }
+    assert result.quantized_weights_bytes == {"int4": 15}
+
+
+@pytest.mark.parametrize(("left", "right"), [(np.int8, np.int8), (np.uint8, np.int8)])
+def test_a_product_of_8_bit_integers_is_one_whatever_their_signs(left: type, right: type) -> None:
+    model = Net()
+    x = model.input("x", [4, 8])
+    model.const("scale", 0.1)
+    model.const("a_zero", 0, left)
+    model.const("w_zero", 0, right)
+    model.const("stored", np.ones((8, 8)), right)
+    q = model.op("QuantizeLinear", [x, "scale", "a_zero"], "q")
+    a = model.op("DequantizeLinear", [q, "scale", "a_zero"], "a")
+    w = model.op("DequantizeLinear", ["stored", "scale", "w_zero"], "w")
+    model.op("MatMul", [a, w], "y")
+    model.output("y", [4, 8])
+    result = attest(model.model(), {})
+    assert result.macs == {"int8": 4 * 8 * 8}
+    assert result.results == {"fp32": 1}
+    assert result.quantized_macs_share == 1.0
+
+
+def test_functions_count_as_often_as_they_are_called() -> None:
+    info = helper.make_tensor_value_info
+    opsets = [helper.make_opsetid("", 19), helper.make_opsetid("own", 1)]
+    function = helper.make_function(
+        "own",
+        "Twice",
+        ["a", "w"],
+        ["b"],
+        [
+            helper.make_node("MatMul", ["a", "w"], ["t"], "inner"),
+            helper.make_node("Relu", ["t"], ["b"]),
+        ],
+        [helper.make_opsetid("", 19)],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("Twice", ["x", "w"], ["m"], domain="own"),
+            helper.make_node("Twice", ["m", "w"], ["y"], domain="own"),
+        ],
+        "calls",
+        [info("x", FLOAT, [3, 40])],
+        [info("y", FLOAT, [3, 40])],
+        [numpy_helper.from_array(np.ones((40, 40), np.float32), "w")],
+    )
+    proto = helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=10)
+    result = attest(Model(proto), {})
+    assert result.macs == {"fp32": 2 * 3 * 40 * 40}
+    assert result.nodes == {"fp32": 4}
+    assert result.weights_bytes == {"fp32": 40 * 40 * 4}
+
+
+def test_shapes_that_small_integers_decide_are_found_without_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half of the second dimension, computed by Shape, Gather and Div: ONNX's inference stops."""
+    model = Net()
+    x = model.input("x", ["N", "M"])
+    size = model.op("Gather", [model.op("Shape", [x], "s"), model.const("one", 1, np.int64)], "m")
+    half = model.op("Div", [size, model.const("two", 2, np.int64)], "half")
+    ends = model.op("Unsqueeze", [half, model.const("axis", [0], np.int64)], "ends")
+    part = model.op("Slice", [x, model.const("first", [0], np.int64), ends, "one_axis"], "part")
+    model.const("one_axis", [1], np.int64)
+    model.op("MatMul", [part, model.weight("w", 4, 3)], "y")
+    model.output("y", ["N", 3])
+
+    def never(*_: object) -> None:
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr("trtforge.precision.counting.Session", never)
+    result = attest(model.model(), {"x": (5, 8)})
+    assert result.macs == {"fp32": 5 * 4 * 3}
+    assert result.elements["part"] == 5 * 4
+    assert result.unmeasured == 0
+
+
+def test_what_cannot_be_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Net()
+    x = model.input("x", [4])
+    model.op("Relu", [model.op("Compress", [x, "chosen"], "some")], "y")
+    model.const("chosen", [True, False, True, False], np.bool_)
+    model.output("y", ["M"])
+
+    def fails(*_: object, **__: object) -> None:
+        raise GraphError("TF0408", "it does not run")
+
+    assert attest(model.model(), {}).activations_bytes == {"fp32": (4 + 2 + 2) * 4}
+    monkeypatch.setattr("trtforge.precision.counting.Session", fails)
+    result = attest(model.model(), {})
+    assert result.activations_bytes == {"fp32": 4 * 4}
+    assert result.unmeasured == 2
+    assert result.as_json()["unmeasured_activations"] == 2
+
+
+@given(st.dictionaries(st.sampled_from(["int8", "fp8", "fp16", "fp32"]), st.integers(0, 10**15)))
+def test_shares_sum_to_1_or_there_are_none(amounts: dict[str, int]) -> None:
+    found = shares(amounts)
+    assert set(found) == (set(amounts) if sum(amounts.values()) else set())
+    assert not found or sum(found.values()) == pytest.approx(1)
+    assert all(0 <= share <= 1 for share in found.values())
+
+
+@pytest.mark.parametrize("name", ["cnn", "transformer", "control_flow"])
+@pytest.mark.parametrize("kind", ["fp32", "fp16", "bf16"])
+def test_every_share_of_real_nets_sums_to_1(name: str, kind: str) -> None:
+    model, _ = cast(net(name), Precision(type=kind))
+    document = attest(model, SHAPES[name]).as_json()
+    assert document["unmeasured_activations"] == 0
+    for what in ("macs", "nodes", "weights", "activations"):
+        assert sum(document["shares"][what].values()) == pytest.approx(1), what
+    assert sum(document["results"].values()) == len(document["per_node"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from emulation_samples import TYPES, differing, nodes, values, written
+from emulation_samples import TYPES, differing, nodes, run_twin, values, written
 from onnx import TensorProto, helper, numpy_helper
 
 from trtforge.errors import GraphError
@@ -98,7 +98,7 @@ def typed_text(text: str, kind: str) -> Model:
 @pytest.mark.parametrize("flag", [True, False])
 def test_branches_with_the_same_names_inside_and_captures(kind: str, flag: bool) -> None:
     model = typed_text(IF, kind)
-    twin = emulate(model)
+    twin = run_twin(model)
     onnx.checker.check_model(twin.proto, full_check=True)
     feeds = {"x": values(4).astype(TYPES[kind]), "flag": np.array(flag)}
     assert differing(model, feeds, twin) == []
@@ -172,24 +172,22 @@ def test_outputs_that_are_read_inputs_and_initializers(kind: str) -> None:
       h = CastLike(z, x)
     }"""
     model = written(text, kind, w=values(4, seed=5))
-    twin = emulate(model)
+    assert emulate(model).contract == model.contract
+    names = [spec.name for spec in (*model.contract.inputs, *model.contract.outputs)]
+    wide = emulate(model, wide_ends=names)
+    assert {spec.dtype for spec in wide.contract.inputs} == {"float32", "bool"}
+    assert {spec.dtype for spec in wide.contract.outputs} == {"float32"}
     for flag in (True, False):
         feeds = {"x": values(4, size=30).astype(TYPES[kind]), "flag": np.array(flag)}
-        assert differing(model, feeds, twin) == []
-    if kind == "float16":
-        assert twin.contract == model.contract
-    else:
-        assert {spec.dtype for spec in twin.contract.outputs} == {"float32"}
-    wide = emulate(model, wide_ends=True).contract
-    assert {spec.dtype for spec in (*wide.inputs, *wide.outputs)} == {"float32", "bool"}
-    assert differing(model, feeds, emulate(model, wide_ends=True)) == []
+        assert differing(model, feeds) == []
+        assert differing(model, feeds, wide) == []
 
 
 def test_inputs_of_a_twin_with_wide_ends_are_rounded_inside() -> None:
     model = written("(T[4] x) => (T[4] y) { y = Mul(x, x) }", "float16")
     x = values(4)
     half = x.astype(np.float16).astype(np.float32)
-    got = Session(emulate(model, wide_ends=True)).run({"x": x})["y"]
+    got = Session(emulate(model, wide_ends=["x", "y"])).run({"x": x})["y"]
     assert got.tobytes() == (half * half).astype(np.float16).astype(np.float32).tobytes()
 
 

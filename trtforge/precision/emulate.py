@@ -6,7 +6,9 @@ followed by a cast down and a cast up, so its result is the correctly rounded on
 of an engine and what it does not: docs/emulation.md.
 """
 
-from onnx import ModelProto, TensorProto
+from collections.abc import Collection
+
+from onnx import ModelProto
 
 from trtforge.errors import GraphError, Place
 from trtforge.graph.cleanup.functions import InlineFunctions
@@ -17,17 +19,13 @@ from trtforge.precision.emulation.twin import TYPE_ATTRIBUTES, Twin
 from trtforge.precision.emulation.types import NARROW, is_narrow_collection
 from trtforge.precision.typeinfo import infer
 
-_NO_NUMPY_TYPE = frozenset([TensorProto.BFLOAT16])
-"""What ONNX Runtime's Python takes and gives no arrays of (1.32: "No corresponding Numpy type")."""
 
-
-def emulate(model: Model, *, wide_ends: bool = False) -> Model:
+def emulate(model: Model, *, wide_ends: Collection[str] = ()) -> Model:
     """Make the FP32 twin of a typed model.
 
     Every tensor of the model is in the twin under its name, as its readers see it: FP16 and BF16
     tensors are rounded and held in FP32, others (INT8, FP8, ...) have their own type. The graph's
-    FP16 inputs and outputs keep their type. BF16 ones become FP32, rounded inside, since ONNX
-    Runtime's Python interface has no BF16 arrays.
+    inputs and outputs keep their types but for those in `wide_ends`.
 
     Constants keep their rounded values; Q/DQ nodes stay, their scales become FP32 with the same
     values; operators that only move or choose values get no casts, since they round nothing.
@@ -35,7 +33,9 @@ def emulate(model: Model, *, wide_ends: bool = False) -> Model:
 
     Args:
         model: with FP16 or BF16 tensors; a model without any comes back unchanged.
-        wide_ends: let FP16 inputs and outputs become FP32 too, as in the model before the cast.
+        wide_ends: names of inputs and outputs that become FP32 and are rounded inside, so that the
+            twin is fed like the model before the cast. BF16 ones must be among them for a run by
+            ONNX Runtime's Python interface, which has no BF16 arrays.
 
     Returns:
         A model for ONNX Runtime, to be run with optimizations off or basic.
@@ -57,8 +57,7 @@ def emulate(model: Model, *, wide_ends: bool = False) -> Model:
                 Place(node=value.name),
             )
     files = model.files.derived()
-    ends = frozenset(NARROW) if wide_ends else _NO_NUMPY_TYPE
-    twin = Twin(model.proto.graph, files, model.opset, ends)
+    twin = Twin(model.proto.graph, files, model.opset, frozenset(wide_ends))
     proto = ModelProto()
     merge_fields(model.proto, proto, skip={"graph"})
     proto.graph.CopyFrom(twin.main_graph(model.proto.graph, infer(model.proto).graph))

@@ -48,11 +48,11 @@ class Twin:
         source: the main graph.
         files: has the external weights, and holds the new ones.
         opset: the version of the standard operator set.
-        wide_ends: types that inputs and outputs of the main graph do not keep: they become FP32.
+        wide_ends: inputs and outputs of the main graph that become FP32; others keep their type.
     """
 
     def __init__(
-        self, source: GraphProto, files: ExternalFiles, opset: int, wide_ends: frozenset[int]
+        self, source: GraphProto, files: ExternalFiles, opset: int, wide_ends: frozenset[str]
     ) -> None:
         self._files = files
         self._opset = opset
@@ -69,7 +69,7 @@ class Twin:
         """
         types = scope_types(source, inferred, {}, self._opset)
         ends = (value.name for value in (*source.input, *source.output))
-        narrow = frozenset(name for name in ends if self._keeps(types.get(name, 0)))
+        narrow = frozenset(name for name in ends if self._keeps(name, types.get(name, 0)))
         scope = _Scope(types, {}, narrow)
         graph = _without_content(source)
         fed = {value.name for value in source.input}
@@ -118,19 +118,19 @@ class Twin:
 
     # -- the ends of the main graph ------------------------------------------------------------
 
-    def _keeps(self, kind: int) -> bool:
-        return kind in NARROW and kind not in self._wide_ends
+    def _keeps(self, name: str, kind: int) -> bool:
+        return kind in NARROW and name not in self._wide_ends
 
     def _end(self, value: ValueInfoProto) -> ValueInfoProto:
         kind = value.type.tensor_type.elem_type
-        return value if self._keeps(kind) else _widened_value(value)
+        return value if self._keeps(value.name, kind) else _widened_value(value)
 
     def _input(self, name: str, scope: _Scope) -> Iterator[NodeProto]:
         kind = scope.types.get(name, 0)
         if kind not in NARROW or name not in self._read:
             return
         narrow, wide = name, self._fresh(f"{name}_fp32")
-        if not self._keeps(kind):
+        if not self._keeps(name, kind):
             narrow = self._fresh(f"{name}_rounded")
             yield self._cast(name, narrow, kind)
         scope.wide[name] = wide

@@ -258,7 +258,7 @@ def small_divisor() -> Planted:
     """A ratio of two numbers around 1e-6."""
     net = Net(13)
     x = net.x()
-    below = net.op("Mul", net.op("Add", net.op("Abs", net.linear(x)), 0.5), 1e-6)
+    below = net.op("Mul", net.op("Add", net.op("Abs", x), 0.5), 1e-6)
     ratio = net.op("Div", net.op("Mul", x, 1e-6), below)
     return net.done("small_divisor", "division by 1e-6", net.body(ratio))
 

@@ -19,6 +19,12 @@ POINTWISE = _operators(
 )
 """Cheap arithmetic, one result per position: not worth a cast on each side."""
 
+REDUCTIONS = _operators(
+    "ReduceMean ReduceSum ReduceMax ReduceMin ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSum "
+    "ReduceLogSumExp ReduceProd GlobalAveragePool GlobalMaxPool"
+)
+"""Cheap as well: they read each value once."""
+
 CONVERTERS = frozenset(["Cast", "QuantizeLinear", "DequantizeLinear", "ConstantOfShape"])
 """They define their float type themselves (by attribute or scale), so no cast is ever needed."""
 

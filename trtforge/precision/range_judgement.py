@@ -35,13 +35,7 @@ _STEEP = 8.0
 _LONGEST_CHAIN = 8
 """How far back a chain of cheap operators is followed."""
 
-_CHAIN = (
-    ops.MOVERS
-    | ops.POINTWISE
-    | frozenset(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2"])
-    | frozenset(["ReduceSumSquare", "ReduceLogSumExp", "GlobalAveragePool", "CumSum", "Range"])
-    | frozenset(["Cast"])
-)
+_CHAIN = ops.MOVERS | ops.POINTWISE | ops.REDUCTIONS | {"CumSum", "Range", "Cast"}
 
 
 def judge(

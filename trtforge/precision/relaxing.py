@@ -23,12 +23,12 @@ from trtforge.precision.ports import is_float32
 from trtforge.precision.typeinfo import Tensors
 from trtforge.recipe.schema import Precision
 
-_CHEAP = ops.MOVERS | ops.POINTWISE
+_CHEAP = ops.MOVERS | ops.POINTWISE | ops.REDUCTIONS
 _REASON = "beside FP32 nodes: casts would cost more than they save"
 
 
 def relax(graph: gs.Graph, tensors: Tensors, precision: Precision, placement: Placement) -> None:
-    """Widen movers, pointwise nodes, and what passes into bodies and out of them, in place.
+    """Widen cheap nodes, and what passes into bodies and out of them, in place.
 
     Nothing ever becomes narrower, so this harms no accuracy.
 

@@ -128,7 +128,7 @@ def test_compact_leaves_what_makes_engines_larger(
     left = [line for line in text.splitlines() if "compact: a depthwise Conv: " in line]
     assert len(left) == 3, "two layers, and their count"
     assert left[-1].startswith("left: 2 Conv: compact: a depthwise Conv: its INT8 weights")
-    assert "`precision.compact` cannot make up for it" in err
+    assert "even with `precision.compact`: its layers are too small" in err
     _, err = run(
         capfd, "quantize", digits / "model.onnx", "-o", tmp_path / "out.onnx", "--compact",
         "--quantize", "int8_weight_only", status=2,

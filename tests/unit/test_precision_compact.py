@@ -225,7 +225,7 @@ def test_depthwise_and_squeezing_layers_no_longer_make_the_engine_larger(tmp_pat
     assert warning.startswith(
         "the INT8 engine of TensorRT-RTX is expected to be larger than the FP16 one"
     )
-    assert "`precision.compact: true` leaves 11 of 14 layers in floats and rounds scales" in warning
+    assert "`precision.compact: true` leaves 11 of 14 layers in floats and lets" in warning
     assert typed(model, cache, COMPACT).warnings == ()
     assert engine_growth(model, cache, PLAIN).least_bytes > 0
     assert engine_growth(model, cache, COMPACT).most_bytes < 0
@@ -257,24 +257,30 @@ def warnings_of(kernels: int, saved: int, compact: Growth | None, left: int = 0)
 
 def test_the_warning_names_what_helps_and_says_where_nothing_does() -> None:
     assert warnings_of(10, 700_000, None) == ()
+    start = (
+        "the INT8 engine of TensorRT-RTX is expected to be larger than the FP16 one "
+        "(20 kernels, 1.0 MB or more)"
+    )
     (one,) = warnings_of(20, 380_000, Growth(5, 900_000), 7)
-    assert "by roughly 1.0 MB or more: 20 INT8 kernels are compiled into it" in one
-    assert one.endswith(
-        "`precision.compact: true` leaves 7 of 20 layers in floats and rounds scales, so that "
-        "layers share kernels, which should make it smaller than FP16's"
+    assert one == (
+        f"{start}; `precision.compact: true` leaves 7 of 20 layers in floats and lets layers share "
+        "kernels, which should make it smaller than FP16's"
     )
     (one,) = warnings_of(20, 380_000, Growth(10, 900_000), 0)
-    assert one.endswith(
-        "`precision.compact: true` rounds scales, so that layers share kernels, which may make it "
-        "smaller than FP16's"
+    assert one == (
+        f"{start}; `precision.compact: true` lets layers share kernels, which may make it smaller "
+        "than FP16's"
     )
     (one,) = warnings_of(20, 380_000, Growth(10, 380_000), 7)
-    assert one.endswith(
-        "`precision.compact: true` would not make it smaller than FP16's: its layers have too few "
-        "weights; FP16 with `quantize: none` gives the smallest"
+    assert one == (
+        f"{start}; its layers are too small for `precision.compact: true` to make up for it, FP16 "
+        "alone gives the smallest"
     )
     (one,) = warnings_of(20, 380_000, None)
-    assert "`precision.compact` cannot make up for it: its layers have too few weights" in one
+    assert one == (
+        f"{start} even with `precision.compact`: its layers are too small, FP16 alone gives the "
+        "smallest"
+    )
 
 
 def test_other_types_have_no_estimate() -> None:

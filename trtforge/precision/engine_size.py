@@ -69,22 +69,27 @@ class EngineSize:
         if self.now.least_bytes <= 0:
             return ()
         return (
-            "the INT8 engine of TensorRT-RTX is expected to be larger than the FP16 one, "
-            f"by roughly {_mb(self.now.least_bytes)} MB or more: {self.now.kernels} INT8 kernels "
-            f"are compiled into it; {self._remedy()}",
+            "the INT8 engine of TensorRT-RTX is expected to be larger than the FP16 one "
+            f"({self.now.kernels} kernels, {max(self.now.least_bytes / 1e6, 0.1):.1f} MB or more)"
+            f"{self._remedy()}",
         )
 
     def _remedy(self) -> str:
-        few = "its layers have too few weights; FP16 with `quantize: none` gives the smallest"
         if self.compact is None:
-            return f"`precision.compact` cannot make up for it: {few}"
+            return (
+                " even with `precision.compact`: its layers are too small, FP16 alone gives the "
+                "smallest"
+            )
         if self.compact.least_bytes > 0:
-            return f"`precision.compact: true` would not make it smaller than FP16's: {few}"
+            return (
+                "; its layers are too small for `precision.compact: true` to make up for it, "
+                "FP16 alone gives the smallest"
+            )
         leaves = f"leaves {self.left} of {self.layers} layers in floats and " if self.left else ""
         should = "should" if self.compact.most_bytes < 0 else "may"
         return (
-            f"`precision.compact: true` {leaves}rounds scales, so that layers share kernels, "
-            f"which {should} make it smaller than FP16's"
+            f"; `precision.compact: true` {leaves}lets layers share kernels, which {should} make "
+            "it smaller than FP16's"
         )
 
 
@@ -158,7 +163,3 @@ def _growth(layers: Iterable[_Layer], dims: Dims) -> Growth:
         each = -_DEPTHWISE_BYTES if one.weights.is_depthwise else 1
         saved[one.weight] = one.weights.count * each
     return Growth(len(kernels), sum(saved.values()))
-
-
-def _mb(size: float) -> str:
-    return f"{max(size / 1e6, 0.1):.1f}"

@@ -86,11 +86,10 @@ class PerOperator:
     # -- numpy's casts, control flow, sequences ------------------------------------------------
 
     def _cast(self, inputs: list[Any], attributes: dict[str, Any], env: Env) -> Iterator[Any]:
-        target = numpy_dtype(attributes["to"])
-        value = inputs[0]
-        if target in FP8 and attributes.get("saturate", 1):
-            value = np.clip(value.astype(np.float32), -FP8[target], FP8[target])
-        yield rounded(value, target)
+        yield _converted(inputs[0], numpy_dtype(attributes["to"]), attributes)
+
+    def _castlike(self, inputs: list[Any], attributes: dict[str, Any], env: Env) -> Iterator[Any]:
+        yield _converted(inputs[0], inputs[1].dtype, attributes)
 
     def _constant(self, inputs: list[Any], attributes: dict[str, Any], env: Env) -> Iterator[Any]:
         ((name, value),) = attributes.items()
@@ -215,6 +214,12 @@ class PerOperator:
                 bound.setdefault(formal.type_str, value.dtype)
         formals = [schema.outputs[min(i, len(schema.outputs) - 1)] for i in range(len(node.output))]
         return [bound.get(formal.type_str) for formal in formals]
+
+
+def _converted(value: np.ndarray, kind: np.dtype[Any], attributes: dict[str, Any]) -> np.ndarray:
+    if kind in FP8 and attributes.get("saturate", 1):
+        value = np.clip(value.astype(np.float32), -FP8[kind], FP8[kind])
+    return rounded(value, kind)
 
 
 def rounded(values: np.ndarray, kind: np.dtype[Any] | None) -> np.ndarray:

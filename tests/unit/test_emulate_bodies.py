@@ -244,7 +244,11 @@ def test_fp8_and_int4_movers_and_converters_round_once() -> None:
       i = Cast<to = 7>(n)
       j = Cast<to = 16>(i)
       l = Cast<to = 10>(j)
-      y = Add(g, l)
+      v8 = CastLike(x, zero8)
+      v = CastLike(v8, x)
+      u8 = Flatten(v8)
+      u = Cast<to = 10>(u8)
+      y = Sum(g, l, v, u)
     }"""
     model = written(text, "float16", scale=np.float32(0.37), axis=np.array([0]))
     zero = helper.make_tensor("zero8", TensorProto.FLOAT8E4M3FN, [], [0.0])
@@ -252,7 +256,7 @@ def test_fp8_and_int4_movers_and_converters_round_once() -> None:
     scales = numpy_helper.from_array(values(2, 4, seed=9).astype(np.float16), "scales4")
     model.proto.graph.initializer.extend([zero, whole, scales])
     x = values(4, 4, size=90).astype(np.float16)
-    x[0, :2] = np.nan, 1e4
+    x[0, :3] = np.nan, 1e4, -np.inf
     twin = emulate(model)
     onnx.checker.check_model(twin.proto, full_check=True)
     assert differing(model, {"x": x}, twin) == []

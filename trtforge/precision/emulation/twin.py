@@ -22,7 +22,7 @@ TYPE_ATTRIBUTES = frozenset(
 """Attributes that hold a TensorProto.DataType: of the result, or of what is computed inside."""
 
 _KEEPS_STORED = CONTROL_FLOW | TYPE_BLIND | {"Cast", "QuantizeLinear", "DequantizeLinear"}
-_KEEPS_STORED |= {"Constant", "Transpose"}
+_KEEPS_STORED |= {"CastLike", "Constant", "ConstantOfShape", "Transpose"}
 """What ONNX Runtime runs on FP8 and INT4; for other operators it lacks kernels of some version."""
 
 

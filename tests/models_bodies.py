@@ -47,7 +47,7 @@ def a_loop(body: Sequence[onnx.NodeProto], weights: Sequence[TensorProto] = ()) 
     """A Loop of three iterations over `state`, which becomes `next`; `start` is outside."""
     net = Net(12)
     x = net.input("x", [4, WIDTH])
-    start = net.op("MatMul", [x, net.weight("w0", WIDTH, WIDTH)], "start")
+    net.op("MatMul", [x, net.weight("w0", WIDTH, WIDTH)], "start")
     net.const("count", 3, "int64")
     net.const("go", True, "bool")
     graph = helper.make_graph(

@@ -1,7 +1,7 @@
 """`trtforge verify`: bundles, engines and ONNX files, any against the model that they come from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +12,7 @@ from trtforge.recipe.schema import Precision, Recipe, Tolerance, Verify
 from trtforge.verify.types import ParityReport
 
 if TYPE_CHECKING:
+    from trtforge.bundle.manifest import ModelFacts
     from trtforge.graph.data import ArrayData
     from trtforge.verify.layers import LayerProfile
 
@@ -139,7 +140,7 @@ def _layers(path: Path, kind: Kind, options: VerifyOptions) -> "LayerProfile":
             "--layers compares a typed ONNX file with its original, and one of them is not given",
             "name the original with --against, and an ONNX file or a bundle that includes one",
         )
-    question = _question(options, _reference(options.against), Precision())
+    question = question_of(options, _reference(options.against), Precision())
     return profile_layers(question, typed, options.samples or LAYER_SAMPLES)
 
 
@@ -148,14 +149,14 @@ def _verify_file(
 ) -> dict[str, ParityReport]:
     """Compare a single ONNX file or engine; an engine's precision cannot be read out of it."""
     if kind == "engine":
-        question = _question(options, reference, Precision())
+        question = question_of(options, reference, Precision())
         return {f"engine:{path.name}": judge_engine(question, path, options.backend)}
     from trtforge.graph.model import Model
     from trtforge.precision.attest import declared_precision
 
     precision = declared_precision(Model.load(path))
     _require_same_inputs(reference, path)
-    question = _question(options, reference, precision)
+    question = question_of(options, reference, precision)
     reason = _unjudgeable(precision, options)
     return {"graph": ParityReport.not_run(reason) if reason else judge_graph(question, path)}
 
@@ -181,9 +182,11 @@ def _verify_bundle(path: Path, options: VerifyOptions) -> dict[str, ParityReport
             "name the original with --against",
         )
     recipe = load_recipe(bundle.file("recipe.yaml"), check_files=False).recipe
+    question = question_of(options, reference, recipe.precision, recipe)
+    if recipe.precision.io_types == "convert" and options.against is not None:
+        question = _with_narrow_ends(question, facts.model)
     if typed is not None and options.against is not None:
-        _require_same_inputs(reference, typed)
-    question = _question(options, reference, recipe.precision, recipe)
+        _require_same_inputs(reference, typed, question.narrowed)
     checks: dict[str, ParityReport] = {}
     if reason := _unjudgeable(recipe.precision, options):
         engines = [f"engine:{target.name}" for target in facts.targets if target.engine is not None]
@@ -201,8 +204,19 @@ def _verify_bundle(path: Path, options: VerifyOptions) -> dict[str, ParityReport
     return checks
 
 
-def _require_same_inputs(reference: Path, candidate: Path) -> None:
-    """Refuse to compare models that cannot be fed the same arrays."""
+def _with_narrow_ends(question: Question, typed: "ModelFacts") -> Question:
+    """Say which ends the recipe made narrow: their types differ from the reference's on purpose."""
+    from trtforge.graph.model import Model
+    from trtforge.precision.ends import narrowed
+
+    original = Model.load(question.reference).contract
+    return replace(question, narrowed=narrowed(original, typed))
+
+
+def _require_same_inputs(
+    reference: Path, candidate: Path, narrowed: Mapping[str, str] | None = None
+) -> None:
+    """Refuse to compare models that cannot be fed the same arrays, but for what was narrowed."""
     from trtforge.graph.model import Model
 
     wanted = {spec.name: spec for spec in Model.load(reference).contract.inputs}
@@ -216,7 +230,8 @@ def _require_same_inputs(reference: Path, candidate: Path) -> None:
     for name, spec in wanted.items():
         pairs = zip(spec.dims, given[name].dims, strict=False)
         unequal = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
-        if unequal or len(spec.dims) != len(given[name].dims) or spec.dtype != given[name].dtype:
+        retyped = spec.dtype != given[name].dtype and name not in (narrowed or {})
+        if unequal or len(spec.dims) != len(given[name].dims) or retyped:
             sides = [
                 f"{one.dtype} [{', '.join('?' if dim is None else str(dim) for dim in one.dims)}]"
                 for one in (given[name], spec)
@@ -243,7 +258,7 @@ def _reference(against: Path) -> Path:
     )
 
 
-def _question(
+def question_of(
     options: VerifyOptions, reference: Path, precision: Precision, recipe: Recipe | None = None
 ) -> Question:
     """Return the comparison; a bundle's own recipe gives profiles and bounds."""

@@ -1,15 +1,16 @@
 """Compares a typed graph or an engine with the original model, on the recipe's cases."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from trtforge.recipe.schema import QuantizedType, Tolerance, Verify
 from trtforge.verify.types import Bounds, ParityReport, Tolerances
 
 if TYPE_CHECKING:
-    from trtforge.engine.backend import Runner
+    from trtforge.engine.backend import Feeds, Outputs, Runner
     from trtforge.graph.data import ArrayData
 
 _HEAVY_BYTES = 32 << 20
@@ -30,6 +31,8 @@ class Question:
         data: recorded inputs, None when there are none.
         samples: how many samples of the data to use, None for all.
         seed: seed of the random inputs.
+        narrowed: inputs and outputs that are FP16 or BF16 on purpose where the original's are FP32,
+            with their types (`float16`); samples are rounded to them.
     """
 
     reference: Path
@@ -38,6 +41,7 @@ class Question:
     data: "ArrayData | None" = None
     samples: int | None = None
     seed: int = 0
+    narrowed: Mapping[str, str] = field(default_factory=dict)
 
 
 def tolerances_of(verify: Verify, precision: str, quantize: QuantizedType) -> Tolerances:
@@ -65,7 +69,8 @@ def judge_graph(question: Question, typed: Path) -> ParityReport:
     from trtforge.precision.emulate import emulate
 
     candidate = OnnxRuntimeRunner(
-        lambda: emulate(Model.load(typed)), name=f"{typed.name} (emulated)"
+        lambda: emulate(Model.load(typed), wide_ends=question.narrowed),
+        name=f"{typed.name} (emulated)",
     )
     files = (*source_files(question.reference), *source_files(typed))
     heavy = sum(file.stat().st_size for file in files) >= _HEAVY_BYTES
@@ -81,7 +86,49 @@ def judge_engine(question: Question, engine: Path, backend: str) -> ParityReport
         return ParityReport.not_run(
             reason, reference=question.reference.name, candidate=f"{engine.name} ({backend})"
         )
-    return _judge(question, runner)
+    return _judge(question, NarrowEnds(runner, question.narrowed) if question.narrowed else runner)
+
+
+class NarrowEnds:
+    """A runner with narrow inputs and outputs that takes and gives FP32 arrays.
+
+    Args:
+        runner: what computes.
+        narrowed: the inputs and outputs in question, with the runner's types of them.
+    """
+
+    def __init__(self, runner: "Runner", narrowed: Mapping[str, str]) -> None:
+        self.name = runner.name
+        self._runner = runner
+        self._narrowed = narrowed
+
+    def __enter__(self) -> Self:
+        """Enter the runner."""
+        self._runner.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._runner.__exit__(kind, error, trace)
+
+    def infer(self, feeds: "Feeds") -> "Outputs":
+        """Round the inputs, compute, and widen the outputs; values beyond the type become Inf."""
+        import ml_dtypes
+        import numpy as np
+
+        given = dict(feeds)
+        with np.errstate(over="ignore"):
+            for name in self._narrowed.keys() & given.keys():
+                kind = self._narrowed[name]
+                given[name] = given[name].astype(np.dtype(getattr(ml_dtypes, kind, kind)))
+        outputs = dict(self._runner.infer(given))
+        for name in self._narrowed.keys() & outputs.keys():
+            outputs[name] = outputs[name].astype(np.float32)
+        return outputs
 
 
 def _judge(question: Question, candidate: "Runner", turn_bytes: int | None = None) -> ParityReport:

@@ -41,7 +41,8 @@ def profile_layers(
     cases = cases_from(question.data, corners, reference, question.seed, batch=1, limit=samples)
     wanted = "random" if question.data is None else "data"
     feeds = (case.feeds for case in cases if case.group == wanted)
-    return compare_layers(reference, emulate(Model.load(typed)), feeds)
+    candidate = emulate(Model.load(typed), wide_ends=question.narrowed)
+    return compare_layers(reference, candidate, feeds)
 
 
 def layers_json(question: Question, typed: Path) -> dict[str, Any]:

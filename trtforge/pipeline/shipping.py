@@ -158,15 +158,14 @@ def _draft(
 
 
 def _model_facts(job: Job, entries: Mapping[str, Entry]) -> ModelFacts:
-    """Facts of the typed graph; its contract is the original's, whose I/O types are kept."""
-    contract = entries["import"].json("contract.json")
+    """Facts of the typed graph; its contract is the original's but for types that are converted."""
     typed = entries["precision"].json("precision.json")
     return ModelFacts(
         digest=typed["model"]["digest"],
         opset=typed["model"]["opset"],
         included=job.recipe.bundle.include_onnx,
-        inputs=tuple(TensorFacts(**spec) for spec in contract["inputs"]),
-        outputs=tuple(TensorFacts(**spec) for spec in contract["outputs"]),
+        inputs=tuple(TensorFacts(**spec) for spec in typed["model"]["inputs"]),
+        outputs=tuple(TensorFacts(**spec) for spec in typed["model"]["outputs"]),
     )
 
 

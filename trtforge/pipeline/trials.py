@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from trtforge.errors import DataError, GraphError
+from trtforge.graph.contract import IoContract
 from trtforge.graph.data import ArrayData
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
@@ -14,6 +15,7 @@ from trtforge.graph.sources.source import DataSource, Feeds
 from trtforge.pipeline.measures import Labels, Measure, Outputs
 from trtforge.pipeline.stage import Job
 from trtforge.precision.emulate import emulate
+from trtforge.precision.ends import narrowed
 
 _SAMPLES = {"sqnr_db": 32, "top1_drop": 1024, "metric": 1024}
 """How many samples a mix is judged on where nobody says. The SQNR of the digits networks over 32
@@ -64,11 +66,13 @@ class Trial:
         data: where the samples come from.
         runs: how many runs there are.
         reference: the original's outputs, one dict for each run.
+        contract: of the original; inputs and outputs that a recipe makes narrow are cast.
     """
 
     data: Data
     runs: int
     reference: tuple[Outputs, ...]
+    contract: IoContract
 
     @property
     def samples(self) -> int:
@@ -87,7 +91,8 @@ class Trial:
             GraphError: ONNX Runtime refuses the model.
             DataError: as the measure.
         """
-        return measure.value(self.reference, _outputs(emulate(typed), self.data, self.samples))
+        twin = emulate(typed, wide_ends=narrowed(self.contract, typed.contract))
+        return measure.value(self.reference, _outputs(twin, self.data, self.samples))
 
 
 def trial_of(original: Model, data: Data, measure: str) -> Trial:
@@ -107,7 +112,7 @@ def trial_of(original: Model, data: Data, measure: str) -> Trial:
         for array in outputs.values():
             array.flags.writeable = False  # the user's code gets to see it
         kept.append(outputs)
-    return Trial(data, len(kept), tuple(kept))
+    return Trial(data, len(kept), tuple(kept), original.contract)
 
 
 def search_data(job: Job, *, needs_labels: bool) -> Data:

@@ -15,7 +15,7 @@ from trtforge.pipeline.judge import Question, judge_engine, judge_graph, toleran
 from trtforge.pipeline.layers import layers_json
 from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
 from trtforge.precision.attest import declared_precision
-from trtforge.recipe.schema import Precision
+from trtforge.precision.ends import narrowed
 
 VERDICTS_SCHEMA = "trtforge.verdicts/1"
 
@@ -54,6 +54,7 @@ class VerifyStage:
                 "verify": recipe.verify.model_dump(mode="json", exclude={"data"}),
                 "type": recipe.precision.type,
                 "quantize": recipe.precision.quantize,
+                "io_types": recipe.precision.io_types,
                 "chosen": recipe.precision.budget is not None,
                 "shapes": job.shapes_json(),
             },
@@ -64,7 +65,7 @@ class VerifyStage:
     def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
         """Judge; a failed verdict is written, not raised."""
         typed = inputs["precision"].file("model.onnx")
-        question = _question(job, declared_precision(Model.load(typed)))
+        question = _question(job, Model.load(typed))
         progress(None, "graph parity: original and typed graph in ONNX Runtime")
         graph = judge_graph(question, typed)
         progress(None, "error of every tensor")
@@ -101,13 +102,14 @@ def _judged_attest(job: Job, inputs: Inputs, engines: tuple[str, ...]) -> dict[s
     )
 
 
-def _question(job: Job, precision: Precision) -> Question:
-    """Return the comparison; `precision` is what the typed graph holds, whatever was asked for.
+def _question(job: Job, typed: Model) -> Question:
+    """Return the comparison, by the measure of what the typed graph holds, whatever was asked for.
 
     A model that came in FP16 stays FP16 where the recipe says fp32, and is judged as such.
     """
     recipe = job.recipe
-    contract = Model.load(job.model_path).contract
+    contract, precision = Model.load(job.model_path).contract, declared_precision(typed)
+    converts = recipe.precision.io_types == "convert"
     data = None
     if recipe.verify.data is not None:
         data = ArrayData.open(job.loaded.resolve(recipe.verify.data), contract, labels=True)
@@ -118,4 +120,5 @@ def _question(job: Job, precision: Precision) -> Question:
         data=data,
         samples=recipe.verify.samples,
         seed=recipe.verify.seed,
+        narrowed=narrowed(contract, typed.contract) if converts else {},
     )

@@ -21,7 +21,10 @@ WORDS = {
 """How messages call what shares are of."""
 
 _FLOATS = frozenset(["fp32", "fp16", "bf16", "fp8", "fp4"])
-_SHORTFALLS = ("nothing is quantized to", "nothing computes in")
+_SHORTFALLS = {
+    "precision.quantize": "nothing is quantized to",
+    "precision.type": "nothing computes in",
+}
 """How the warnings of `precision.shortfall` begin; the reason stands behind the colon."""
 
 _MOST_NAMED = 3
@@ -213,10 +216,10 @@ class _Why:
     attested: Mapping[str, Any]
     warnings: Sequence[str]
 
-    def __call__(self, what: str, kinds: Sequence[str]) -> str:
-        said = [text for text in self.warnings if text.startswith(_SHORTFALLS)]
-        for text in said:
-            if what != "nodes" or kinds[0] in text.partition(":")[0]:
+    def __call__(self, asked: str, what: str) -> str:
+        beginning = next(text for key, text in _SHORTFALLS.items() if asked.startswith(key))
+        for text in self.warnings:
+            if text.startswith(beginning):
                 return text.partition(": ")[2]
         if what == "macs" and not self.attested["macs"]:
             return "the model has no products that are counted"
@@ -242,7 +245,7 @@ def _presence(
         f"`precision` in the report says what was kept and why; where it is right, remove {asked}, "
         f"or accept it with verify.attest.{what}: {{{kind}: {{min: 0}}}}"
     )
-    reason = f"{reason}: {why(what, kinds)}"
+    reason = f"{reason}: {why(asked, what)}"
     return Check(what, kind, share, None, None, "fail", reason=reason, remedy=remedy)
 
 

@@ -38,6 +38,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trtforge.cli.commands.attest:attest",
         "Say which types a model really computes in.",
     ),
+    "debug": (
+        "trtforge.cli.commands.debug:debug",
+        "Find the fewest nodes that must be wider.",
+    ),
     "inspect": (
         "trtforge.cli.commands.inspect:inspect",
         "Say what a file or bundle is, without a GPU.",

@@ -40,35 +40,40 @@ class Jump(ReportPart):
         return self.to_db == -math.inf
 
     @property
+    def is_jump(self) -> bool:
+        """Whether it is more than what passing through arithmetic costs."""
+        return self.drop_db > JUMP_DB
+
+    @property
     def drop_db(self) -> float:
         """How much was lost, dB."""
         return self.from_db - self.to_db
 
 
-def find_jumps(sqnr_db: Mapping[str, float], made: Mapping[str, Producer]) -> tuple[Jump, ...]:
-    """Find the nodes where an error starts or grows, in graph order.
+def find_drops(sqnr_db: Mapping[str, float], made: Mapping[str, Producer]) -> tuple[Jump, ...]:
+    """Find the nodes where an error starts or grows, however little, in graph order.
 
-    A node *jumps* when its output's SQNR is more than `JUMP_DB` below the lowest of its inputs'
-    SQNRs, where an input counts as no better than one rounding to the node's type would leave it:
-    6.02 dB per significant bit (of FP32: less `_SUMMING_DB`). So FP16 arithmetic on exact inputs is
-    no jump, while an overflow, a cancellation and a lost epsilon are. An input that is not compared
-    counts as what it is computed from; one that comes from no compared tensor is exact.
+    A node's output is measured against the lowest of its inputs' SQNRs, where an input counts as no
+    better than one rounding to the node's type would leave it: 6.02 dB per significant bit (of
+    FP32: less `_SUMMING_DB`). A drop of more than `JUMP_DB` is a *jump*: FP16 arithmetic on exact
+    inputs is none, while an overflow, a cancellation and a lost epsilon are. An input that is not
+    compared counts as what it is computed from; one that comes from no compared tensor is exact.
 
     Args:
         sqnr_db: SQNR of each compared tensor, dB.
         made: the producer of each tensor of the candidate, in graph order.
     """
     levels: dict[str, float] = {}
-    jumps: list[Jump] = []
+    drops: list[Jump] = []
     seen: set[str] = set()
     for name, maker in made.items():
         worst = min((levels.get(source, math.inf) for source in maker.inputs), default=math.inf)
         levels[name] = sqnr_db.get(name, worst)
         level = min(worst, attainable_db(maker.type))
         # A fault is told once: the casts behind a node have its name.
-        if name in sqnr_db and level - levels[name] > JUMP_DB and maker.node not in seen:
+        if name in sqnr_db and level > levels[name] and maker.node not in seen:
             seen.add(maker.node)
-            jumps.append(
+            drops.append(
                 Jump(
                     tensor=name,
                     node=maker.node,
@@ -77,7 +82,7 @@ def find_jumps(sqnr_db: Mapping[str, float], made: Mapping[str, Producer]) -> tu
                     to_db=levels[name],
                 )
             )
-    return tuple(jumps)
+    return tuple(drops)
 
 
 def attainable_db(kind: str) -> float:

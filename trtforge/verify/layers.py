@@ -18,7 +18,7 @@ from trtforge.graph.execute import Feeds, Session
 from trtforge.graph.memory import give_back
 from trtforge.graph.model import Model
 from trtforge.verify.compute_types import Producer, producers
-from trtforge.verify.jumps import Jump, find_jumps
+from trtforge.verify.jumps import Jump, find_drops
 from trtforge.verify.types import Number, ReportPart
 
 LAYERS_SCHEMA: Final = "trtforge.layers/1"
@@ -67,9 +67,9 @@ class LayerProfile(ReportPart):
         schema_tag: the format's name, "schema" in JSON.
         samples: sets of inputs that both graphs ran on.
         layers: one entry per tensor.
-        first_jump: where the error first jumps (see `jumps.find_jumps`).
+        first_jump: where the error first jumps (see `jumps.find_drops`).
         missing: tensors of the reference that the candidate lacks or has in another shape.
-        jumps: all places where it jumps; not part of the JSON.
+        drops: all nodes where it grows; not part of the JSON.
     """
 
     model_config = ConfigDict(
@@ -81,7 +81,12 @@ class LayerProfile(ReportPart):
     layers: tuple[LayerError, ...]
     first_jump: Jump | None = None
     missing: tuple[str, ...] = ()
-    jumps: tuple[Jump, ...] = Field((), exclude=True)
+    drops: tuple[Jump, ...] = Field((), exclude=True)
+
+    @property
+    def jumps(self) -> tuple[Jump, ...]:
+        """Every place where the error jumps, in graph order."""
+        return tuple(drop for drop in self.drops if drop.is_jump)
 
     def worst(self, count: int) -> tuple[LayerError, ...]:
         """Return the tensors of the lowest SQNR, the worst first; of equals the first computed."""
@@ -282,16 +287,16 @@ def _profile(reference: Model, run: _Run, made: Mapping[str, Producer]) -> Layer
         for name, stats in run.stats.items()
         if name not in run.reshaped
     )
-    jumps = find_jumps({layer.tensor: layer.sqnr_db for layer in layers}, made)
+    drops = find_drops({layer.tensor: layer.sqnr_db for layer in layers}, made)
     nodes = (node for node in reference.proto.graph.node if node.op_type != "Constant")
     computed = (name for node in nodes for name in node.output if name)
     missing = [name for name in computed if name not in made or name in run.reshaped]
     return LayerProfile(
         samples=run.samples,
         layers=layers,
-        first_jump=jumps[0] if jumps else None,
+        first_jump=next((drop for drop in drops if drop.is_jump), None),
         missing=tuple(missing),
-        jumps=jumps,
+        drops=drops,
     )
 
 

@@ -173,6 +173,7 @@ def _write_html(path: Path, result: "VerifyResult") -> None:
         facts={"candidate": str(result.candidate), "kind": result.kind},
         graph_parity=checks.get("graph"),
         engine_parity=engines,
+        layers=None if result.layers is None else result.layers.as_json(),
         missing={"graph_parity": "not part of this comparison"},
         comparison_only=True,
     )

@@ -1,6 +1,7 @@
 """Which techniques run, in which order, on what; what they leave of a cache."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from precision_samples import SHAPES, net, samples_for
 
 from trtforge.errors import UsageError
 from trtforge.graph.inputs import random_feeds
+from trtforge.pipeline.events import Warned
+from trtforge.pipeline.steps import Steps, left_behind
 from trtforge.precision.calibrate import CalibrationRequest
 from trtforge.precision.cast import quantized_only, typed
 from trtforge.precision.prepare import Prepared, prepare
@@ -114,6 +117,30 @@ def test_progress_is_told() -> None:
     assert all(0 <= share <= 1 for share, _ in told)
     for name in ("channels", "rounding", "bias-correction", "refine-scales"):
         assert any(text.startswith(name) for _, text in told)
+
+
+@pytest.mark.parametrize(
+    ("during", "is_kept"), [("channels", False), ("minmax", True), ("bias-correction", False)]
+)
+def test_ctrl_c_promises_to_go_on_only_where_something_was_measured(
+    during: str, is_kept: bool, tmp_path: Path
+) -> None:
+    model, checkpoint = net("cnn"), tmp_path / "cache.json"
+    data = samples_for(model, random_feeds(model, {"image": (200, 3, 16, 16)}, seed=1))
+    precision = with_techniques("equalize", "bias-correction")
+    request = CalibrationRequest((), "minmax", checkpoint=checkpoint)
+    told: list[object] = []
+
+    def press(_share: float, text: str) -> None:
+        if text.startswith(during):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), Steps(told.append).resumable(checkpoint):
+        prepare(model, data, precision, request, press)
+    assert bool(left_behind(checkpoint)) == is_kept
+    warnings = [event.text for event in told if isinstance(event, Warned)]
+    assert len(warnings) == is_kept
+    assert all("the same command goes on from there" in text for text in warnings)
 
 
 def test_mse_weights_fixes_scales_and_leaves_weights_alone() -> None:

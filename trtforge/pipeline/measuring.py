@@ -52,7 +52,7 @@ def calibrate_model(
         DataError: the data does not fit the model, or has fewer samples than asked for.
         GraphError: the model is refused, or a tensor is NaN or infinite.
         MissingError: the cache cannot be written.
-        KeyboardInterrupt: Ctrl-C; the state is kept.
+        KeyboardInterrupt: Ctrl-C; what was measured is kept.
     """
     from trtforge.graph.model import Model
     from trtforge.pipeline.quantizing import QuantizeOptions, clean

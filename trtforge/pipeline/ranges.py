@@ -83,7 +83,8 @@ def make_ready(model: "Model", wanted: Wanted, tell: Progress) -> Ready:
         DataError: the data cannot be read, does not fit, or has too few samples; the reused cache
             cannot be read, or is stale (TF0529).
         GraphError: a tensor is NaN or infinite, or ONNX Runtime refuses the model.
-        KeyboardInterrupt: Ctrl-C; the state is in the checkpoint.
+        KeyboardInterrupt: Ctrl-C; what was measured is in the checkpoint, and what techniques were
+            about is done again.
     """
     source = open_data(model, wanted)
     calibration = wanted.calibration

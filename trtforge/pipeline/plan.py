@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trtforge.pipeline.settings import needs_ranges
+from trtforge.pipeline.settings import casts_by_data, needs_ranges
 from trtforge.pipeline.stage import Job, Stage, key_document
 from trtforge.pipeline.stages.budget import BudgetStage
 from trtforge.pipeline.stages.build import BuildStage
@@ -41,8 +41,8 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 
 def is_calibrated(recipe: Recipe) -> bool:
-    """Whether ranges of activations are needed, or a technique has something to do."""
-    if needs_ranges(recipe.precision):
+    """Whether ranges are needed, there is data to cast by, or a technique has something to do."""
+    if needs_ranges(recipe.precision) or casts_by_data(recipe.precision, recipe.calibration):
         return True
     return chosen_techniques(recipe.precision) != ()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtforge.errors import UsageError
 from trtforge.pipeline.events import Sink, Warned, ignore
-from trtforge.pipeline.settings import Asked, needs_ranges, sections
+from trtforge.pipeline.settings import Asked, casts_by_data, needs_ranges, sections
 from trtforge.pipeline.steps import Steps, check_writable
 from trtforge.precision.techniques.job import chosen_techniques
 
@@ -105,6 +105,7 @@ def quantize_file(
     chosen_techniques(precision)
     _check_outputs(out, options, precision)
     from trtforge.graph.model import Model
+    from trtforge.pipeline.casting import ranges_summary, type_ranges
     from trtforge.pipeline.ranges import Wanted
     from trtforge.precision.cast import typed
 
@@ -116,8 +117,13 @@ def quantize_file(
         precision, calibration, Path, options.asked.profiles(original.contract), options.cache
     )
     ready = _measured(cleaned.model, wanted, options, steps)
+    ranges = None
+    if casts_by_data(precision, calibration):
+        with steps.step("ranges"):
+            ranges = type_ranges(ready.model, ready.source, wanted, steps.tell, ready.cache)
+            steps.note = "" if ranges is None else ranges_summary(ranges)
     with steps.step("quantize"):
-        result = typed(ready.model, ready.cache, precision)
+        result = typed(ready.model, ready.cache, precision, ranges)
         if options.cache is not None and ready.cache is not None:
             ready.cache.save(options.cache)
         result.model.save(out)
@@ -207,7 +213,8 @@ def _measured(model: "Model", wanted: "Wanted", options: QuantizeOptions, steps:
     from trtforge.pipeline.ranges import Ready, make_ready
 
     precision = wanted.precision
-    if not (needs_ranges(precision) or chosen_techniques(precision) or options.sensitivity):
+    has_work = needs_ranges(precision) or chosen_techniques(precision) or options.sensitivity
+    if not (has_work or casts_by_data(precision, wanted.calibration)):
         return Ready(model, None, None)
     with steps.step("calibrate"), steps.resumable(options.cache):
         steps.tell(None, "opening the data")

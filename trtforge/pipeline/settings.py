@@ -120,6 +120,13 @@ def needs_ranges(precision: Precision) -> bool:
     return precision.quantize in _WITH_RANGES
 
 
+def casts_by_data(precision: Precision, calibration: Calibration | None) -> bool:
+    """Whether what becomes FP16 or BF16 can be chosen by what samples show."""
+    if precision.type not in ("fp16", "bf16") or precision.budget is not None:
+        return False
+    return calibration is not None and (calibration.data is not None or calibration.synthetic)
+
+
 def sections(asked: Asked) -> tuple[Precision, Calibration | None]:
     """Return both sections, held against each other.
 

@@ -104,7 +104,7 @@ def check(
     Raises:
         GraphError: ONNX Runtime refuses the model or the emulated one.
     """
-    plain = precision.model_copy(update={"quantize": "none"})
+    plain = precision.model_copy(update={"quantize": "none", "io_types": "keep"})
     feeds = _feeds(source)
     floats = _float_tensors(model)
     reference = _outputs(Session(model), feeds, floats)
@@ -151,7 +151,8 @@ def _feeds(source: DataSource) -> list[Feeds]:
 
 def _float_tensors(model: Model) -> frozenset[str]:
     types = element_types(model.proto)
-    return frozenset(name for name, kind in types.items() if kind == TensorProto.FLOAT)
+    wide = (TensorProto.FLOAT, TensorProto.DOUBLE)
+    return frozenset(name for name, kind in types.items() if kind in wide)
 
 
 def _outputs(session: Session, feeds: Sequence[Feeds], floats: frozenset[str]) -> list[_Floats]:

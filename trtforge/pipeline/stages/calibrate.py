@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtforge.pipeline.stage import Inputs, Job, Progress, key_document, package_versions
+from trtforge.pipeline.stage import (
+    Inputs,
+    Job,
+    Progress,
+    key_document,
+    package_versions,
+    write_json,
+)
 from trtforge.pipeline.store import digest_of
 from trtforge.recipe.calibration import Calibration
 
@@ -17,7 +24,8 @@ class CalibrateStage:
     """Observes the tensors that will be quantized, and does what techniques want done.
 
     Writes `cache.json` where activations are quantized, with it `tensorrt.calib` unless techniques
-    reshaped the graph that was measured, and `model.onnx` where techniques changed the graph.
+    reshaped the graph that was measured, and `model.onnx` where techniques changed the graph. Where
+    the rest becomes FP16 or BF16, writes `ranges.json`: what that type must be able to hold.
     """
 
     name: str = "calibrate"
@@ -52,6 +60,7 @@ class CalibrateStage:
                 reused cache is stale (TF0529).
         """
         from trtforge.graph.model import Model
+        from trtforge.pipeline.casting import ranges_summary, type_ranges
         from trtforge.pipeline.ranges import make_ready
         from trtforge.pipeline.steps import Steps
         from trtforge.precision.trt_text import write_trt_text
@@ -68,7 +77,13 @@ class CalibrateStage:
                 write_trt_text(ready.cache, out / "tensorrt.calib")
         if ready.model is not model:
             ready.model.save(out / "model.onnx")
-        return ready.summary
+        if job.recipe.precision.budget is not None:  # its search measures with types of its own
+            return ready.summary
+        ranges = type_ranges(ready.model, ready.source, job.wanted(), progress, ready.cache)
+        if ranges is None:
+            return ready.summary
+        write_json(out / "ranges.json", ranges.as_json())
+        return "; ".join(filter(None, (ready.summary, f"types: {ranges_summary(ranges)}")))
 
 
 def _settings(calibration: Calibration) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from trtforge.recipe.schema import Precision
 if TYPE_CHECKING:
     from trtforge.graph.model import Model
     from trtforge.precision.cache import CalibrationCache
+    from trtforge.precision.float_ranges import FloatRanges
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class PrecisionStage:
         """The optimized model, and what calibration measured and techniques made of it."""
         wanted: dict[str, tuple[str, ...]] = {"optimize": ("model.onnx*",)}
         if self.calibrated:
-            wanted["calibrate"] = ("cache.json", "model.onnx*")
+            wanted["calibrate"] = ("cache.json", "model.onnx*", "ranges.json")
         if self.budgeted:
             wanted["budget"] = ("settled.json", "model.onnx*")
         return wanted
@@ -56,7 +57,7 @@ class PrecisionStage:
         model, cache = prepared(inputs)
         precision, warnings = settled(job, inputs)
         progress(None, "placing Q/DQ and casts")
-        result = typed(model, cache, precision)
+        result = typed(model, cache, precision, measured_ranges(inputs))
         if self.budgeted:
             measured = inputs["budget"].json("settled.json")["digest"]
             assert measured == result.model.digest(), "what was measured is what is made"
@@ -74,6 +75,16 @@ class PrecisionStage:
             share = stored / max(sum(attestation.weights_bytes.values()), 1)
             return f"{share:.1%} of the weights' bytes are INT4 or INT8"
         return f"{attestation.quantized_macs_share:.1%} of the MACs quantized"
+
+
+def measured_ranges(inputs: Inputs) -> "FloatRanges | None":
+    """Return what was measured for the choice of float types, None where nothing was."""
+    from trtforge.precision.float_ranges import FloatRanges
+
+    calibrated = inputs.get("calibrate")
+    if calibrated is None or "ranges.json" not in calibrated.files:
+        return None
+    return FloatRanges.from_json(calibrated.json("ranges.json"))
 
 
 def prepared(inputs: Inputs) -> "tuple[Model, CalibrationCache | None]":

@@ -49,6 +49,9 @@ def attest(
     PATH is an ONNX file, a bundle, an engine, or a file of layer information: a bundle's
     layers.json, or what TensorRT's engine inspector writes. An ONNX file is counted, and parsed by
     TensorRT-RTX, which needs no GPU; an engine tells its own layers on a machine with one.
+
+    A bundle is also judged by what its recipe asks for. Exit status 5: a share is missed, or what
+    was parsed contradicts the ONNX; 3: nothing, or not all that is required, could be seen here.
     """
     from trtforge.pipeline.attest import AttestOptions, attest_path
 

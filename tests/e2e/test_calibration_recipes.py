@@ -45,8 +45,8 @@ class Workplace:
     def run(self, *arguments: object) -> Finished:
         return trtforge(*arguments, store=self.store, cwd=self.folder)
 
-    def build(self, recipe: Path) -> tuple[Path, str]:
-        done = self.run("build", recipe, "--out", self.folder / "bundles", "--json")
+    def build(self, recipe: Path, *more: str) -> tuple[Path, str]:
+        done = self.run("build", recipe, "--out", self.folder / "bundles", "--json", *more)
         assert done.status == 0, done.stderr
         (built,) = json.loads(done.stdout)["builds"]
         return Path(built["bundle"]), done.stderr
@@ -73,6 +73,21 @@ def test_a_cache_is_reused_and_needs_no_data(work: Workplace) -> None:
         else:
             assert (facts.samples, facts.data) == (0, ())
             assert facts.origin.startswith("TRT-")
+
+
+def test_a_cache_tells_how_the_graph_was_reshaped(work: Workplace) -> None:
+    """With the techniques that INT8 has by default, two of which need data the first time."""
+    default = ("--set", "precision.techniques=default")
+    first = work.recipe(f"{{data: {work.digits}/calib.npz, method: mse}}")
+    measured, _ = work.build(first, *default)
+    made = work.run("calibrate", first, "-o", "calibration", *default)
+    assert made.status == 0, made.stderr
+    again = work.recipe("{reuse: calibration/cache.json}", name="reuse")
+    reused, _ = work.build(again, *default)
+    assert (reused / "model.onnx").read_bytes() == (measured / "model.onnx").read_bytes()
+    refused = work.run("build", again)  # the recipe says `techniques: none`
+    assert refused.status == 2
+    assert "it was measured with equalize, which is not asked for" in refused.stderr
 
 
 def test_the_key_holds_the_reused_cache(work: Workplace) -> None:

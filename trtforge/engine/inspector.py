@@ -174,8 +174,10 @@ def _tensors(listed: Any) -> list[tuple[str, int | None]]:
             tensor.get("Format"),
         )
         dims = tensor.get("Dimensions")
-        whole = isinstance(dims, list) and all(isinstance(d, int) and d >= 0 for d in dims)
-        tensors.append((_type_in(text), math.prod(dims) if whole else None))
+        sizes = dims if isinstance(dims, list) else [None]
+        whole = [size for size in sizes if isinstance(size, int) and size >= 0]
+        count = math.prod(whole) if len(whole) == len(sizes) else None
+        tensors.append((_type_in(text), count))
     return tensors
 
 

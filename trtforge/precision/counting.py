@@ -30,7 +30,7 @@ _SHORT: dict[int, str] = {
     TensorProto.DOUBLE: "fp64",
     TensorProto.FLOAT8E4M3FN: "fp8",
 }
-_SIGNED = {TensorProto.UINT8: TensorProto.INT8, TensorProto.UINT4: TensorProto.INT4}
+_SIGNED: dict[int, int] = {TensorProto.UINT8: TensorProto.INT8, TensorProto.UINT4: TensorProto.INT4}
 """A product of unsigned and signed integers of one width is one of integers of that width."""
 
 _COMPUTES_NOTHING = CONVERTERS | {"Constant"}

@@ -68,8 +68,7 @@ def _compute(graph: GraphProto, known: _Values) -> None:
     shapes = known_shapes(graph)
     for tensor in graph.initializer:
         if tensor.name not in known:
-            small = math.prod(tensor.dims) <= _MOST_ELEMENTS and not is_external(tensor)
-            known[tensor.name] = numpy_helper.to_array(tensor) if small else None
+            known[tensor.name] = _small(tensor)
     for node in graph.node:
         if len(node.output) == 1 and known.get(node.output[0]) is None:
             value = _value(node, known, shapes)
@@ -85,8 +84,7 @@ def _value(
     attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     if node.op_type == "Constant":
         value = attributes.get("value")
-        small = isinstance(value, onnx.TensorProto) and math.prod(value.dims) <= _MOST_ELEMENTS
-        return numpy_helper.to_array(value) if small and not is_external(value) else None
+        return _small(value) if isinstance(value, onnx.TensorProto) else None
     if node.op_type in ("Shape", "Size"):
         shape = shapes.get(node.input[0])
         if shape is None:
@@ -100,6 +98,12 @@ def _value(
     if node.op_type == "ConstantOfShape":
         return _filled(inputs[0], attributes.get("value"))
     return evaluate(node.op_type, inputs, attributes)
+
+
+def _small(tensor: onnx.TensorProto) -> "np.ndarray | None":
+    if is_external(tensor) or math.prod(tensor.dims) > _MOST_ELEMENTS:
+        return None
+    return numpy_helper.to_array(tensor)
 
 
 def _filled(shape: "np.ndarray | None", value: "onnx.TensorProto | None") -> "np.ndarray | None":

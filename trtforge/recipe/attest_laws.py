@@ -41,7 +41,7 @@ def share_laws(share: Any, loc: Loc = ()) -> Iterator[Broken]:
             f"{name} has neither 'min' nor 'max'",
             "write `{min: 0.8}` or `{max: 0.1}`, or remove it",
         )
-    if is_number(low) and is_number(high) and low > high:
+    if low is not None and high is not None and is_number(low) and is_number(high) and low > high:
         yield Broken(
             (*loc, "min"),
             codes.CONTRADICTION,

@@ -4,7 +4,7 @@ Each evaluation types the graph anew with some nodes kept wide, and judges it: e
 makes of these keep rules, no model of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class DebugResult:
         candidates: nodes among which they were searched.
         before: the verdict on the graph as it is typed.
         after: the verdict with the rules; None where none help.
-        profile: the error of every tensor before.
+        profile: the error of every tensor as the graph is typed.
         written: the recipe that has the rules now; None where none was asked for.
         seconds: wall time of each step.
     """
@@ -64,7 +64,7 @@ class DebugResult:
     candidates: int
     before: ParityReport
     after: ParityReport | None
-    profile: LayerProfile | None
+    profile: LayerProfile
     written: Path | None
     seconds: dict[str, float]
 
@@ -89,7 +89,7 @@ class DebugResult:
             "candidates": self.candidates,
             "before": self.before.as_json(),
             "after": None if self.after is None else self.after.as_json(),
-            "layers": None if self.profile is None else self.profile.as_json(),
+            "layers": self.profile.as_json(),
             "written": None if self.written is None else str(self.written),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
@@ -120,37 +120,40 @@ def debug(
     known = write.read_bytes() if write is not None and write.is_file() else b""
     if write is not None and not known:
         raise UsageError("TF0765", f"there is no recipe '{write}' to write rules into", None)
+    result = replace(examine(subject_of(path, options, emit), options, emit), subject=path)
+    if write is None or not result.rules:
+        return result
+    add_keep_rules(write, result.rules, known)
+    return replace(result, written=write)
+
+
+def examine(subject: Subject, options: DebugOptions, emit: Sink = ignore) -> DebugResult:
+    """Search a subject that is prepared already; see `debug`."""
     steps = Steps(emit)
-    subject = subject_of(path, options, emit)
     with Trials(subject, options.backend) as trials:
         with steps.step("parity"):
             before = trials.report(frozenset())
             steps.note = before.verdict
         if before.verdict == "not_run":
             raise UsageError("TF0764", f"nothing could be judged: {before.reason}", None)
-        profile = trials.profile(frozenset())
+        with steps.step("profile"):
+            profile = trials.profile(frozenset())
         with steps.step("search"):
             found = _search(trials, profile, options.evaluations, steps)
             steps.note = f"{found.outcome}, {trials.evaluations} evaluations"
-        rules = _rules(trials, found)
-        after = trials.report(frozenset(found.items)) if found.items else None
-    written = None
-    if write is not None and rules:
-        add_keep_rules(write, rules, known)
-        written = write
-    return DebugResult(
-        path,
-        found.outcome,
-        _culprits(trials, found, profile),
-        rules,
-        trials.evaluations,
-        len(trials.candidates),
-        before,
-        after,
-        profile,
-        written,
-        steps.seconds,
-    )
+        return DebugResult(
+            subject=subject.question.reference,
+            outcome=found.outcome,
+            culprits=_culprits(trials, found, profile),
+            rules=_rules(trials, found),
+            evaluations=trials.evaluations,
+            candidates=len(trials.candidates),
+            before=before,
+            after=trials.report(frozenset(found.items)) if found.items else None,
+            profile=profile,
+            written=None,
+            seconds=steps.seconds,
+        )
 
 
 def _search(trials: Trials, profile: LayerProfile, budget: int, steps: Steps) -> Minimal[str]:
@@ -158,10 +161,11 @@ def _search(trials: Trials, profile: LayerProfile, budget: int, steps: Steps) ->
         steps.tell(None, f"evaluation {trials.evaluations + 1}: {len(widened)} nodes wide")
         return trials.report(widened).verdict == "pass"
 
+    def suspects(tried: frozenset[str]) -> list[str]:
+        return _suspects(trials.profile(tried), tried)
+
     ordered = _by_suspicion(trials.candidates, profile)
-    return minimal_set(
-        ordered, test, suspects=lambda tried: _suspects(trials.profile(tried)), budget=budget
-    )
+    return minimal_set(ordered, test, suspects=suspects, budget=budget)
 
 
 def _by_suspicion(candidates: dict[str, str], profile: LayerProfile) -> list[str]:
@@ -170,14 +174,23 @@ def _by_suspicion(candidates: dict[str, str], profile: LayerProfile) -> list[str
     return sorted(candidates, key=lambda name: -lost.get(name, 0.0))
 
 
-def _suspects(profile: LayerProfile) -> list[str]:
-    """Return the nodes that a failure points at: sources of NaN and Inf, else the largest jumps."""
-    jumps = profile.jumps
-    broken = [jump.node for jump in jumps if jump.is_nonfinite]
-    if broken:
-        return broken
-    largest = max((jump.drop_db for jump in jumps), default=0.0)
-    return [jump.node for jump in jumps if jump.drop_db >= largest / 2]
+def _suspects(profile: LayerProfile, tried: frozenset[str]) -> list[str]:
+    """Return the nodes that a failure points at: where what went wrong most first went wrong.
+
+    That is NaN and Inf, else the largest jumps; a node that divides by a variance that was lost
+    upstream gives Inf, and it is upstream that something must be wide.
+    """
+    jumps = [jump for jump in profile.jumps if jump.node not in tried]
+    effects = [jump for jump in jumps if jump.is_nonfinite]
+    if not effects:
+        largest = max((jump.drop_db for jump in jumps), default=0.0)
+        effects = [jump for jump in jumps if jump.drop_db >= largest / 2]
+    causes = {node for effect in effects for node in (*effect.after, effect.node)}
+    return [
+        jump.node
+        for jump in jumps
+        if jump.node in causes and not jump.after & {one.node for one in jumps}
+    ]
 
 
 def _rules(trials: Trials, found: Minimal[str]) -> tuple[KeepRule, ...]:

@@ -78,6 +78,9 @@ def subject_of(path: Path, options: DebugOptions, emit: Sink = ignore) -> Subjec
         RecipeError, DataError, GraphError, MissingError: what preparing it raises.
     """
     where = Place(str(path))
+    hint = "name an ONNX file, a recipe (.yaml) or a bundle's folder"
+    if not path.exists():
+        raise UsageError("TF0712", f"'{path}' does not exist", hint, where)
     if path.suffix.lower() in (".yaml", ".yml"):
         subject = _of_recipe(path, options, emit)
     elif path.suffix.lower() == ".onnx":
@@ -85,9 +88,6 @@ def subject_of(path: Path, options: DebugOptions, emit: Sink = ignore) -> Subjec
     elif (path / "manifest.json").is_file():
         subject = _of_bundle(path, options, emit)
     else:
-        hint = "name an ONNX file, a recipe (.yaml) or a bundle's folder"
-        if not path.exists():
-            raise UsageError("TF0712", f"'{path}' does not exist", hint, where)
         raise UsageError("TF0713", f"'{path}' is none of what can be debugged", hint, where)
     asked = subject.precision
     if asked.type == "fp32" and asked.quantize == "none":

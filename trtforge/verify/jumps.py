@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping
 
+from pydantic import Field
+
 from trtforge.verify.compute_types import SIGNIFICANT_BITS, Producer
 from trtforge.verify.types import Number, ReportPart
 
@@ -26,6 +28,7 @@ class Jump(ReportPart):
         op: its operator.
         from_db: SQNR of its worst input, or what its type can give where that is less, dB.
         to_db: SQNR of the output, dB; -inf where it became NaN or Inf.
+        after: nodes upstream where the error jumps as well; not part of the JSON.
     """
 
     tensor: str
@@ -33,6 +36,7 @@ class Jump(ReportPart):
     op: str
     from_db: Number
     to_db: Number
+    after: frozenset[str] = Field(frozenset(), exclude=True)
 
     @property
     def is_nonfinite(self) -> bool:
@@ -64,25 +68,26 @@ def find_drops(sqnr_db: Mapping[str, float], made: Mapping[str, Producer]) -> tu
         made: the producer of each tensor of the candidate, in graph order.
     """
     levels: dict[str, float] = {}
-    drops: list[Jump] = []
-    seen: set[str] = set()
+    behind: dict[str, frozenset[str]] = {}
+    drops: dict[str, Jump] = {}
     for name, maker in made.items():
         worst = min((levels.get(source, math.inf) for source in maker.inputs), default=math.inf)
+        upstream = frozenset().union(*(behind.get(one, frozenset()) for one in maker.inputs))
         levels[name] = sqnr_db.get(name, worst)
         level = min(worst, attainable_db(maker.type))
         # A fault is told once: the casts behind a node have its name.
-        if name in sqnr_db and level > levels[name] and maker.node not in seen:
-            seen.add(maker.node)
-            drops.append(
-                Jump(
-                    tensor=name,
-                    node=maker.node,
-                    op=maker.op,
-                    from_db=level,
-                    to_db=levels[name],
-                )
+        if name in sqnr_db and level > levels[name] and maker.node not in drops:
+            drops[maker.node] = Jump(
+                tensor=name,
+                node=maker.node,
+                op=maker.op,
+                from_db=level,
+                to_db=levels[name],
+                after=upstream,
             )
-    return tuple(drops)
+        jumps = maker.node in drops and drops[maker.node].is_jump
+        behind[name] = upstream | {maker.node} if jumps else upstream
+    return tuple(drops.values())
 
 
 def attainable_db(kind: str) -> float:

@@ -116,7 +116,7 @@ def _recipe(subject: Path, into: Path | None) -> Path:
 def _show(result: "DebugResult", *, quiet: bool) -> None:
     reason = f": {result.before.reason}" if result.before.reason else ""
     say(f"typed graph: {result.before.verdict}{reason}")
-    if result.profile is not None and not quiet:
+    if not quiet:
         show_layers(result.profile, 5)
     searched = f"{result.evaluations} evaluations, {result.candidates} nodes searched"
     if result.outcome == "nothing_to_do":
@@ -151,7 +151,7 @@ def _write_html(path: Path, result: "DebugResult") -> None:
         name=result.subject.name,
         facts=facts,
         graph_parity=judged.as_json(),
-        layers=None if result.profile is None else result.profile.as_json(),
+        layers=result.profile.as_json(),
         comparison_only=True,
     )
     write_text(path, render_html(data))

@@ -1,16 +1,19 @@
-"""What emulation costs beside the FP32 run, and whether its bits are those of the model.
+r"""What emulation costs beside the FP32 run, and whether its bits are those of the model.
 
-For each network and type (fp16, bf16), in processes of their own:
+For each network and type (fp16, bf16; with +int8, +fp8 or +int4_weight_only quantized as well,
+calibrated on one random batch), in processes of their own:
 
 - time: the FP32 network and its emulated twin in turn, with the session settings of graph parity;
 - memory: the peak of a process that loads and runs the one or the other;
 - bits: every tensor of the twin beside the per-operator model of the tests, tests/per_operator.py
   (each operator alone, rounded by numpy or ml_dtypes, control flow written out).
 
-    python benchmarks/emulation.py --models DIR [--only NAME,...] [--rounds 7] [--output FILE.md]
+    python benchmarks/emulation.py --models DIR [--only NAME,...] [--types fp16,bf16+int8,...] \
+        [--rounds 5] [--records FILE.jsonl] [--output FILE.md]
 
-Inputs are random numbers; dimensions that are open become 2. The networks are the work set of the
-other benchmarks; any folder of FP32 ONNX files will do.
+Records are added to those that are there; the page is made of all of them. Inputs are random
+numbers; dimensions that are open become 2. The networks are the work set of the other benchmarks;
+any folder of FP32 ONNX files will do.
 """
 
 import argparse
@@ -21,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,8 +36,11 @@ from trtforge.engine.environment import peak_rss_bytes
 from trtforge.graph.execute import Session
 from trtforge.graph.inputs import random_feeds
 from trtforge.graph.model import Model
+from trtforge.precision.cache import CalibrationCache
+from trtforge.precision.calibrate import CalibrationRequest, calibrate
 from trtforge.precision.cast import typed
 from trtforge.precision.emulate import emulate
+from trtforge.precision.quantize import candidate_tensors
 from trtforge.recipe.schema import Precision
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -42,7 +48,6 @@ NETWORKS = (
     "resnet50 mobilenetv3_ts yolo_ts unet_ts densenet121 bert_ts gpt2_ts llama_ts vit_ts "
     "effnet_ts squeezenet shufflenet digits_cnn digits_mobile digits_vit"
 )
-KINDS = ("fp16", "bf16")
 PACKAGES = ("trtforge", "onnx", "onnxruntime", "numpy", "ml_dtypes")
 OPEN_DIMENSION = 2
 SHORTEST_S = 0.2
@@ -61,8 +66,22 @@ def feeds_of(model: Model) -> Feeds:
 
 
 def write_typed(source: Path, kind: str, target: Path) -> None:
-    """Cast a network as `trtforge build` does, without calibration data."""
-    typed(Model.load(source), None, Precision.model_validate({"type": kind})).model.save(target)
+    """Cast, and quantize, a network as `trtforge build` does."""
+    model = Model.load(source)
+    name, _, quantize = kind.partition("+")
+    precision = Precision.model_validate({"type": name, "quantize": quantize or "none"})
+    cache = calibrated(model) if quantize in ("int8", "fp8") else None
+    typed(model, cache, precision).model.save(target)
+
+
+def calibrated(model: Model) -> CalibrationCache:
+    """Ranges on one batch of random numbers, with the dimensions of all measurements."""
+    sys.path.insert(0, str(REPOSITORY / "tests"))
+    from precision_samples import samples_for
+
+    tensors = candidate_tensors(model, Precision(quantize="int8"))
+    samples = samples_for(model, feeds_of(model))
+    return calibrate(model, samples, CalibrationRequest(tensors, "minmax"))
 
 
 def measure_time(source: Path, cast: Path, rounds: int) -> dict[str, Any]:
@@ -106,9 +125,9 @@ def compare_bits(source: Path, cast: Path) -> dict[str, Any]:
 
     model = Model.load(cast)
     feeds = feeds_of(Model.load(source))
+    expected = PerOperator(model).run(feeds)
     names = [name for node in model.proto.graph.node for name in node.output if name]
     got = Session(emulate(model), outputs=names).run(feeds, names)
-    expected = PerOperator(model).run(feeds)
     with np.errstate(over="ignore"):
         different = [name for name in names if not same_bits(got[name], expected[name])]
     narrow = sum(expected[name].dtype in NARROW for name in names)
@@ -135,32 +154,28 @@ def in_process(task: str, *words: object) -> dict[str, Any]:
     return found
 
 
-def bench(source: Path, rounds: int) -> list[dict[str, Any]]:
-    """Measure one network in both types."""
-    rows = []
+def bench(source: Path, kinds: list[str], rounds: int) -> Iterator[dict[str, Any]]:
+    """Measure one network in several types."""
     plain = in_process("memory", source)["peak_bytes"]
-    for kind in KINDS:
+    for kind in kinds:
         with tempfile.TemporaryDirectory() as folder:
             cast = Path(folder) / "typed.onnx"
             in_process("cast", source, kind, cast)
             row = {"network": source.stem, "type": kind, "fp32_peak_bytes": plain}
             row |= in_process("time", source, cast, rounds)
-            row |= in_process("memory", source, cast) | in_process("bits", source, cast)
-        rows.append(row)
-        sys.stderr.write(f"{json.dumps(row)[:300]}\n")
-    return rows
+            yield row | in_process("memory", source, cast) | in_process("bits", source, cast)
 
 
-def page(rows: list[dict[str, Any]], rounds: int) -> str:
+def page(rows: list[dict[str, Any]], note: str) -> str:
     """Return the page of results."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     differing = sum(bool(row["different"]) for row in rows)
     lines = [
         "# What emulation costs, and whether it is exact",
         "",
-        f"Measured {datetime.now(tz=UTC):%Y-%m-%d} on {os.cpu_count()} cores; medians of {rounds} "
+        f"Measured {datetime.now(tz=UTC):%Y-%m-%d} on {os.cpu_count()} cores; medians of several "
         "rounds, the two networks in turn, session settings as in graph parity "
-        f"(no optimizations). {versions}. `python benchmarks/emulation.py --models DIR`",
+        f"(no optimizations). {note}{versions}. `python benchmarks/emulation.py --models DIR`",
         "",
         f"Worst ratio {max(row['emulated'] / row['fp32'] for row in rows):.2f}. "
         f"{len(rows) - differing} of {len(rows)} twins have the per-operator model's bits in "
@@ -201,15 +216,25 @@ def main() -> None:
     )
     parser.add_argument("--models", type=Path, required=True, metavar="DIR")
     parser.add_argument("--only", default=NETWORKS.replace(" ", ","), metavar="NAME,...")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--types", default="fp16,bf16", metavar="TYPE[+QUANTIZED],...")
+    parser.add_argument("--rounds", type=int, default=5)
+    records = REPOSITORY / "benchmarks" / "results" / "emulation.jsonl"
+    parser.add_argument("--records", type=Path, default=records)
     results = REPOSITORY / "benchmarks" / "results" / "emulation.md"
+    parser.add_argument("--note", default="", help="a sentence for the page")
     parser.add_argument("--output", type=Path, default=results)
     arguments = parser.parse_args()
     files = [arguments.models / f"{name}.onnx" for name in arguments.only.split(",")]
     if missing := [file.name for file in files if not file.is_file()]:
         parser.error(f"not in {arguments.models}: {', '.join(missing)}")
-    rows = [row for file in files for row in bench(file, arguments.rounds)]
-    arguments.output.write_text(page(rows, arguments.rounds), encoding="utf-8")
+    for file in files:
+        for row in bench(file, arguments.types.split(","), arguments.rounds):
+            with arguments.records.open("a", encoding="utf-8") as stream:
+                stream.write(f"{json.dumps(row)}\n")
+    lines = arguments.records.read_text(encoding="utf-8").splitlines()
+    arguments.output.write_text(
+        page([json.loads(line) for line in lines], arguments.note), encoding="utf-8"
+    )
     print(arguments.output)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import onnx
-from emulation_samples import differing, values, written
+from emulation_samples import differing, nodes, values, written
 from onnx import TensorProto, helper, numpy_helper
 
 from trtforge.graph.execute import Session
@@ -109,3 +109,24 @@ def test_a_types_scope_prefers_what_is_inferred_and_fills_the_gaps() -> None:
     types = scope_types(graph, graph, {"a": TensorProto.INT8, "outer": TensorProto.BOOL}, 22)
     half = TensorProto.FLOAT16
     assert types == {"x": half, "z": 1, "a": half, "y": half, "outer": TensorProto.BOOL}
+
+
+def test_casts_stand_only_where_something_is_rounded() -> None:
+    text = """(float16[4] x) => (float16[4] y) {
+      a = Relu(x)
+      b = Neg(a)
+      c = Transpose<perm = [0]>(b)
+      d = Mul(c, x)
+      e = Concat<axis = 0>(d, a)
+      f = Max(e, e)
+      g, h = Split<num_outputs = 2>(f)
+      y = Add(g, h)
+    }"""
+    casts = nodes(emulate(written(text, "float16")), "Cast")
+    found = [(node.input[0], node.output[0]) for node in casts]
+    assert found == [
+        ("x", "x_fp32"),
+        ("d_exact", "d_rounded"),
+        ("d_rounded", "d"),
+        ("y_exact", "y"),
+    ]

@@ -163,6 +163,19 @@ def test_macs_in_the_body_of_a_loop_are_those_of_its_first_iteration() -> None:
     assert attest(looped([step]), {"x": (5, 4)}).macs == {"fp32": 5 * 4 * 4}
 
 
+def test_sizes_that_only_a_body_tells_are_not_known() -> None:
+    """A shape that values decide within a Loop is no output that could be looked at."""
+    inner = [
+        helper.make_node("NonZero", ["s_in"], ["found"]),
+        helper.make_node("Cast", ["found"], ["floats"], to=FLOAT),
+        helper.make_node("ReduceSum", ["floats"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["s_in", "sum"], ["s_out"]),
+    ]
+    result = attest(looped(inner), {"x": (5, 4)})
+    assert result.unmeasured > 0
+    assert result.activations_bytes["fp32"] >= 2 * 5 * 4 * 4
+
+
 def test_macs_in_a_scan_inside_a_loop_are_found_too() -> None:
     info = helper.make_tensor_value_info
     row = helper.make_graph(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtforge.errors import UsageError
 from trtforge.pipeline.events import Sink, Warned, ignore
 from trtforge.pipeline.settings import Asked, sections
 from trtforge.pipeline.steps import Steps, check_writable
@@ -81,6 +82,10 @@ def cast_file(source: Path, out: Path, options: CastOptions, emit: Sink = ignore
         MissingError: the output cannot be written.
     """
     precision, calibration = sections(options.asked)
+    if calibration is None and options.asked.samples is not None:
+        raise UsageError(
+            "TF0108", "--samples chooses among samples, and there are none", "give --data FILE"
+        )
     check_writable(out)
     from trtforge.graph.model import Model
     from trtforge.pipeline.quantizing import QuantizeOptions, clean, sizes

@@ -56,7 +56,7 @@ def graphs(draw: st.DrawFn) -> tuple[Model, str]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(graphs(), st.integers(0, 2**32 - 1), st.sampled_from([1.0, 100.0, 1e4]), st.booleans())
+@given(graphs(), st.integers(0, 2**32 - 1), st.sampled_from([1e-4, 1.0, 100.0, 1e4]), st.booleans())
 def test_random_graphs_agree_bit_for_bit(
     made: tuple[Model, str], seed: int, size: float, flag: bool
 ) -> None:

@@ -7,28 +7,28 @@ Cast, ConstantOfShape and DequantizeLinear nodes give the wanted type themselves
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trtforge.errors import GraphError
-from trtforge.graph.cleanup.functions import InlineFunctions
 from trtforge.graph.dialect import all_nodes
 from trtforge.graph.model import Model
 from trtforge.precision import opgroups as ops
 from trtforge.precision.attention import without_wide_masks
-from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.constants import editable_graph
-from trtforge.precision.float_ranges import FloatRanges
 from trtforge.precision.masks import shrink_masks
 from trtforge.precision.placement import Placement, place
-from trtforge.precision.quantize import MIN_OPSET, QuantizeReport, quantize
+from trtforge.precision.quantize_report import QuantizeReport
 from trtforge.precision.relaxing import relax
 from trtforge.precision.retype import Retyper
 from trtforge.precision.rules import describe, spots_of, unmatched
 from trtforge.precision.scopes import with_unique_names
 from trtforge.precision.shortfall import cast_shortfall, narrower_already, quantize_shortfall
 from trtforge.precision.typeinfo import element_types, tensors_of
-from trtforge.precision.weight_only import WEIGHT_ONLY, quantize_weights
 from trtforge.recipe.schema import Precision
+
+if TYPE_CHECKING:
+    from trtforge.precision.cache import CalibrationCache
+    from trtforge.precision.float_ranges import FloatRanges
 
 BF16_OPSET = 22
 """The first opset in which Conv, pooling and many more have BF16 (ONNX changelog, opset 22)."""
@@ -102,9 +102,9 @@ class TypedModel:
 
 def typed(
     model: Model,
-    cache: CalibrationCache | None,
+    cache: "CalibrationCache | None",
     precision: Precision,
-    ranges: FloatRanges | None = None,
+    ranges: "FloatRanges | None" = None,
 ) -> TypedModel:
     """Quantize, then cast: the whole way from an FP32 model to the typed one.
 
@@ -138,7 +138,7 @@ def typed(
 
 
 def quantized_only(
-    model: Model, cache: CalibrationCache | None, precision: Precision
+    model: Model, cache: "CalibrationCache | None", precision: Precision
 ) -> tuple[Model, QuantizeReport]:
     """Quantize in whichever way `precision.quantize` says; what is not quantized stays FP32.
 
@@ -148,6 +148,10 @@ def quantized_only(
     """
     if precision.quantize == "none":
         return model, QuantizeReport(quantize="none", decisions=())
+    # Casting alone needs none of these, and on small networks their import costs more than it.
+    from trtforge.precision.quantize import quantize
+    from trtforge.precision.weight_only import WEIGHT_ONLY, quantize_weights
+
     if precision.quantize in WEIGHT_ONLY:
         return quantize_weights(model, precision)
     if cache is None:
@@ -207,10 +211,14 @@ def _ready(
 ) -> Model:
     """The same model in a form in which all nodes can have a type of their own."""
     if model.proto.functions:
+        from trtforge.graph.cleanup.functions import InlineFunctions
+
         model, _ = InlineFunctions().apply_model(model)
     if is_bf16:
         model = _with_bf16_forms(model)
-    if model.opset < MIN_OPSET and _is_quantized(model):
+    if _is_quantized(model):
+        from trtforge.precision.quantize import MIN_OPSET
+
         model = model.with_opset(MIN_OPSET)  # before, DequantizeLinear gives FP32 alone
     return without_wide_masks(with_unique_names(model), precision, observed)
 

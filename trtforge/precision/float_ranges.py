@@ -16,10 +16,10 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from trtforge.errors import DataError
 from trtforge.graph.model import Model
-from trtforge.precision.ranges import TensorRange
 from trtforge.precision.typeinfo import element_types
 
 if TYPE_CHECKING:
+    from trtforge.precision.ranges import TensorRange
     from trtforge.precision.streaming import DataSource, Progress
 
 SAMPLES = 4
@@ -101,7 +101,7 @@ class FloatRanges(Mapping[str, float]):
     def __len__(self) -> int:
         return len(self.tensors)
 
-    def joined(self, calibrated: Mapping[str, TensorRange]) -> "FloatRanges":
+    def joined(self, calibrated: Mapping[str, "TensorRange"]) -> "FloatRanges":
         """Return the ranges widened to what calibration saw of some of the tensors."""
         tensors = dict(self.tensors)
         for name, seen in calibrated.items():

@@ -7,7 +7,7 @@ from onnx import TensorProto
 
 from trtforge.graph.model import Model
 from trtforge.precision import opgroups as ops
-from trtforge.precision.quantize import QuantizeReport
+from trtforge.precision.quantize_report import QuantizeReport
 from trtforge.precision.typeinfo import element_types
 from trtforge.recipe.schema import Precision
 

@@ -42,7 +42,7 @@ AUTOCAST_CASTS = {
     "deep_residual": 9,
     "cancellation": 5,
 }
-"""What ModelOpt AutoCast 0.45 adds to each, given the same samples (benchmarks/casting.py)."""
+"""What ModelOpt AutoCast 0.47 adds to each, given the same samples (benchmarks/casting.py)."""
 
 SAFE_WITHOUT_DATA = set(AUTOCAST_CASTS) - {
     "attention_logits",  # the graph does not tell how large activations get

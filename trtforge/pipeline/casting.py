@@ -89,7 +89,6 @@ def cast_file(source: Path, out: Path, options: CastOptions, emit: Sink = ignore
     check_writable(out)
     from trtforge.graph.model import Model
     from trtforge.pipeline.quantizing import QuantizeOptions, clean, sizes
-    from trtforge.pipeline.ranges import Wanted, open_data
     from trtforge.precision.cast import typed
 
     steps = Steps(emit)
@@ -98,9 +97,11 @@ def cast_file(source: Path, out: Path, options: CastOptions, emit: Sink = ignore
     if options.optimize:
         with steps.step("optimize"):
             model = clean(original, QuantizeOptions(options.asked), steps).model
-    wanted = Wanted(precision, calibration, Path, options.asked.profiles(original.contract))
     ranges = None
     if calibration is not None:
+        from trtforge.pipeline.ranges import Wanted, open_data  # not at all without data: 0.1 s
+
+        wanted = Wanted(precision, calibration, Path, options.asked.profiles(original.contract))
         with steps.step("measure"):
             steps.tell(None, "opening the data")
             ranges = type_ranges(model, open_data(model, wanted), wanted, steps.tell)

@@ -194,15 +194,14 @@ def refused(capfd: Capture, *args: Path) -> str:
 
 
 def test_kinds_that_cannot_be_compared(before: Path, tmp_path: Path, capfd: Capture) -> None:
-    for name in ("manifest.json", "cache.json", "a.engine"):
+    for name in ("cache.json", "a.engine"):
         (tmp_path / name).write_text("{}" if name.endswith("json") else "engine")
     cache, engine = tmp_path / "cache.json", tmp_path / "a.engine"
     mixed = refused(capfd, before, cache)
     assert "TF0721" in mixed
     assert "onnx and calibration cache" in mixed
     for thing, hint in (
-        (tmp_path, "A/model.onnx with B/model.onnx"),
-        (engine, "ONNX files that they were built from"),
+        (engine, "layers.json of their builds"),
         (cache, "`trtforge calib diff`"),
     ):
         text = refused(capfd, thing, thing)

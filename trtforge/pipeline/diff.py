@@ -11,8 +11,7 @@ from trtforge.pipeline.inspect import kind_of
 DIFF_SCHEMA = "trtforge.diff/1"
 
 _HINTS = {
-    "bundle": "compare the models in them: A/model.onnx with B/model.onnx",
-    "engine": "compare the ONNX files that they were built from",
+    "engine": "compare the layers.json of their builds, or what trtexec --exportLayerInfo writes",
     "calibration cache": "compare them with `trtforge calib diff`",
     "calibration cache (TensorRT text)": "compare them with `trtforge calib diff`",
 }
@@ -74,7 +73,7 @@ def diff_paths(before: Path, after: Path) -> DiffResult:
         raise UsageError(
             "TF0721",
             f"'{before}' and '{after}' are not of one kind: {kinds[0]} and {kinds[1]}",
-            "compare two ONNX files",
+            "compare two ONNX files, two bundles, or the layers of two engines",
             Place(file=str(after)),
         )
     compare = COMPARISONS.get(kinds[0])
@@ -95,5 +94,21 @@ def _diff_onnx(before: Path, after: Path) -> Difference:
     return diff_models(Model.load(before), Model.load(after))
 
 
-COMPARISONS: Mapping[str, Callable[[Path, Path], Difference]] = {"onnx": _diff_onnx}
+def _diff_bundles(before: Path, after: Path) -> Difference:
+    from trtforge.pipeline.layer_documents import diff_bundles
+
+    return diff_bundles(before, after)
+
+
+def _diff_engine_layers(before: Path, after: Path) -> Difference:
+    from trtforge.pipeline.layer_documents import diff_layer_files
+
+    return diff_layer_files(before, after)
+
+
+COMPARISONS: Mapping[str, Callable[[Path, Path], Difference]] = {
+    "onnx": _diff_onnx,
+    "bundle": _diff_bundles,
+    "engine layers": _diff_engine_layers,
+}
 """Kind -> what compares two of it; its JSON is shown by `report.changes.SECTIONS`."""

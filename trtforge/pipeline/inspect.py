@@ -1,6 +1,7 @@
 """`trtforge inspect`: tells an ONNX file, an engine, a bundle and a calibration cache apart."""
 
 import json
+import re
 import struct
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,8 @@ PLAN_TAG = b"ftrt"
 PLAN_VERSION_OFFSET = 24
 _HEAD_BYTES = 64
 _TEXT_CACHE_START = b"TRT-"
+_LAYERS_START = re.compile(rb'\s*(\[|\{\s*"(Layers|Bindings|I/O Tensors)")')
+"""A parsed network, as builds describe it, is a list; an inspector's document has these keys."""
 
 
 def inspect_path(path: Path) -> dict[str, Any]:
@@ -29,6 +32,7 @@ def inspect_path(path: Path) -> dict[str, Any]:
         "onnx": _onnx,
         "calibration cache (TensorRT text)": _text_cache,
         "calibration cache": _json_cache,
+        "engine layers": _layers,
         "engine": _engine,
     }
     return readers[kind_of(path)](path)
@@ -52,8 +56,8 @@ def kind_of(path: Path) -> str:
         return "onnx"
     if head.startswith(_TEXT_CACHE_START):
         return "calibration cache (TensorRT text)"
-    if head.lstrip().startswith(b"{"):
-        return "calibration cache"
+    if head.lstrip()[:1] in (b"{", b"["):
+        return "engine layers" if _LAYERS_START.match(head) else "calibration cache"
     if path.suffix.lower() in (".engine", ".plan", ".trt") or head.startswith(PLAN_TAG):
         return "engine"
     raise UsageError(
@@ -130,6 +134,15 @@ def _engine(path: Path) -> dict[str, Any]:
         if isinstance(built, dict) and built.get("engine_sha256") == f"sha256:{facts['sha256']}":
             return facts | {"built": built}
     return facts | {"note": "no published header, and no build.json beside it tells more"}
+
+
+def _layers(path: Path) -> dict[str, Any]:
+    from trtforge.engine.layer_diff import diff_layers
+    from trtforge.pipeline.layer_documents import read_layers
+
+    rows = read_layers(path)
+    totals = diff_layers(rows, rows).totals["before"]
+    return {"kind": "engine layers", **totals, "rows": [row.as_json() for row in rows]}
 
 
 def _text_cache(path: Path) -> dict[str, Any]:

@@ -1,0 +1,104 @@
+"""How the layers of two engines differ, and how two bundles do, as sections of text."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trtforge.report.data import Json
+from trtforge.report.figures import size
+from trtforge.report.rows import Item, Section
+
+_TOTALS = (("layers", ""), ("bytes", "size"), ("weights_bytes", "size"), ("ms", "ms"))
+_WORDS = {"bytes": "results", "weights_bytes": "weights", "ms": "time"}
+_WIDEST = 48
+
+
+def layers_sections(document: Json, details: bool) -> Iterator[Section]:
+    """Yield totals, then layers that changed, vanished and appeared."""
+    yield from _layers("layers", document, details)
+
+
+def bundle_sections(document: Json, details: bool) -> Iterator[Section]:
+    """Yield what the manifests say differently, then the layers of each target."""
+    items = tuple(
+        Item(("~", key, f"{_short(pair[0])} -> {_short(pair[1])}"))
+        for key, pair in document["fields"].items()
+    )
+    if items:
+        yield Section(f"manifest: {len(items)} changed", (("changed", items),))
+    missing = tuple(
+        Item(("-" if side == "before" else "+", name, f"only in {side}"))
+        for name, side in document["missing"].items()
+    )
+    if missing:
+        yield Section(f"targets: {len(missing)} in one of them only", (("changed", missing),))
+    for name, found in document["targets"].items():
+        if found["changes"] or found["removed"] or found["added"]:
+            yield from _layers(f"layers of '{name}'", found, details)
+
+
+def _layers(title: str, document: Json, details: bool) -> Iterator[Section]:
+    before, after = document["totals"]["before"], document["totals"]["after"]
+    rows = []
+    for key, form in _TOTALS:
+        if before[key] is not None and after[key] is not None:
+            shown = (_figure(before[key], form), _figure(after[key], form))
+            rows.append(Item(("~", _WORDS.get(key, key), f"{shown[0]} -> {shown[1]}")))
+    for kind in sorted({*before["types"], *after["types"]}):
+        counts = before["types"].get(kind, 0), after["types"].get(kind, 0)
+        rows.append(Item(("~", f"in {kind}", f"{counts[0]} -> {counts[1]} layers")))
+    yield Section(f"{title}: totals", (("changed", tuple(rows)),))
+    groups = []
+    changed = tuple(_change(entry, details) for entry in document["changes"])
+    for word, mark, entries in (
+        ("removed", "-", document["removed"]),
+        ("added", "+", document["added"]),
+    ):
+        items = tuple(Item((mark, one["type"], one["kind"], _cut(one["name"]))) for one in entries)
+        groups.append((word, items))
+    groups.append(("changed", changed))
+    found = tuple((word, items) for word, items in groups if items)
+    if found:
+        counts = ", ".join(f"{len(items)} {word}" for word, items in found)
+        yield Section(f"{title}: {counts}", found)
+
+
+def _change(entry: Json, details: bool) -> Item:
+    sides = entry["before"], entry["after"]
+    types = ["/".join(dict.fromkeys(one["type"] for one in side)) for side in sides]
+    texts = [f"{types[0]} -> {types[1]}" if types[0] != types[1] else types[0]]
+    if len(sides[0]) != len(sides[1]):
+        texts.append(f"{len(sides[0])} -> {len(sides[1])} layers")
+    for key, form in (("bytes", "size"), ("ms", "ms")):
+        sums = [_sum(side, key) for side in sides]
+        if sums[0] is not None and sums[1] is not None and sums[0] != sums[1]:
+            texts.append(f"{_figure(sums[0], form)} -> {_figure(sums[1], form)}")
+    nodes = sorted({name for side in sides for one in side for name in one["nodes"]})
+    name = ", ".join(nodes) or sides[1][0]["name"]
+    notes = [
+        f"{mark} {one['kind']} {_cut(one['name'])}"
+        for mark, side in zip("-+", sides, strict=True)
+        for one in side
+    ]
+    row = ("~", ", ".join(entry["what"]), _cut(name), ", ".join(texts))
+    return Item(row, tuple(notes) if details else ())
+
+
+def _sum(side: list[Json], key: str) -> float | None:
+    values = [one[key] for one in side]
+    return None if None in values else sum(values)
+
+
+def _figure(value: Any, form: str) -> str:
+    if form == "size":
+        return size(value)
+    return f"{value:.3g} ms" if form == "ms" else f"{value}"
+
+
+def _short(value: Any) -> str:
+    if value is None or isinstance(value, Mapping):
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else _cut(str(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."

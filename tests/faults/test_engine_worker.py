@@ -64,6 +64,17 @@ def wait_for(path: Path, within_s: float = 30.0) -> str:
     return text
 
 
+def test_an_answer_that_takes_long_to_read_is_no_death(tmp_path, monkeypatch):
+    read = supervisor.messages.decode
+
+    def slowly(line: bytes):
+        time.sleep(4 * supervisor._TICK_S)  # the worker is gone by then
+        return read(line)
+
+    monkeypatch.setattr(supervisor.messages, "decode", slowly)
+    assert run_worker(job(tmp_path, "say(event='result', value=[0] * 100_000)")) == [0] * 100_000
+
+
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE"])
 def test_a_crash_is_named_and_the_log_shown(tmp_path, name):
     error = failure(

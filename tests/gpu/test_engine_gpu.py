@@ -9,7 +9,11 @@ from trtforge.engine.environment import driver
 from trtforge.engine.onnxruntime import OnnxRuntimeRunner
 from trtforge.engine.runner import EngineRunner
 from trtforge.engine.supervisor import Job, run_worker
+from trtforge.engine.views import engine_information
 from trtforge.errors import BuildError, MissingError
+from trtforge.graph.model import Model
+from trtforge.pipeline.attest_views import engine_view
+from trtforge.precision.attest import attest
 
 pytestmark = pytest.mark.gpu
 
@@ -66,3 +70,12 @@ def test_probe_knows_whether_an_engine_can_run_here(built, tmp_path):
     assert facts["driver"]["gpus"][0]["name"] == driver().gpus[0].name
     expected = {"tensorrt_rtx": {"valid", "suboptimal"}, "tensorrt": {"not_known"}}
     assert facts["engine"]["validity"] in expected[backend]
+
+
+def test_an_engine_tells_what_its_layers_compute_in(built):
+    backend, path, engine = built
+    attested = attest(Model.load(path), {"image": (4, 3, 16, 16)}).as_json()
+    view = engine_view(engine_information(engine, backend), attested)
+    assert view.attested, view.reason
+    assert set(view.amounts["nodes"]) & {"fp32"}
+    assert not view.contradictions

@@ -6,9 +6,18 @@ wide costs little. Without the culprit, FP16 gives 55 dB or more.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import (
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+    shape_inference,
+)
 
 Array = np.ndarray
 
@@ -40,10 +49,10 @@ class Net:
 
     seed: int = 0
     opset: int = 18
-    nodes: list = field(default_factory=list)
-    weights: list = field(default_factory=list)
-    inputs: list = field(default_factory=list)
-    data: dict = field(default_factory=dict)
+    nodes: list[NodeProto] = field(default_factory=list)
+    weights: list[TensorProto] = field(default_factory=list)
+    inputs: list[ValueInfoProto] = field(default_factory=list)
+    data: dict[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
@@ -71,7 +80,7 @@ class Net:
         self.weights.append(numpy_helper.from_array(array, name))
         return name
 
-    def op(self, kind: str, *inputs: str | float | Array, **attrs: object) -> str:
+    def op(self, kind: str, *inputs: str | float | Array, **attrs: Any) -> str:
         """One operator; numbers and arrays among the inputs become constants."""
         names = [one if isinstance(one, str) else self.const(one) for one in inputs]
         result = f"{kind.lower()}{len(self.nodes)}"
@@ -180,10 +189,10 @@ def loop_body() -> Planted:
             value("sum", FLOAT, [1, ROWS, WIDTH]),
         ],
         [value("go_out", TensorProto.BOOL, []), value("sum_out", FLOAT, [1, ROWS, WIDTH])],
-        [numpy_helper.from_array(np.float32(1), "one")],
+        [numpy_helper.from_array(np.array(1, np.float32), "one")],
     )
     start = net.const(np.zeros((1, ROWS, WIDTH), np.float32))
-    total = net.op("Loop", net.const(np.int64(3)), net.const(np.bool_(True)), start, body=body)
+    total = net.op("Loop", net.const(np.array(3)), net.const(np.array(True)), start, body=body)
     x = net.op("Div", x, net.op("Sqrt", net.op("Add", total, 1.0)))
     return net.done("loop_body", "squares of 300 and a cast in a Loop", net.body(x))
 

@@ -35,7 +35,7 @@ def culprits(tmp_path: Path) -> tuple[Path, Path]:
     """A model with two faults, and its data."""
     fault = two_culprits()
     onnx.save(fault.proto, tmp_path / "model.onnx")
-    np.savez(tmp_path / "data.npz", **fault.data)
+    np.savez(tmp_path / "data.npz", allow_pickle=False, **fault.data)
     return tmp_path / "model.onnx", tmp_path / "data.npz"
 
 

@@ -64,7 +64,7 @@ def as_model(fault: Planted) -> Model:
 
 def cast_by_data(fault: Planted, kind: str, folder: Path) -> TypedModel:
     path = folder / "data.npz"
-    np.savez(path, **fault.data)
+    np.savez(path, allow_pickle=False, **fault.data)
     model = as_model(fault)
     source = open_source(
         Calibration(data=str(path)), model.contract, Path, model=model, profiles=()

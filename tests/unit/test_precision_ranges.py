@@ -33,7 +33,7 @@ def model_of(body: str, *, inputs: str = "float[1,4] x") -> Model:
 
 def data_of(model: Model, folder: Path, **arrays: np.ndarray) -> DataSource:
     path = folder / "data.npz"
-    np.savez(path, **arrays)
+    np.savez(path, allow_pickle=False, **arrays)
     return open_source(Calibration(data=str(path)), model.contract, Path, model=model, profiles=())
 
 

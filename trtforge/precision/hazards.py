@@ -261,7 +261,7 @@ class _Sources:
         variables = [t.name for t in floats if not isinstance(t, gs.Constant)]
         if not variables:
             # Moving constants (an embedding looked up by ids, a mask chosen) is no arithmetic.
-            return node.op == "Range"
+            return bool(node.op == "Range")
         if node.op == "MatMul" and not _is_outer_product(node):
             return False
         known = self.integers | self.fills

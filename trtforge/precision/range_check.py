@@ -59,7 +59,7 @@ def ranges_for_types(
         source: samples that match the model's inputs.
         precision: its type is fp16 or bf16.
         samples: how many to measure; None for `float_ranges.SAMPLES`.
-        on_progress: told the fraction done (0..1) or None, and a line of text.
+        on_progress: told the fraction measured (0..1) and a line of text.
 
     Raises:
         DataError: there are fewer samples than asked for (TF0523).
@@ -95,7 +95,7 @@ def check(
         source: samples that match the model's inputs.
         precision: what the recipe asks for; nothing is quantized here.
         ranges: measured and judged.
-        on_progress: told None and a line of text.
+        on_progress: told 1, as all is measured, and a line of text.
 
     Returns:
         The ranges with further entries in `wide_values` and `wide_results`, and with `sqnr_db` of
@@ -111,7 +111,7 @@ def check(
     best = ranges
     for attempt in range(_ROUNDS + 1):
         if on_progress is not None:
-            on_progress(None, "emulating the cast model" + (" again" if attempt else ""))
+            on_progress(1.0, "emulating the cast model" + (" again" if attempt else ""))
         candidate = emulate(typed(model, None, plain, ranges).model)
         worst = min(_sqnrs(reference, _outputs(Session(candidate), feeds, floats)), default=None)
         ranges = replace(ranges, sqnr_db=worst)

@@ -101,8 +101,8 @@ class Chains:
     def is_square(self, node: NodeProto) -> bool:
         """Whether a node multiplies a tensor by itself."""
         if node.op_type == "Mul":
-            return node.input[0] == node.input[1]
-        return node.op_type == "Pow" and self.constants.get(node.input[1]) == 2.0
+            return bool(node.input[0] == node.input[1])
+        return bool(node.op_type == "Pow") and self.constants.get(node.input[1]) == 2.0
 
     def divisors(self) -> Iterator[tuple[NodeProto, str]]:
         """Each node that divides, or takes a root or logarithm, with what of."""

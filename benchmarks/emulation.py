@@ -166,6 +166,15 @@ def bench(source: Path, kinds: list[str], rounds: int) -> Iterator[dict[str, Any
             yield row | in_process("memory", source, cast) | in_process("bits", source, cast)
 
 
+def worst(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Say the largest ratio without quantization and with each."""
+    found: dict[str, float] = {}
+    for row in rows:
+        kind = row["type"].partition("+")[2] or "floats alone"
+        found[kind] = max(found.get(kind, 0.0), row["emulated"] / row["fp32"])
+    yield from (f"{kind} {ratio:.2f}" for kind, ratio in found.items())
+
+
 def page(rows: list[dict[str, Any]], note: str) -> str:
     """Return the page of results."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
@@ -177,9 +186,9 @@ def page(rows: list[dict[str, Any]], note: str) -> str:
         "rounds, the two networks in turn, session settings as in graph parity "
         f"(no optimizations). {note}{versions}. `python benchmarks/emulation.py --models DIR`",
         "",
-        f"Worst ratio {max(row['emulated'] / row['fp32'] for row in rows):.2f}. "
         f"{len(rows) - differing} of {len(rows)} twins have the per-operator model's bits in "
-        "every tensor.",
+        f"every tensor, {sum(row['tensors'] for row in rows)} tensors together. Largest ratio: "
+        f"{'; '.join(worst(rows))}.",
         "",
         "`make`: loading the typed file and making its twin. Peaks: of a process that loads a "
         "network and runs it; of the twin's, the typed file and the twin included.",

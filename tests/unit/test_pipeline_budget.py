@@ -167,8 +167,9 @@ def test_layers_become_fp16_where_int8_is_not_enough(folder: Path, store: Path) 
         one["value"] >= 42 for one in table["points"]
     ]
     best = point(entries)
-    assert best["cost"] == min(one["cost"] for one in table["points"] if one["meets"])
-    assert 0.25 < best["cost"] < 0.3
+    wanted = 42 + table["margin"]
+    assert best["cost"] == min(one["cost"] for one in table["points"] if one["value"] >= wanted)
+    assert 0.25 < best["cost"] < 0.4
     types = Counter(layer["type"] for layer in table["layers"])
     assert types == best["layers"]
     assert set(types) == {"int8", "fp16"}
@@ -178,11 +179,14 @@ def test_layers_become_fp16_where_int8_is_not_enough(folder: Path, store: Path) 
     batch = 32  # of the recipe's opt shape; mixes are counted for one sample
     assert attested["macs"] == {kind: count * batch for kind, count in best["macs"].items()}
     with np.load(folder / "calib.npz") as data:
-        assert sqnr_of(entries, data["image"][:32]) == pytest.approx(best["value"], abs=0.01)
+        assert sqnr_of(entries, data["image"][:64]) == pytest.approx(best["value"], abs=0.01)
     with np.load(folder / "test.npz") as data:
-        found = sqnr_of(entries, data["image"][:32])
+        found = sqnr_of(entries, data["image"][:256])
     assert found == pytest.approx(table["judged"]["value"], abs=0.01)
-    assert (table["judged"]["on"], table["judged"]["samples"]) == ("verify.data", 32)
+    assert (table["judged"]["on"], table["judged"]["samples"]) == ("verify.data", 256)
+    assert found >= 42, "the search went on for what was missing on other samples"
+    assert table["judged"]["meets"]
+    assert table["margin"] > 0
     text = entries["budget"].file("pareto.txt").read_text()
     assert text.count("<- chosen") == 1
     assert f"  - {{op: {settled(entries).keep[0].op}, name: " in text
@@ -198,7 +202,7 @@ def test_nodes_become_fp32_where_fp16_is_not_enough(folder: Path, store: Path) -
     assert pareto(entries)["searched_on"] == "verify.data"
     assert pareto(entries)["judged"] is None
     warnings = entries["precision"].json("precision.json")["warnings"]
-    assert any("judged on the same samples, verify.data" in text for text in warnings)
+    assert any("judged on no other samples" in text for text in warnings)
 
 
 def test_the_base_may_be_bf16(folder: Path, store: Path) -> None:
@@ -357,13 +361,12 @@ def test_a_killed_search_goes_on_and_ends_the_same(
     real = Trial.value
 
     def counted(self: Trial, *arguments: Any) -> float:
-        runs["all"] += 1
+        runs[self.data.role] += 1
         return real(self, *arguments)
 
     monkeypatch.setattr(Trial, "value", counted)
     assert pareto(chosen(folder, other, "sqnr_db: 42")) == calm
-    judged = 1
-    assert runs["all"] == calm["evaluations"] - stopped_at + judged
+    assert runs["calibration.data"] == calm["evaluations"] - stopped_at
     assert list((other / "unfinished").iterdir()) == []
 
 

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,19 @@ from trtforge.pipeline.trials import Trial
 from trtforge.precision.budget import Search, Tried, with_rounding
 from trtforge.precision.mixes import QUANTIZED, Mix, Mixes
 from trtforge.precision.rounded import rounded
-from trtforge.precision.sensitivity import SAMPLES, harms_at_outputs
+from trtforge.precision.sensitivity import harms_at_outputs
 from trtforge.precision.switches import LayeredModel
 
 SCHEMA = "trtforge.budget/1"
 
 Progress = Callable[[float | None, str], None]
+
+RANKING_SAMPLES = 4
+"""Harms are measured on so many samples: half of what `trtforge quantize --sensitivity` takes, as
+they only say which mixes to try."""
+
+MORE_ROUNDS = 3
+"""How often the search goes on for more where other samples miss the bound."""
 
 _MOST_NOISE = 1e30
 
@@ -36,6 +43,8 @@ class Question:
         trial: the samples that mixes are run on.
         limit: how many mixes may be tried.
         log: the file that evaluations are kept in while the search runs; None for nowhere.
+        margin: by how much the measure's score must exceed that of its bound.
+        known: mixes that were tried already; they count.
     """
 
     mixes: Mixes
@@ -43,6 +52,13 @@ class Question:
     trial: Trial
     limit: int
     log: Path | None = None
+    margin: float = 0.0
+    known: tuple[Tried, ...] = ()
+
+    def is_met(self, value: float) -> bool:
+        """Whether a value is within the bound, the margin taken off; NaN is not."""
+        score = self.measure.score
+        return score(value) >= score(self.measure.bound) + self.margin
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +69,7 @@ class Answer:
         question: what was asked for.
         mixes: the model and its mixes, with the noises that were measured.
         tried: all mixes that were run, the cheapest first.
-        chosen: the cheapest that met the bound.
+        chosen: the cheapest that met the bound by the question's margin.
     """
 
     question: Question
@@ -62,13 +78,19 @@ class Answer:
     chosen: Tried
 
     def as_json(self) -> dict[str, Any]:
-        """Return the Pareto table as plain JSON data; a value that is not finite is null."""
+        """Return the Pareto table as plain JSON data.
+
+        A value that is not finite is null, and so is the harm of layers where the cheapest mix met
+        the bound, or FP32 missed it: then none was measured.
+        """
         question, mixes = self.question, self.mixes
         units = zip(mixes.units, self.chosen.mix, strict=True)
+        is_measured = mixes is not question.mixes
         return {
             "schema": SCHEMA,
             "measure": question.measure.name,
             "bound": question.measure.bound,
+            "margin": question.margin,
             "reference_cost": 1.0,
             "evaluations": len(self.tried),
             "samples": question.trial.samples,
@@ -79,7 +101,7 @@ class Answer:
                     "node": unit.node,
                     "op": unit.op,
                     "type": kind,
-                    "harm": _harm(unit.noises),
+                    "harm": next(iter(unit.noises.values())) if is_measured else None,
                     "macs": unit.macs,
                 }
                 for unit, kind in units
@@ -108,16 +130,63 @@ class Answer:
             "layers": self.mixes.counts(one.mix),
             "macs": self.mixes.macs(one.mix),
             "chosen": one is self.chosen,
-            "meets": one.meets,
+            "meets": meets(self.question.measure, one.value),
         }
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Samples that mixes are not searched on, to judge the chosen one by."""
+
+    measure: Measure
+    trial: Trial
+
+    def value(self, answer: Answer) -> float:
+        """Measure the chosen mix."""
+        return self.trial.value(answer.mixes.typed(answer.chosen.mix).model, self.measure)
+
+
+def hold_budget(
+    question: Question, judge: Judge | None, tell: Progress
+) -> tuple[Answer, float | None]:
+    """Find the cheapest mix that meets a bound, on other samples as well where there are some.
+
+    Ranges, biases and the choice itself are fitted to the samples of the search, so that a mix
+    that just meets the bound there may just miss it elsewhere. Then the search goes on for more, by
+    half as much again as was missing; evaluations count on.
+
+    Returns:
+        The answer, and the value of its mix on the judge's samples: it misses the bound where that
+        could not be helped. None without a judge.
+
+    Raises:
+        BudgetError, GraphError, DataError: as `meet_budget`.
+    """
+    answer = meet_budget(question, tell)
+    if judge is None:
+        return answer, None
+    value = judge.value(answer)
+    score = question.measure.score
+    for _ in range(MORE_ROUNDS):
+        missing = score(question.measure.bound) - score(value)
+        if not 0 < missing < math.inf:
+            break
+        margin = answer.question.margin + 1.5 * missing
+        try:
+            answer = meet_budget(replace(question, margin=margin, known=answer.tried), tell)
+        except BudgetError:
+            break
+        value = judge.value(answer)
+    return answer, value
 
 
 def meet_budget(question: Question, tell: Progress) -> Answer:
     """Find the cheapest mix that meets a bound.
 
-    Layers are ranked on a few of the samples; each mix that counts is made as the typed graph and
-    run on all of them. Where even the mix without quantization misses, the harm of rounding each
-    node to the base type is measured too, and nodes may become FP32.
+    The cheapest mix goes first, then the one without quantization, and where that misses too, FP32
+    everywhere. Only between one that misses and one that meets the bound the harm of each layer is
+    measured, on a few of the samples. Each mix that counts is made as the typed graph and run on
+    all of them.
 
     Args:
         question: the mixes, the measure, the samples.
@@ -129,12 +198,21 @@ def meet_budget(question: Question, tell: Progress) -> Answer:
         DataError: as the measure.
     """
     log = _Log(question.log)
-    search = Search(_evaluator(question, log, tell), question.limit)
-    mixes = _with_quantization_noise(question, log, tell)
-    chosen = search.run(mixes)
-    if chosen is None and search.left > 0 and any(unit.base != "fp32" for unit in mixes.units):
-        mixes = _with_rounding_noise(question, mixes, log, tell)
+    known = {one.mix: replace(one, meets=question.is_met(one.value)) for one in question.known}
+    search = Search(_evaluator(question, log, tell), question.limit, known)
+    mixes = question.mixes
+    chosen = None
+    if search.meets(mixes, mixes.narrowest()):
+        chosen = search.best()
+    elif search.meets(mixes, mixes.widest()):
+        mixes = _with_quantization_noise(question, mixes, log, tell)
         chosen = search.run(mixes)
+    else:
+        wider = with_rounding(mixes, {})
+        if wider.widest() != mixes.widest() and search.meets(wider, wider.widest()):
+            wider = _with_quantization_noise(question, wider, log, tell)
+            mixes = _with_rounding_noise(question, wider, log, tell)
+            chosen = search.run(mixes)
     tried = tuple(sorted(search.tried.values(), key=lambda one: one.cost))
     if chosen is None:
         raise _not_met(question, mixes, tried)
@@ -149,7 +227,7 @@ def table(
     for one in tried:
         mark = "  <- chosen" if one is chosen else ""
         value = shown(question.measure, one.value)
-        meets_it = "yes" if one.meets else "no"
+        meets_it = "yes" if meets(question.measure, one.value) else "no"
         lines.append(
             f"{one.cost:>7.2%}  {value:>18}  {meets_it:<5}  {_counts(mixes, one.mix)}{mark}"
         )
@@ -179,7 +257,7 @@ def _not_met(question: Question, mixes: Mixes, tried: tuple[Tried, ...]) -> Budg
 def _evaluator(
     question: Question, log: "_Log", tell: Progress
 ) -> Callable[[Mixes, Mix], tuple[float, bool]]:
-    done, spent = 0, 0.0
+    done, spent = len(question.known), 0.0
 
     def evaluate(mixes: Mixes, mix: Mix) -> tuple[float, bool]:
         nonlocal done, spent
@@ -196,13 +274,14 @@ def _evaluator(
             f"mix {done} of at most {question.limit}: {shown(question.measure, value)} at "
             f"{mixes.cost(mix):.1%} of the cost of FP32, at most {left:.0f} s left",
         )
-        return value, meets(question.measure, value)
+        return value, question.is_met(value)
 
     return evaluate
 
 
-def _with_quantization_noise(question: Question, log: "_Log", tell: Progress) -> Mixes:
-    mixes = question.mixes
+def _with_quantization_noise(
+    question: Question, mixes: Mixes, log: "_Log", tell: Progress
+) -> Mixes:
     layers = [unit for unit in mixes.units if unit.types[0] in QUANTIZED]
     if not layers:
         return mixes
@@ -228,8 +307,9 @@ def _with_rounding_noise(question: Question, mixes: Mixes, log: "_Log", tell: Pr
 
 def _harms(question: Question, found: LayeredModel, tell: Progress) -> dict[str, float]:
     """Noise over signal at the model's outputs for the other form of each layer, by its output."""
-    samples = min(SAMPLES, question.trial.samples)
-    measured = harms_at_outputs(found, question.trial.data.source, samples, tell)
+    source = question.trial.data.source
+    samples = min(max(RANKING_SAMPLES, source.static_batch or 1), question.trial.samples)
+    measured = harms_at_outputs(found, source, samples, tell)
     pairs = zip(found.layers, measured, strict=True)
     return {layer.output: min(10 ** (-max(sqnr, -300) / 10), _MOST_NOISE) for layer, sqnr in pairs}
 
@@ -270,11 +350,6 @@ class _Log:
         # It begins with a line end, so that what was cut off before is a line by itself.
         with writing(self.path, "the evaluations"), self.path.open("a", encoding="utf-8") as file:
             file.write(f"\n{json.dumps(entry)}")
-
-
-def _harm(noises: Mapping[str, float]) -> float:
-    """What the cheapest type does to the outputs: noise over signal."""
-    return next(iter(noises.values()))
 
 
 def _counts(mixes: Mixes, mix: Mix) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from trtforge.precision.front import front
 from trtforge.precision.mixes import Mix, Mixes, options_of
-from trtforge.precision.neighbours import Neighbours
+from trtforge.precision.neighbours import LEAST_SAVING, Neighbours
 
 PATIENCE = 8
 """Neighbours in a row that may miss the bound before the search rests."""
@@ -66,7 +66,7 @@ class Search:
         """
         ranked = _on_front(mixes)
         for mix in (ranked[0], ranked[-1]):
-            if not self._meets(mixes, mix):
+            if not self.meets(mixes, mix):
                 continue
             if mix == ranked[-1]:
                 self._bisect(mixes, ranked)
@@ -74,7 +74,8 @@ class Search:
             break
         return self.best()
 
-    def _meets(self, mixes: Mixes, mix: Mix) -> bool:
+    def meets(self, mixes: Mixes, mix: Mix) -> bool:
+        """Try a mix, unless it was tried or no evaluation is left: then it counts as a miss."""
         if mix not in self.tried:
             if self.left <= 0:
                 return False
@@ -86,8 +87,12 @@ class Search:
         """Narrow down where the front crosses the bound: it misses at `low`, it meets at `high`."""
         low, high = 0, len(ranked) - 1
         while high - low > 1 and self.left > 0:
+            if mixes.cost(ranked[high]) - mixes.cost(ranked[low]) < (
+                LEAST_SAVING * mixes.cost(ranked[high])
+            ):
+                return
             middle = (low + high) // 2
-            if self._meets(mixes, ranked[middle]):
+            if self.meets(mixes, ranked[middle]):
                 high = middle
             else:
                 low = middle
@@ -102,7 +107,7 @@ class Search:
             mix = neighbours.most_promising(best.mix, met, missed)
             if mix is None:
                 return
-            misses = 0 if self._meets(mixes, mix) else misses + 1
+            misses = 0 if self.meets(mixes, mix) else misses + 1
 
 
 def with_rounding(mixes: Mixes, noises: dict[str, float]) -> Mixes:
@@ -110,14 +115,15 @@ def with_rounding(mixes: Mixes, noises: dict[str, float]) -> Mixes:
 
     Args:
         mixes: those without.
-        noises: output of a unit -> the noise that rounding it to its base type brings.
+        noises: output of a unit -> the noise that rounding it to its base type brings; 0 where
+            that was not measured.
     """
     units = []
     for unit in mixes.units:
         if unit.base == "fp32":
             units.append(unit)
             continue
-        own = {**unit.noises, unit.base: noises[unit.output], "fp32": 0.0}
+        own = {**unit.noises, unit.base: noises.get(unit.output, 0.0), "fp32": 0.0}
         units.append(replace(unit, noises=own))
     return replace(mixes, units=tuple(units))
 

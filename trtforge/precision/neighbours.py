@@ -11,13 +11,14 @@ SLACK_DB = 2.0
 """How much more noise a neighbour may promise than the noisiest mix that met the bound: noises of
 layers add up to about one dB (docs/budgets.md)."""
 
+LEAST_SAVING = 0.001
+"""Share of the cost of the best mix below which a cheaper one is not worth a run."""
 
 LIKE = 0.02
 """Share of the work in which two mixes of the front differ so little that one speaks for both."""
 
 _NO_NOISE = 1e-30
 """In place of no noise at all, of which there is no logarithm."""
-
 
 Doubles = npt.NDArray[np.float64]
 Move = tuple[int, str]
@@ -64,7 +65,9 @@ class Neighbours:
     def _on_front(
         self, best: Mix, allowed: float, tried: set[Mix], missed: Sequence[Mix]
     ) -> tuple[float, Mix] | None:
-        promise = _promise(self._mixes.cost(best) - self._costs, self._noises, allowed)
+        best_cost = self._mixes.cost(best)
+        promise = _promise(best_cost - self._costs, self._noises, allowed)
+        promise[self._costs > best_cost * (1 - LEAST_SAVING)] = 0.0
         for mix in missed:  # one that missed speaks for those that are almost the same
             apart = (self._codes != self._code(mix)) @ self._work
             promise[apart < LIKE * self._work.sum()] = 0.0
@@ -85,6 +88,7 @@ class Neighbours:
         saved = -(first[:, None, 0] + second[None, :, 0])
         noise = self._mixes.noise(best) + first[:, None, 1] + second[None, :, 1]
         promise = _promise(saved, noise, allowed)
+        promise[saved < self._mixes.cost(best) * LEAST_SAVING] = 0.0
         promise[np.equal.outer([unit for unit, _ in down], [-1, *(unit for unit, _ in up)])] = 0.0
         for index in np.argsort(-promise, axis=None, kind="stable"):
             one, other = divmod(int(index), len(second))

@@ -17,9 +17,10 @@ from trtforge.pipeline.stage import (
 from trtforge.pipeline.store import digest_of
 
 if TYPE_CHECKING:
-    from trtforge.graph.model import Model
-    from trtforge.pipeline.budgeting import Answer, Question
-    from trtforge.pipeline.trials import Trial
+    from trtforge.pipeline.budgeting import Answer, Judge, Question
+
+
+_Judged = tuple[dict[str, Any] | None, list[str]]
 
 
 @dataclass(frozen=True)
@@ -76,19 +77,20 @@ class BudgetStage:
             BudgetError: TF0560, no mix that was tried meets the bound.
             DataError: there are no samples or labels, or the metric's code failed.
         """
-        from trtforge.pipeline.budgeting import meet_budget
+        from trtforge.pipeline.budgeting import hold_budget
         from trtforge.pipeline.steps import Steps
 
         key = digest_of(key_document(self, job, inputs))
         log = job.store.unfinished / f"{key}.budget.partial"
         with Steps(job.emit).resumable(job.store.unfinished / key, "in the store"):
             question = _question(job, inputs, log, progress)
-            answer = meet_budget(question, progress)
+            judge = _judge(job, question)
+            answer, value = hold_budget(question, judge, progress)
         corrected = answer.mixes.corrected(answer.chosen.mix)
         if corrected is not answer.mixes.model:
             corrected.save(out / "model.onnx")
         typed = answer.mixes.typed(answer.chosen.mix).model
-        judged, warnings = _judged(job, answer, typed)
+        judged, warnings = _judged(judge, answer, value)
         write_json(out / "pareto.json", answer.as_json() | {"judged": judged})
         lines = [*answer.lines(), "", *answer.mixes.rule_lines(answer.chosen.mix), ""]
         (out / "pareto.txt").write_text("\n".join(lines), encoding="utf-8")
@@ -117,39 +119,40 @@ def _question(job: Job, inputs: Inputs, log: Path, progress: Progress) -> "Quest
     if cache is not None:
         progress(None, "measuring what quantization shifts in the mean")
         cache = with_bias_shifts(cache, model, job.recipe.precision, job.calibration_data)
-    mixes = mixes_of(model, cache, job.recipe.precision, _shapes(trial))
+    mixes = mixes_of(model, cache, job.recipe.precision, data.shapes)
     return Question(mixes, measure, trial, budget.evaluations, log)
 
 
-def _shapes(trial: "Trial") -> dict[str, tuple[int, ...]]:
-    source = trial.data.source
-    size = source.static_batch or 1
-    return {name: one.shape for name, one in next(iter(source.batches(size, size))).items()}
-
-
-def _judged(job: Job, answer: "Answer", typed: "Model") -> tuple[dict[str, Any] | None, list[str]]:
-    """Measure the chosen mix on samples that it was not chosen on, where there are some."""
+def _judge(job: Job, question: "Question") -> "Judge | None":
+    """Return samples that are not searched on, None where there are none, or none with labels."""
     from trtforge.graph.model import Model
-    from trtforge.pipeline.measures import measure_of, meets, shown
+    from trtforge.pipeline.budgeting import Judge
+    from trtforge.pipeline.measures import measure_of
     from trtforge.pipeline.trials import judging_data, trial_of
 
-    question, budget = answer.question, job.recipe.precision.budget
+    budget, data = job.recipe.precision.budget, judging_data(job)
     assert budget is not None, "the stage is there for it"
-    data = judging_data(job)
-    searched_on = question.trial.data
-    if data is None or data.role == searched_on.role:
-        return None, [f"the budget was met and judged on the same samples, {searched_on.role}"]
+    if data is None or data.role == question.trial.data.role:
+        return None
     if budget.top1_drop is not None and data.labels is None:
-        return None, ["verify.data has no labels, so the budget was not judged on it"]
+        return None
     trial = trial_of(Model.load(job.model_path), data, budget.measure)
-    measure = measure_of(budget, job.loaded.base_dir, trial.labels)
-    value = trial.value(typed, measure)
-    held = meets(measure, value)
+    return Judge(measure_of(budget, job.loaded.base_dir, trial.labels), trial)
+
+
+def _judged(judge: "Judge | None", answer: "Answer", value: float | None) -> _Judged:
+    """Return what the judge found, and what the user should know of it."""
+    from trtforge.pipeline.measures import meets, shown
+
+    searched_on = answer.question.trial.data.role
+    if judge is None or value is None:
+        return None, [f"the budget is met on {searched_on}, and judged on no other samples"]
+    role, held = judge.trial.data.role, meets(judge.measure, value)
     number = value if math.isfinite(value) else None
-    judged = {"on": data.role, "samples": trial.samples, "value": number, "meets": held}
+    judged = {"on": role, "samples": judge.trial.samples, "value": number, "meets": held}
     if held:
         return judged, []
     return judged, [
-        f"the chosen mix has {shown(measure, value)} on {data.role}, which misses the budget of "
-        f"{measure.bound:g} that it meets on {searched_on.role}"
+        f"the chosen mix has {shown(judge.measure, value)} on {role}, which misses the budget of "
+        f"{judge.measure.bound:g} that it meets on {searched_on}"
     ]

@@ -12,9 +12,9 @@ from ruamel.yaml import YAML
 from trtforge.graph.data import ArrayData
 from trtforge.graph.model import Model
 from trtforge.graph.passes import PassRequest, run_passes
+from trtforge.pipeline.budget_samples import Data, Trial, trial_of
 from trtforge.pipeline.budgeting import Answer, Question, meet_budget
 from trtforge.pipeline.measures import Sqnr
-from trtforge.pipeline.trials import Data, Trial, trial_of
 from trtforge.precision.attest import attest
 from trtforge.precision.calibrate import CalibrationRequest
 from trtforge.precision.cast import typed

@@ -18,11 +18,11 @@ from running import environment, trtforge
 from trtforge.errors import BudgetError, DataError, ForgeError, RecipeError
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
+from trtforge.pipeline.budget_samples import Trial
 from trtforge.pipeline.events import Event, StageProgress, Warned
 from trtforge.pipeline.plan import plan, stages_of
 from trtforge.pipeline.run import BuildOptions, job_of, run_stages
 from trtforge.pipeline.store import Entry
-from trtforge.pipeline.trials import Trial
 from trtforge.precision.emulate import emulate
 from trtforge.recipe.schema import Precision
 

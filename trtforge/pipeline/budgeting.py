@@ -11,8 +11,8 @@ from typing import Any
 
 from trtforge.disk import writing
 from trtforge.errors import BudgetError
+from trtforge.pipeline.budget_samples import Trial
 from trtforge.pipeline.measures import Measure, meets, shown
-from trtforge.pipeline.trials import Trial
 from trtforge.precision.budget import Search, Tried, with_rounding
 from trtforge.precision.mixes import QUANTIZED, Mix, Mixes
 from trtforge.precision.rounded import rounded

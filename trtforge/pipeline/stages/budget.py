@@ -104,10 +104,10 @@ class BudgetStage:
 
 def _question(job: Job, inputs: Inputs, log: Path, progress: Progress) -> "Question":
     from trtforge.graph.model import Model
+    from trtforge.pipeline.budget_samples import search_data, trial_of
     from trtforge.pipeline.budgeting import Question
     from trtforge.pipeline.measures import measure_of
     from trtforge.pipeline.stages.precision import prepared
-    from trtforge.pipeline.trials import search_data, trial_of
     from trtforge.precision.mixes import mixes_of, with_bias_shifts
 
     budget = job.recipe.precision.budget
@@ -126,9 +126,9 @@ def _question(job: Job, inputs: Inputs, log: Path, progress: Progress) -> "Quest
 def _judge(job: Job, question: "Question") -> "Judge | None":
     """Return samples that are not searched on, None where there are none, or none with labels."""
     from trtforge.graph.model import Model
+    from trtforge.pipeline.budget_samples import judging_data, trial_of
     from trtforge.pipeline.budgeting import Judge
     from trtforge.pipeline.measures import measure_of
-    from trtforge.pipeline.trials import judging_data, trial_of
 
     budget, data = job.recipe.precision.budget, judging_data(job)
     assert budget is not None, "the stage is there for it"

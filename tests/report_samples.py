@@ -47,6 +47,7 @@ def parity(**changes: Any) -> dict[str, Any]:
             },
         ],
         "accuracy": None,
+        "errors": {"unit": 32.0, "exact": 12, "lowest": -14, "counts": [88, 500, 2000, 1000]},
     }
     return {
         "schema": "trtforge.parity/1",
@@ -78,6 +79,24 @@ def not_run(reason: str) -> dict[str, Any]:
         outputs={},
         accuracy=None,
     )
+
+
+def layer(tensor: str, sqnr_db: Any, **changes: Any) -> dict[str, Any]:
+    return {
+        "tensor": tensor,
+        "node": tensor.removesuffix("_output_0"),
+        "op": "Relu",
+        "type": "fp16",
+        "sqnr_db": sqnr_db,
+        "max_abs": 0.25,
+        "reference_amax": 4.0,
+        "nonfinite": 0,
+    } | changes
+
+
+def point(cost: Any, value: Any, layers: Any, **changes: Any) -> dict[str, Any]:
+    found = {"cost": cost, "value": value, "layers": layers, "chosen": False, "meets": False}
+    return found | changes
 
 
 OPTIMIZE = {
@@ -134,11 +153,60 @@ SAMPLE = ReportData(
         "reason": None,
         "quantized_macs_share": 0.9412,
         "min_quantized_macs": 0.8,
+        "checks": [
+            {
+                "what": "macs",
+                "type": "int8",
+                "share": 0.9412,
+                "min": 0.8,
+                "max": None,
+                "verdict": "pass",
+                "view": "typed ONNX",
+                "reason": None,
+            },
+            {
+                "what": "weights",
+                "type": "fp32",
+                "share": 0.0478,
+                "min": None,
+                "max": 0.05,
+                "verdict": "pass",
+            },
+        ],
     },
     attested={
         "macs": {"int8": 1_482_752, "fp16": 92_160, "fp32": 512},
         "weights_bytes": {"int8": 121_344, "fp16": 11_264, "fp32": 6_656},
+        "activations_bytes": {"int8": 65_536, "fp16": 16_384},
         "nodes": {"int8": 9, "fp16": 17, "fp32": 3},
+        "per_node": [
+            {"name": "/stem/conv", "op": "Conv", "type": "int8", "macs": 1_482_752},
+            {"name": "/stem/relu", "op": "Relu", "type": "fp16", "macs": 0},
+            {"name": "/head/gemm", "op": "Gemm", "type": "fp16", "macs": 5_120},
+            {"name": "/head/softmax", "op": "Softmax", "type": "fp32", "macs": 0},
+        ],
+    },
+    layers={
+        "schema": "trtforge.layers/1",
+        "samples": 8,
+        "layers": [layer("/stem/relu_output_0", 41.25), layer("/head/gemm_output_0", 23.5)],
+        "first_jump": {
+            "tensor": "/head/gemm_output_0",
+            "node": "/head/gemm",
+            "op": "Gemm",
+            "from_db": 41.25,
+            "to_db": 23.5,
+        },
+    },
+    budget={
+        "schema": "trtforge.budget/1",
+        "measure": "sqnr_db",
+        "bound": 25.0,
+        "points": [
+            point(0.25, 18.5, {"int8": 7}),
+            point(0.375, 27.25, {"int8": 5, "fp16": 2}, meets=True, chosen=True),
+            point(0.5, 33.75, {"fp16": 7}, meets=True),
+        ],
     },
     optimize=OPTIMIZE,
     decisions=[
@@ -162,7 +230,12 @@ SAMPLE = ReportData(
         "samples": 256,
         "ranges": {
             "image": {"min": 0.0, "max": 1.0, "amax": 1.0},
-            "/stem/relu_output_0": {"min": 0.0, "max": 6.8125, "amax": 5.921},
+            "/stem/relu_output_0": {
+                "min": 0.0,
+                "max": 6.8125,
+                "amax": 5.921,
+                "spark": {"limit": 8.0, "counts": [9000, 700, 60, 8, 4, 2, 1, 0]},
+            },
             "/block1/add_output_0": {"min": -4.125, "max": 9.75, "amax": 8.44},
         },
         "warnings": ["tensor '/stem/pad' is constant"],
@@ -185,6 +258,9 @@ SAMPLE = ReportData(
         },
         {"name": "cpu", "backend": "onnxruntime", "version": "1.31.1"},
     ],
+    sizes={"original ONNX": 146_000, "typed ONNX": 139_000, "engine rtx": 1_381_204},
+    recipe="version: 1\nname: digits-int8\n",
+    commands=["trtforge build int8.yaml", "trtforge verify BUNDLE --against model.onnx"],
     environment={
         "platform": "linux-x86_64",
         "python": "3.11.7",

@@ -10,6 +10,7 @@ from report_samples import OPTIMIZE, SAMPLE, not_run, parity
 
 from trtforge.report import figures, tables
 from trtforge.report.data import Check, ReportData, checks_of, overall
+from trtforge.report.decisions import decisions_tables, reasons_table
 from trtforge.report.html import render_html
 
 HOSTILE = "</style></title><script>alert(1)</script><img src=x onerror=alert(1)>\"'`{{7*7}}"
@@ -50,7 +51,9 @@ class Page(HTMLParser):
 
 
 def test_everything_a_build_found_is_on_the_page():
-    text = Page(render_html(SAMPLE)).text
+    page = Page(render_html(SAMPLE))
+    shown = [value for _, name, value in page.attributes if name in ("title", "aria-label")]
+    text = " ".join([page.text, *shown])
     for word in (
         "digits-int8",
         "PASS",
@@ -65,7 +68,24 @@ def test_everything_a_build_found_is_on_the_page():
         "identical",
         "94.12 % of the multiply-accumulates are quantized; the recipe asks for at least 80 %",
         "61 → 29",
-        "Nothing to do for: dead-code.",
+        "1 pass had nothing to do",
+        "dead-code.",
+        "50 % within 0.049 %, 99 % within 0.098 % of the range (32); the largest error is 2.73 %",
+        "0.33 % are identical",
+        "MACs in int8",
+        "weight bytes in fp32",
+        "≤ 5 %",
+        "Activation bytes by type",
+        "4 nodes in graph order: 1 in int8, 2 in fp16, 1 in fp32",
+        "/stem/conv: Conv, int8, 1.483 M MACs (99.66 %)",
+        "from 41.2 dB to 23.5 dB in tensor /head/gemm_output_0",
+        "first jump: −17.8 dB",
+        "3 mixes tried, 2 within the bound of 25.0 dB (SQNR); chosen: 27.2 dB at 37.5 %",
+        "magnitudes from 0 to 7, counts on a log scale; amax 5.921",
+        "original ONNX",
+        "142.6 KiB",
+        "trtforge verify BUNDLE --against model.onnx",
+        "name: digits-int8",
         "judged on data and corner cases (12 data, 3 corner, 1 random)",
         "its output is also a graph output",
         "rolled back: SQNR fell to 31.0 dB at max",
@@ -99,7 +119,11 @@ def test_the_page_needs_nothing_else():
     assert "script" not in page.tags
     assert not {"link", "img", "iframe", "object", "embed", "base", "form"} & set(page.tags)
     assert not re.search(r"@import|url\((?!#)", source)
-    assert not [a for a in page.attributes if a[1] in ("src", "href", "srcset", "data", "action")]
+    assert not [a for a in page.attributes if a[1] in ("src", "srcset", "data", "action")]
+    links = [value for _, name, value in page.attributes if name == "href"]
+    anchors = [value for _, name, value in page.attributes if name == "id"]
+    assert {link.removeprefix("#") for link in links} <= set(anchors)
+    assert len(anchors) == len(set(anchors))
     assert not [a for a in page.attributes if a[1].startswith("on")]
     assert "default-src 'none'" in source
     assert "://" not in source
@@ -124,7 +148,7 @@ def test_hostile_text_everywhere_stays_text():
         | {"outputs": {HOSTILE: hostile(parity())["outputs"]["logits"]}},
         engine_parity={HOSTILE: hostile(not_run("x"))},
         attest=hostile(SAMPLE.attest) | {"reason": HOSTILE},
-        attested={"macs": {HOSTILE: 3, "int8": 1}},
+        attested=hostile(SAMPLE.attested) | {"macs": {HOSTILE: 3, "int8": 1}},
         optimize=hostile(OPTIMIZE),
         decisions=hostile(SAMPLE.decisions),
         calibration=hostile(SAMPLE.calibration) | {"ranges": {HOSTILE: {"min": 0, "max": 1}}},
@@ -133,11 +157,16 @@ def test_hostile_text_everywhere_stays_text():
         targets=hostile(SAMPLE.targets),
         environment={HOSTILE: HOSTILE},
         timings={HOSTILE: 1.0},
+        layers=hostile(SAMPLE.layers),
+        budget=hostile(SAMPLE.budget),
+        sizes={HOSTILE: 7},
+        recipe=HOSTILE,
+        commands=[HOSTILE],
+        warnings=[HOSTILE],
     )
     source = render_html(data)
     page = Page(source)
     assert not {"script", "img"} & set(page.tags)
-    assert page.tags.count("title") == 1
     assert "<script" not in source
     assert "{{7*7}}" in page.text
     assert html.escape(HOSTILE, quote=False).split("&lt;img")[0] in source.replace("&#34;", '"')
@@ -182,7 +211,17 @@ def test_absent_parts_say_that_they_were_not_run_and_why():
 
 
 @pytest.mark.parametrize(
-    "part", ["graph_parity", "optimize", "calibration", "attested", "contract"]
+    "part",
+    [
+        "graph_parity",
+        "optimize",
+        "calibration",
+        "attested",
+        "contract",
+        "attest",
+        "layers",
+        "budget",
+    ],
 )
 def test_empty_json_parts_do_not_break_the_page(part):
     Page(render_html(replace(SAMPLE, **{part: {}})))
@@ -191,8 +230,9 @@ def test_empty_json_parts_do_not_break_the_page(part):
 def test_shares_fill_the_bar():
     source = render_html(SAMPLE)
     bar = re.search(r'<svg role="img" aria-label="([^"]*)">(.*?)</svg>', source, re.DOTALL)
+    assert bar is not None
     assert bar[1] == "Multiply-accumulates by type: int8 94.12 %, fp16 5.85 %, fp32 0.03 %"
-    parts = re.findall(r'x="([\d.]+)%" width="([\d.]+)%"[^>]*class="t-', bar[2])
+    parts = re.findall(r'x="([\d.]+)%" width="([\d.]+)%"[^>]*class="f-', bar[2])
     assert len(parts) == 3
     assert sum(float(width) for _, width in parts) == pytest.approx(100, abs=0.01)
     assert float(parts[1][0]) == pytest.approx(float(parts[0][1]), abs=0.01)
@@ -257,8 +297,9 @@ def test_every_table_has_as_many_cells_as_columns():
         tables.cases_table(SAMPLE.graph_parity["outputs"]["logits"], ["data"]),
         tables.passes_table(OPTIMIZE),
         tables.refusals_table(OPTIMIZE),
-        tables.decisions_table(SAMPLE.decisions, action="kept"),
-        tables.ranges_table(SAMPLE.calibration),
+        tables.checks_table(SAMPLE.attest),
+        reasons_table(SAMPLE.decisions),
+        *(table for _, table in decisions_tables(SAMPLE.decisions)),
         tables.contract_table(SAMPLE.contract),
         tables.profiles_table(SAMPLE.profiles),
         tables.targets_table(SAMPLE.targets),

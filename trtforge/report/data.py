@@ -28,15 +28,22 @@ class ReportData:
         graph_parity: a parity report's JSON: the typed graph against the original.
         engine_parity: target name -> parity report's JSON.
         attest: the verdict on attested shares: verdict, reason, quantized_macs_share,
-            min_quantized_macs.
-        attested: `Attestation.as_json()`: macs, nodes and weights_bytes by type.
+            min_quantized_macs, and checks: what, type, share, min, max, verdict.
+        attested: `Attestation.as_json()`: macs, nodes, weights_bytes and activations_bytes by
+            type, and per_node: name, op, type, macs.
+        layers: the error of every layer, as `trtforge.layers/1` (`verify.layers`).
+        budget: the mixes that a budget tried, as `trtforge.budget/1` (`pipeline.budgeting`).
         optimize: `OptimizeReport.as_json()`.
-        decisions: quantization and cast decisions: node, op, tensor, action, reason.
-        calibration: a calibration cache's JSON: method, options, samples, ranges, warnings.
+        decisions: quantization and cast decisions: node, op, tensor, action or type, reason.
+        calibration: a calibration cache's JSON: method, options, samples, ranges, warnings; for
+            what of the ranges' histograms is shown see `ranges.ranges_view`.
         contract: inputs and outputs of the model: name, dtype, dims.
         profiles: optimization profiles: input name -> min, opt, max.
         targets: one mapping per target: name, backend, version, engine_bytes, engine_sha256,
             compute_capabilities, activation_memory_bytes, warnings (all but the name optional).
+        sizes: what ("original ONNX", "engine rtx") -> bytes, in this order.
+        recipe: the resolved recipe, YAML.
+        commands: command lines that repeat the build and its verification.
         environment: label -> text: platform, library versions, GPU.
         timings: stage -> seconds; left out of the page when empty, so that pages stay comparable.
         warnings: what the typing of the graph warned of, those of the calibration included.
@@ -50,12 +57,17 @@ class ReportData:
     engine_parity: Mapping[str, Json] = field(default_factory=dict)
     attest: Json | None = None
     attested: Json | None = None
+    layers: Json | None = None
+    budget: Json | None = None
     optimize: Json | None = None
     decisions: Sequence[Json] | None = None
     calibration: Json | None = None
     contract: Json | None = None
     profiles: Sequence[Json] = ()
     targets: Sequence[Json] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    recipe: str = ""
+    commands: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()

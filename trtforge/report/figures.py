@@ -4,6 +4,10 @@ import math
 from typing import Any
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+_LONGEST = 120
+"""Characters of a name that are shown; exporters write paths of several hundred."""
 
 
 def number(value: Any) -> float | None:
@@ -96,3 +100,16 @@ def shape(dims: Any) -> str:
     if not isinstance(dims, list | tuple):
         return "-"
     return " × ".join("?" if size is None else str(size) for size in dims) or "scalar"
+
+
+def power(exponent: int) -> str:
+    """Return a power of two: "2⁻¹²"."""
+    return "2" + str(exponent).translate(_RAISED)
+
+
+def short(text: Any) -> str:
+    """Return a text of at most 120 characters: of a longer one its beginning and its end."""
+    whole = str(text)
+    if len(whole) <= _LONGEST:
+        return whole
+    return f"{whole[: _LONGEST // 2]}…{whole[1 - _LONGEST // 2 :]}"

@@ -1,83 +1,37 @@
 """The report as one HTML file: no script, no external resource, equal bytes for equal data."""
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import jinja2
 
 from trtforge.report import tables
+from trtforge.report.budget_chart import budget_view
 from trtforge.report.data import Json, ReportData, checks_of, overall, verdict_of
-from trtforge.report.figures import count, decibel, number, percent, plain, size
-from trtforge.report.tables import Table
+from trtforge.report.decisions import decisions_tables, reasons_table
+from trtforge.report.figures import count, decibel, percent, plain, short, size
+from trtforge.report.layers_chart import layer_view
+from trtforge.report.overview import banner, tiles
+from trtforge.report.parity import parities
+from trtforge.report.precision_map import precision_map, share_bars
+from trtforge.report.ranges import ranges_view
+from trtforge.report.tables import Table, cut
+from trtforge.report.types import LETTERS
 
-_HEADLINES = {
-    "pass": "Every check that was run is within its bounds",
-    "fail": "Out of bounds",
-    "not_run": "Nothing was verified",
-}
-_TYPE_ORDER = ("fp8", "int8", "int4", "fp16", "bf16", "fp32", "other")
-_TYPE_NAMES = {
-    "float32": "fp32",
-    "float16": "fp16",
-    "bfloat16": "bf16",
-    "float8_e4m3fn": "fp8",
-    "float": "fp32",
-}
+_MOST_ROWS = 100
+"""Of tables that grow with the model."""
 
-
-@dataclass(frozen=True)
-class Share:
-    """One part of a precision bar.
-
-    Attributes:
-        type: "int8", "fp16", ...
-        start: where it begins, percent of the bar.
-        width: its length, percent of the bar.
-        text: its share, "87.5 %".
-        amount: MACs, bytes or nodes as text.
-        style: which of the page's fills it has.
-    """
-
-    type: str
-    start: float
-    width: float
-    text: str
-    amount: str
-    style: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """How something is divided between types."""
-
-    title: str
-    shares: tuple[Share, ...]
-
-
-@dataclass(frozen=True)
-class Parity:
-    """One parity report as the page shows it."""
-
-    id: str
-    title: str
-    verdict: str
-    report: Json
-    outputs: Table
-    details: tuple[tuple[str, Table], ...]
-    failures: tuple[str, ...]
-    sources: tuple[tuple[str, str], ...]
-    accuracy: str | None
-    cases: str | None
+_MOST_WARNINGS = 50
+_LONGEST_RECIPE = 20_000
 
 
 def render_html(context: ReportData) -> str:
     """Return the report as one self-contained HTML page.
 
-    It reads without colour (verdicts are words and signs), without script, on paper and at the
-    width of a phone; text of models and recipes is escaped. Pages of equal data are equal.
+    It reads without colour (verdicts and types are words, signs and patterns), without script, on
+    paper and at the width of a phone; text of models and recipes is escaped, and tables that grow
+    with the model are cut and say so. Pages of equal data are equal.
     """
     checks = checks_of(context)
     verdict = overall(checks)
@@ -87,29 +41,65 @@ def render_html(context: ReportData) -> str:
         .render(
             data=context,
             verdict=verdict,
-            headline=_headline(verdict, context),
+            banner=banner(context, verdict),
+            tiles=tuple(tiles(context)),
             checks=checks,
-            parities=tuple(_parities(context)),
-            bars=tuple(_bars(context.attested)),
-            optimize=_optimize(context.optimize),
-            quantized=_decisions(context, "quantized"),
-            kept=_decisions(context, "kept"),
-            ranges=None
-            if context.calibration is None
-            else tables.ranges_table(context.calibration),
-            calibrated_on=_calibrated_on(context.calibration),
-            contract=None if context.contract is None else tables.contract_table(context.contract),
-            profiles=tables.profiles_table(context.profiles),
-            targets=tables.targets_table(context.targets),
+            parities=tuple(parities(context)),
+            recipe=_shortened(context.recipe),
             warnings=_warnings(context),
-            timings=tables.timings_table(context.timings),
-            verdict_text=tables.verdict_text,
-            verdict_of=verdict_of,
-            percent=percent,
-            unbroken=_unbroken,
+            sections=_sections(context),
+            **_model_parts(context),
+            **_build_parts(context),
         )
     )
-    return page.replace("\r\n", "\n")
+    # A lone surrogate, which JSON can hold, has no UTF-8.
+    return page.replace("\r\n", "\n").encode("utf-8", "replace").decode("utf-8")
+
+
+def _model_parts(context: ReportData) -> dict[str, Any]:
+    """What was found out of the model: precision, layers, passes, ranges."""
+    decisions = context.decisions
+    return {
+        "layers": layer_view(context.layers),
+        "attest_checks": tables.checks_table(context.attest or {}),
+        "bars": tuple(share_bars(context.attested)),
+        "map": precision_map(context.attested),
+        "reasons": None if decisions is None else reasons_table(decisions),
+        "decisions": tuple(decisions_tables(decisions or ())),
+        "budget": budget_view(context.budget),
+        "optimize": _optimize(context.optimize),
+        "ranges": ranges_view(context.calibration),
+    }
+
+
+def _build_parts(context: ReportData) -> dict[str, Any]:
+    """What was built, and from what."""
+    contract = context.contract
+    return {
+        "contract": None if contract is None else _cut(tables.contract_table(contract)),
+        "profiles": _cut(tables.profiles_table(context.profiles)),
+        "targets": tables.targets_table(context.targets),
+        "sizes": _sizes(context),
+        "timings": tables.timings_table(context.timings),
+    }
+
+
+def _sections(context: ReportData) -> tuple[tuple[str, str], ...]:
+    """Return anchor and title of what one may want to go to."""
+    found = [
+        ("graph", "Graph parity", True),
+        ("engine-0", "Engine parity", bool(context.engine_parity)),
+        ("layers", "Error along the graph", True),
+        ("precision", "Precision", True),
+        ("budget", "Budget", budget_view(context.budget) is not None),
+        ("graph-passes", "Graph passes", True),
+        ("calibration", "Calibration", True),
+        ("engines", "Engines", True),
+        ("interface", "Inputs and outputs", True),
+        ("warnings", "Warnings", bool(_warnings(context))),
+        ("environment", "How to repeat this", True),
+    ]
+    return tuple((anchor, title) for anchor, title, there in found if there)
 
 
 def _unbroken(text: str) -> str:
@@ -119,90 +109,42 @@ def _unbroken(text: str) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trtforge.report", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-
-
-def _headline(verdict: str, context: ReportData) -> str:
-    named = {
-        kind: ", ".join(check.name for check in checks_of(context) if check.verdict == kind)
-        for kind in ("fail", "not_run")
+    environment.globals |= {
+        "verdict_text": tables.verdict_text,
+        "verdict_of": verdict_of,
+        "percent": percent,
+        "short": short,
+        "unbroken": _unbroken,
+        "types": tuple(LETTERS),
+        "verdict_words": {text: name for name, text in tables.VERDICT_TEXT.items()},
     }
-    if verdict == "fail":
-        return f"{_HEADLINES[verdict]}: {named['fail']}"
-    waiting = f". Not run: {named['not_run']}" if named["not_run"] else ""
-    return _HEADLINES[verdict] + (waiting if verdict == "pass" else "")
+    return environment
 
 
-def _parities(context: ReportData) -> Iterator[Parity]:
-    absent: Json = {"verdict": "not_run", "reason": context.why_missing("graph_parity")}
-    yield _parity("graph", "Graph parity", context.graph_parity or absent)
-    for index, (name, report) in enumerate(context.engine_parity.items()):
-        yield _parity(f"engine-{index}", f"Engine parity: {name}", report)
+def _cut(table: Table) -> Table:
+    return cut(table, _MOST_ROWS, where="manifest.json")
 
 
-def _parity(anchor: str, title: str, report: Json) -> Parity:
-    outputs = report.get("outputs") or {}
-    failures = [str(failure) for failure in report.get("failures") or ()]
-    for name, output in outputs.items():
-        failures += [f"{name}: {failure}" for failure in output.get("failures") or ()]
-    return Parity(
-        id=anchor,
-        title=title,
-        verdict=verdict_of(report),
-        report=report,
-        outputs=tables.outputs_table(report),
-        details=tuple(
-            (name, tables.cases_table(output, report.get("judged") or ()))
-            for name, output in outputs.items()
-        ),
-        cases=tables.cases_text(report),
-        failures=tuple(failures),
-        sources=tuple(
-            (name, str(output.get("tolerance_source") or "-")) for name, output in outputs.items()
-        ),
-        accuracy=tables.accuracy_text(report),
+def _shortened(recipe: str) -> str:
+    if len(recipe) <= _LONGEST_RECIPE:
+        return recipe
+    return f"{recipe[:_LONGEST_RECIPE]}\n# … the rest is in recipe.yaml"
+
+
+def _sizes(context: ReportData) -> tuple[tuple[str, str, float], ...]:
+    """Return label, size, and length of its bar in percent of the largest."""
+    sizes = {label: found for label, found in context.sizes.items() if found > 0}
+    largest = max(sizes.values(), default=0)
+    return tuple(
+        (label, size(found), round(100.0 * found / largest, 2)) for label, found in sizes.items()
     )
-
-
-def _bars(attested: Json | None) -> Iterator[Bar]:
-    parts = (("macs", "Multiply-accumulates", count), ("weights_bytes", "Weight bytes", size))
-    for key, title, say in (*parts, ("nodes", "Nodes", count)):
-        amounts = _amounts((attested or {}).get(key))
-        total = sum(amounts.values())
-        if total <= 0:
-            continue
-        start, shares = 0.0, []
-        for kind, amount in amounts.items():
-            width = 100.0 * amount / total
-            shares.append(
-                Share(
-                    type=kind,
-                    start=round(start, 4),
-                    width=round(width, 4),
-                    text=percent(amount / total),
-                    amount=say(amount),
-                    style=kind if kind in _TYPE_ORDER else "other",
-                )
-            )
-            start += width
-        yield Bar(f"{title} by type", tuple(shares))
-
-
-def _amounts(found: Any) -> dict[str, float]:
-    """Return the amounts by type, narrow types first; zero amounts are left out."""
-    amounts: dict[str, float] = {}
-    for kind, value in found.items() if isinstance(found, Mapping) else ():
-        name = _TYPE_NAMES.get(str(kind), str(kind))
-        if (amount := number(value)) is not None and amount > 0:
-            amounts[name] = amounts.get(name, 0.0) + amount
-    rank = {kind: index for index, kind in enumerate(_TYPE_ORDER)}
-    return dict(sorted(amounts.items(), key=lambda item: (rank.get(item[0], 99), item[0])))
 
 
 def _optimize(report: Json | None) -> dict[str, Any] | None:
@@ -211,8 +153,8 @@ def _optimize(report: Json | None) -> dict[str, Any] | None:
     proof = report.get("proof") or {}
     return {
         "passes": tables.passes_table(report),
-        "refusals": tables.refusals_table(report),
-        "idle": ", ".join(tables.idle_passes(report)),
+        "refusals": cut(tables.refusals_table(report), _MOST_ROWS, where="optimize.json"),
+        "idle": tables.idle_passes(report),
         "nodes": (count(report.get("nodes_before")), count(report.get("nodes_after"))),
         "bytes": (
             size(report.get("initializer_bytes_before")),
@@ -237,23 +179,11 @@ def _proof_text(proof: Json) -> str:
     )
 
 
-def _decisions(context: ReportData, action: str) -> Table | None:
-    if context.decisions is None:
-        return None
-    return tables.decisions_table(context.decisions, action=action)
-
-
-def _calibrated_on(calibration: Json | None) -> dict[str, Any]:
-    """Return the names of the data that ranges were measured on, and whether any was made up."""
-    uses = (calibration or {}).get("data") or ()
-    return {
-        "names": list(dict.fromkeys(use["source"] for use in uses if use.get("source"))),
-        "synthetic": any(use.get("synthetic") for use in uses),
-    }
-
-
 def _warnings(context: ReportData) -> tuple[str, ...]:
     found = [*context.warnings, *map(str, (context.calibration or {}).get("warnings") or ())]
     for target in context.targets:
         found += [f"{target.get('name')}: {text}" for text in target.get("warnings") or ()]
-    return tuple(dict.fromkeys(found))
+    unique = list(dict.fromkeys(found))
+    if len(unique) > _MOST_WARNINGS:
+        unique[_MOST_WARNINGS:] = [f"… and {len(unique) - _MOST_WARNINGS} more"]
+    return tuple(unique)

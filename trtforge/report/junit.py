@@ -1,15 +1,25 @@
 """Verdicts as JUnit XML, for the test tabs of build servers.
 
+A suite per comparison and one for attestation; in them a case per output and per attested share.
 A fail is a `<failure>`; a not_run is a `<skipped>` with its reason, so that it can never be read as
-a pass. The XML holds no time and no host name: the same verdicts give the same bytes.
+a pass. Figures are the suites' properties. The XML holds no time and no host name: the same
+verdicts give the same bytes, and a build from the store has no times of its own.
 """
 
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from typing import Any
 
 from trtforge.report.data import Check, Json, JsonReport, ReportData, as_data, verdict_of
-from trtforge.report.tables import bounds_text, cases_table, outputs_table
+from trtforge.report.figures import percent
+from trtforge.report.tables import (
+    asked_text,
+    bounds_text,
+    cases_table,
+    check_name,
+    outputs_table,
+)
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold, not even escaped (https://www.w3.org/TR/xml/#charsets)."""
@@ -27,10 +37,16 @@ def render_junit(
     """
     root = ET.Element("testsuites")
     for name, report in checks.items():
-        _add_suite(root, f"{suite}.{name}", _parity_cases(as_data(report)))
+        found = as_data(report)
+        _add_suite(root, f"{suite}.{name}", _parity_cases(found), _parity_properties(found))
     if attest is not None:
-        check = Check("precision shares", verdict_of(attest), attest.get("reason"))
-        _add_suite(root, f"{suite}.attestation", [_case(check, "")])
+        properties = {
+            name: value
+            for name in ("quantized_macs_share", "min_quantized_macs")
+            if (value := attest.get(name)) is not None
+        }
+        _add_suite(root, f"{suite}.attestation", _attest_cases(attest), properties)
+    root.set("name", _clean(suite))
     for count in ("tests", "failures", "skipped"):
         root.set(count, str(sum(int(group.get(count, "0")) for group in root)))
     ET.indent(root)
@@ -61,6 +77,31 @@ def _parity_cases(report: Json) -> list[ET.Element]:
     verdict = verdict_of(report)
     if not beyond and verdict not in settled:
         cases.insert(0, _case(Check("comparison", verdict, report.get("reason")), ""))
+    return cases
+
+
+def _parity_properties(report: Json) -> dict[str, Any]:
+    """Return who was compared, and every figure of every output."""
+    found = {name: report[name] for name in ("reference", "candidate") if report.get(name)}
+    for output, verdict in (report.get("outputs") or {}).items():
+        for name, value in sorted((verdict.get("metrics") or {}).items()):
+            if value is not None:
+                found[f"{output}.{name}"] = value
+    accuracy = report.get("accuracy") or {}
+    return found | {f"accuracy.{name}": value for name, value in accuracy.items()}
+
+
+def _attest_cases(attest: Json) -> list[ET.Element]:
+    """Return a case per attested share, and one more for what no share accounts for."""
+    checks = attest.get("checks") or ()
+    cases = []
+    for share in checks:
+        found = f"found {percent(share.get('share'))}, asked {asked_text(share)}"
+        reason = str(share.get("reason") or found)
+        cases.append(_case(Check(check_name(share), verdict_of(share), reason), found))
+    verdict = verdict_of(attest)
+    if verdict not in {verdict_of(check) for check in checks}:
+        cases.insert(0, _case(Check("precision shares", verdict, attest.get("reason")), ""))
     return cases
 
 
@@ -99,7 +140,9 @@ def _case(check: Check, details: str) -> ET.Element:
     return case
 
 
-def _add_suite(root: ET.Element, name: str, cases: list[ET.Element]) -> None:
+def _add_suite(
+    root: ET.Element, name: str, cases: list[ET.Element], properties: Mapping[str, Any]
+) -> None:
     suite = ET.SubElement(
         root,
         "testsuite",
@@ -109,6 +152,10 @@ def _add_suite(root: ET.Element, name: str, cases: list[ET.Element]) -> None:
         errors="0",
         skipped=str(sum(case.find("skipped") is not None for case in cases)),
     )
+    if properties:
+        group = ET.SubElement(suite, "properties")
+        for key, value in properties.items():
+            ET.SubElement(group, "property", name=_clean(str(key)), value=_clean(str(value)))
     for case in cases:
         case.set("classname", _clean(name))
         suite.append(case)

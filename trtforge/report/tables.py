@@ -1,7 +1,7 @@
 """Report parts as plain rows of text, for the terminal and for the page alike."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trtforge.report.data import Json, verdict_of
@@ -43,11 +43,32 @@ class Table:
         columns: headings.
         rows: as many cells as columns each.
         numeric: indices of the columns that are set flush right.
+        names: indices of the columns with names of nodes and tensors.
+        rest: what is said below of the rows that are not shown; empty when all are.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()
+    names: frozenset[int] = frozenset({0})
+    rest: str = ""
+
+
+def cut(table: Table, most: int, total: int | None = None, where: str = "") -> Table:
+    """Return a table of at most so many rows, which says how many it leaves out.
+
+    Args:
+        table: all rows, or the first of them.
+        most: how many to keep.
+        total: how many there are; None: as many as the table has.
+        where: the file in the bundle that has all of them; empty for none.
+    """
+    kept = table.rows[:most]
+    left = (len(table.rows) if total is None else total) - len(kept)
+    if left <= 0:
+        return table
+    told = f"… and {count(left)} more" + (f": {where} has them all" if where else "")
+    return replace(table, rows=kept, rest=told)
 
 
 def verdict_text(verdict: str) -> str:
@@ -187,28 +208,42 @@ def refusals_table(optimize: Json) -> Table:
         for note in entry.get("notes") or ()
         if note.get("kind") == "refused"
     )
-    return Table(("pass", "node", "refused because"), rows)
+    return Table(("pass", "node", "refused because"), rows, names=frozenset({0, 1}))
 
 
-def decisions_table(decisions: Sequence[Json], *, action: str) -> Table:
-    """Return the quantization decisions of one kind ("quantized" or "kept")."""
-    rows = tuple(
-        tuple(str(entry.get(key) or "") for key in ("node", "op", "tensor", "reason"))
-        for entry in decisions
-        if (entry.get("action") == "quantized") == (action == "quantized")
+def checks_table(attest: Json) -> Table:
+    """Return what was attested: the share found, and the bounds that were asked for."""
+    rows: tuple[tuple[str, ...], ...] = tuple(
+        (
+            check_name(check),
+            percent(check.get("share")),
+            asked_text(check),
+            verdict_text(verdict_of(check)),
+            str(check.get("reason") or ""),
+        )
+        for check in attest.get("checks") or ()
     )
-    return Table(("node", "operator", "tensor", "reason"), rows)
+    columns: tuple[str, ...] = ("share", "found", "asked", "verdict", "reason")
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], tuple(row[:-1] for row in rows)
+    return Table(columns, rows, frozenset({1}), frozenset())
 
 
-def ranges_table(calibration: Json) -> Table:
-    """Return the calibrated ranges; "kept" is the share of the observed range that amax covers."""
-    rows = []
-    for name, found in (calibration.get("ranges") or {}).items():
-        low, high, amax = (number(found.get(key)) for key in ("min", "max", "amax"))
-        peak = max(abs(low or 0.0), abs(high or 0.0))
-        kept = "-" if amax is None or peak == 0 else percent(min(1.0, amax / peak))
-        rows.append((str(name), plain(low), plain(high), plain(amax), kept))
-    return Table(("tensor", "min", "max", "amax", "kept"), tuple(rows), frozenset({1, 2, 3, 4}))
+def check_name(check: Json) -> str:
+    """Return what an attested share is of: "MACs in int8", "weight bytes in fp16"."""
+    what, view = str(check.get("what")), str(check.get("view") or "typed ONNX")
+    beyond = "" if view == "typed ONNX" else f" ({view})"
+    return f"{_ATTESTED.get(what, what)} in {check.get('type')}{beyond}"
+
+
+_ATTESTED = {"macs": "MACs", "weights": "weight bytes", "activations": "activation bytes"}
+
+
+def asked_text(check: Json) -> str:
+    """Return the bounds on an attested share: "≥ 80 %"; a type that is asked for must be there."""
+    bounds = ((sign, check.get(key)) for sign, key in (("≥", "min"), ("≤", "max")))
+    told = [f"{sign} {percent(bound)}" for sign, bound in bounds if bound is not None]
+    return ", ".join(told) or "> 0 %"
 
 
 def contract_table(contract: Json) -> Table:
@@ -218,7 +253,7 @@ def contract_table(contract: Json) -> Table:
         for kind, key in (("input", "inputs"), ("output", "outputs"))
         for spec in contract.get(key) or ()
     )
-    return Table(("", "name", "type", "shape"), rows)
+    return Table(("", "name", "type", "shape"), rows, names=frozenset({1}))
 
 
 def profiles_table(profiles: Sequence[Json]) -> Table:
@@ -228,7 +263,7 @@ def profiles_table(profiles: Sequence[Json]) -> Table:
         for index, profile in enumerate(profiles)
         for name, dims in profile.items()
     )
-    return Table(("profile", "input", "min", "opt", "max"), rows)
+    return Table(("profile", "input", "min", "opt", "max"), rows, names=frozenset({1}))
 
 
 def targets_table(targets: Sequence[Json]) -> Table:

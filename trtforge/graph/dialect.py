@@ -5,7 +5,8 @@ details and four kinds of attributes, and it copies constants of an outer graph 
 So the import remembers where each node came from, and the export is our own.
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,28 @@ class MappedValues(LazyValues):  # type: ignore[misc]
         if values.nbytes <= _REMEMBERED_BYTES and not is_external(self.tensor):
             self._loaded = values
         return values
+
+
+class ComputedValues(LazyValues):  # type: ignore[misc]
+    """Values that are computed when they are wanted, so that big ones need not all be held.
+
+    Args:
+        shape: of the values.
+        dtype: of the values.
+        make: computes them, contiguous; tensors with the same function stay tied to each other.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: "np.dtype[Any]", make: Callable[[], np.ndarray]
+    ) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.nbytes = math.prod(shape) * dtype.itemsize
+        self.make = make
+
+    def load(self) -> np.ndarray:
+        """Return the values, computed anew."""
+        return self.make()
 
 
 @dataclass
@@ -252,6 +275,14 @@ def _export_tensor(
     constant: gs.Constant, target: TensorProto, files: ExternalFiles | None = None
 ) -> None:
     values = constant._values
+    if isinstance(values, ComputedValues):
+        if files is not None:
+            target.data_type = dtype_to_onnx(constant.export_dtype)
+            target.dims.extend(values.shape)
+            set_external(target, Extent(files.hold_made(values.make), 0, values.nbytes))
+            target.name = constant.name
+            return
+        values = values.load()
     if isinstance(values, LazyValues):
         target.CopyFrom(values.tensor)
     else:

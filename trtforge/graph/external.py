@@ -7,6 +7,7 @@ over itself.
 import io
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class ExternalFiles:
         self.base_dir = base_dir
         self._maps: dict[str, np.ndarray] = {}
         self._open: dict[str, io.FileIO] = {}
+        self._made: dict[str, Callable[[], np.ndarray]] = {}
+        self._locations: dict[Callable[[], np.ndarray], str] = {}
         self._looked_at = 0
 
     def derived(self) -> "ExternalFiles":
@@ -43,6 +46,8 @@ class ExternalFiles:
         child = ExternalFiles(self.base_dir)
         child._maps.update(self._maps)
         child._open.update(self._open)
+        child._made.update(self._made)
+        child._locations.update(self._locations)
         return child
 
     @property
@@ -57,11 +62,26 @@ class ExternalFiles:
             array: contiguous.
             file: open, where the array is a mapping of that whole file.
         """
-        location = f"{HELD_LOCATION}{len(self._maps)}"
+        location = self._free_location()
         if file is not None:
             self._open[location] = file
         self._maps[location] = array.reshape(-1).view(np.uint8)
         return location
+
+    def hold_made(self, make: Callable[[], np.ndarray]) -> str:
+        """Hold bytes that are computed whenever they are looked at, and kept by nobody.
+
+        Args:
+            make: gives the same contiguous array every time; the same function, the same location.
+        """
+        location = self._locations.get(make)
+        if location is None:
+            location = self._locations[make] = self._free_location()
+            self._made[location] = make
+        return location
+
+    def _free_location(self) -> str:
+        return f"{HELD_LOCATION}{len(self._maps) + len(self._made)}"
 
     def release(self) -> None:
         """Give the mapped pages back to the system; they are read again when they are needed."""
@@ -93,7 +113,9 @@ class ExternalFiles:
         """
         extent = extent_of(tensor)
         mapped = self._maps.get(extent.location)
-        if mapped is None:
+        if mapped is None and extent.location in self._made:
+            mapped = self._made[extent.location]().reshape(-1).view(np.uint8)
+        elif mapped is None:
             mapped = self._map(self.path(tensor), extent.location)
             self._maps[extent.location] = mapped
         end = extent.offset + extent.length
@@ -117,8 +139,10 @@ class ExternalFiles:
         Raises:
             GraphError: see `view`.
         """
-        self.view(tensor)
         extent = extent_of(tensor)
+        if extent.location in self._made:
+            return None
+        self.view(tensor)
         file = self._open.get(extent.location)
         return None if file is None else (file, extent.offset)
 

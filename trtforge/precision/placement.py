@@ -164,7 +164,8 @@ class _Chooser:
         if keep is not None and wanted == "fp32":
             return Placed("fp32", ports, describe(keep), is_forced=True)
         if (refusal := self._refusal(node, ports, wanted)) is not None:
-            return Placed("fp32", ports, refusal)
+            unmet = f"{describe(force)} cannot be met: " if force is not None else ""
+            return Placed("fp32", ports, f"{unmet}{refusal}")
         wider = self._indices.get(id(node)) or hazard
         if force is not None:
             in_spite = f", in spite of this: {wider}" if wider else ""

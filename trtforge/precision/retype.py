@@ -3,11 +3,14 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
+from trtforge.graph.dialect import ComputedValues
+from trtforge.graph.weights import HELD_BYTES
 from trtforge.precision import opgroups as ops
 from trtforge.precision.names import Names
 from trtforge.precision.placement import Placement, scopes
@@ -56,6 +59,7 @@ class Retyper:
         self._tensors: dict[str, gs.Tensor] = {}
         self._produced: dict[str, str] = {}
         self._scales: dict[tuple[str, str], gs.Constant] = {}
+        self._converted: dict[tuple[int, tuple[int, ...], str, bool], ComputedValues] = {}
         self._scopes = list(scopes(graph))
         self._home = {tensor.name: scope for scope in self._scopes for tensor in scope.inputs}
         self._first: dict[int, list[gs.Node]] = defaultdict(list)
@@ -213,13 +217,25 @@ class Retyper:
         for kind in sorted(kinds - {"fp32"}):
             mine = [use for use in uses if use.type == kind]
             clamp = all(use.is_clip_bound for use in mine)
-            values = _converted(constant.values, kind, clamp=clamp)
+            values = self._converted_values(constant.values, kind, clamp=clamp)
             if kinds == {kind}:
                 constant.values = values
                 continue
             copy = gs.Constant(self._names.fresh(f"{name}_{kind}"), values)
             for use in mine:
                 _replace(use, copy)
+
+    def _converted_values(
+        self, values: npt.NDArray[np.generic], kind: str, *, clamp: bool
+    ) -> npt.NDArray[np.generic] | ComputedValues:
+        """Values in another type; of big ones that lie in the model's files, how to make them."""
+        if values.nbytes < 2 * HELD_BYTES or values.flags.owndata:
+            return _converted(values, kind, clamp=clamp)
+        key = (values.__array_interface__["data"][0], values.shape, kind, clamp)
+        if key not in self._converted:
+            make = partial(_converted, values, kind, clamp=clamp)
+            self._converted[key] = ComputedValues(values.shape, np.dtype(NUMPY_TYPE[kind]), make)
+        return self._converted[key]
 
     def _serve_uses(self, name: str, tensor: gs.Variable) -> None:
         produced = self._produced[name]
@@ -322,7 +338,7 @@ def _converted(
         # A Clip bound beyond the range means "no bound"; the largest number says the same.
         values = np.clip(values, -FLOAT_MAX[kind], FLOAT_MAX[kind])
     with np.errstate(over="ignore"):  # what a force rule sends beyond the range
-        return np.asarray(values.astype(NUMPY_TYPE[kind]))
+        return np.asarray(values.astype(NUMPY_TYPE[kind], order="C"))
 
 
 def _replace(use: _Use, tensor: gs.Tensor) -> None:

@@ -161,11 +161,10 @@ def _search(trials: Trials, profile: LayerProfile, budget: int, steps: Steps) ->
         steps.tell(None, f"evaluation {trials.evaluations + 1}: {len(widened)} nodes wide")
         return trials.report(widened).verdict == "pass"
 
-    def suspects(tried: frozenset[str]) -> list[str]:
-        return _suspects(trials.profile(tried), tried)
-
     ordered = _by_suspicion(trials.candidates, profile)
-    return minimal_set(ordered, test, suspects=suspects, budget=budget)
+    return minimal_set(
+        ordered, test, suspects=lambda tried: _suspects(trials, tried), budget=budget
+    )
 
 
 def _by_suspicion(candidates: dict[str, str], profile: LayerProfile) -> list[str]:
@@ -174,12 +173,21 @@ def _by_suspicion(candidates: dict[str, str], profile: LayerProfile) -> list[str
     return sorted(candidates, key=lambda name: -lost.get(name, 0.0))
 
 
-def _suspects(profile: LayerProfile, tried: frozenset[str]) -> list[str]:
-    """Return the nodes that a failure points at: where what went wrong most first went wrong.
+def _suspects(trials: Trials, tried: frozenset[str]) -> list[str]:
+    """Return the nodes that a failure points at.
 
-    That is NaN and Inf, else the largest jumps; a node that divides by a variance that was lost
-    upstream gives Inf, and it is upstream that something must be wide.
+    A node that is wide and loses all the same amplifies what was rounded before it, as a difference
+    of two large numbers does: what feeds it must be wide too.
+
+    Otherwise it is where that began which went wrong most: NaN and Inf, else the largest jumps. (A
+    node that divides by a variance that was lost upstream gives Inf, and it is upstream that
+    something must be wide.)
     """
+    profile = trials.profile(tried)
+    for jump in profile.jumps:
+        feeding = trials.feeding(jump.node, tried) if jump.node in tried else []
+        if feeding:
+            return feeding
     jumps = [jump for jump in profile.jumps if jump.node not in tried]
     effects = [jump for jump in jumps if jump.is_nonfinite]
     if not effects:
@@ -209,6 +217,3 @@ def _culprits(trials: Trials, found: Minimal[str], profile: LayerProfile) -> tup
             why = f"{drop.from_db:.0f} dB -> {drop.to_db:.0f} dB"
         culprits.append(Culprit(name, trials.candidates[name], why))
     return tuple(culprits)
-
-
-__all__ = ["DEBUG_SCHEMA", "Culprit", "DebugOptions", "DebugResult", "Subject", "debug"]

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from onnx import NodeProto
+
 from trtforge.errors import MissingError
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
@@ -51,6 +53,7 @@ class Trials:
         self._cases = _cases(subject)
         self._reference = _Remembered(subject, self._cases)
         self.candidates = self._candidates()
+        self._sources = _sources(subject.model)
 
     def __enter__(self) -> Self:
         """Make a folder for engines."""
@@ -81,6 +84,20 @@ class Trials:
         """Return candidates as the graph computes them."""
         wanted = set(names)
         return tuple(name for name in self.candidates if name in wanted)
+
+    def feeding(self, name: str, within: frozenset[str]) -> list[str]:
+        """Return the candidates outside a set that feed a node, directly or through the set."""
+        found: dict[str, None] = {}
+        seen: set[str] = set()
+        pending = [name]
+        while pending:
+            for source in self._sources.get(pending.pop(), ()):
+                if source in within and source not in seen:
+                    seen.add(source)
+                    pending.append(source)
+                elif source in self.candidates and source not in within:
+                    found[source] = None
+        return list(found)
 
     def report(self, widened: frozenset[str]) -> ParityReport:
         """Judge the graph that is typed with some nodes kept wide."""
@@ -115,9 +132,10 @@ class Trials:
         narrow = {maker.node for maker in made if maker.type != "fp32"}
         found = {}
         for node in self._subject.model.proto.graph.node:
-            label = node.name or next((name for name in node.output if name), "")
-            # What typing spelled out, as it does with Attention, has its name no longer.
-            is_narrow = label in narrow or label not in present
+            label = _label(node)
+            # What typing spelled out, as it does with Attention, has its name no longer; bodies
+            # are widened with the node that they belong to.
+            is_narrow = label in narrow or label not in present or node.op_type in CONTROL_FLOW
             if label and is_narrow and node.op_type != "Constant":
                 found[label] = node.op_type
         return found
@@ -147,6 +165,20 @@ class Trials:
         )
         get_backend(self._backend).build(request, None)
         return EngineRunner(request.output, self._backend)
+
+
+def _sources(model: Model) -> dict[str, tuple[str, ...]]:
+    """The nodes that each node of the main graph reads from."""
+    nodes = model.proto.graph.node
+    made = {name: _label(node) for node in nodes for name in node.output if name}
+    return {
+        _label(node): tuple(made[name] for name in node.input if name in made) for node in nodes
+    }
+
+
+def _label(node: NodeProto) -> str:
+    """A node's name among rules: its own, or that of its first output."""
+    return str(node.name or next((name for name in node.output if name), ""))
 
 
 class _Remembered:

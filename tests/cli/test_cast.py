@@ -93,6 +93,11 @@ def test_without_data_it_says_so(capfd: Capture, digits: Path, tmp_path: Path) -
     assert "ranges: none were measured" in out + err
 
 
+def test_synthetic_samples_are_told_of(capfd: Capture, digits: Path, tmp_path: Path) -> None:
+    _, err = run(capfd, "cast", digits / "model.onnx", "-o", tmp_path / "o.onnx", "--synthetic")
+    assert "warning: the ranges come from synthetic samples" in err
+
+
 def test_keep_force_and_io_types(capfd: Capture, digits: Path, tmp_path: Path) -> None:
     text, _ = run(
         capfd,

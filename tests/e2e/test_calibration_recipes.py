@@ -200,9 +200,11 @@ def test_a_technique_for_weights_alone_gets_samples_and_no_ranges(work: Workplac
     text = work.recipe(f"{{data: {work.digits}/calib.npz}}", sqnr_db=15).read_text()
     models = []
     for techniques in ("none", "[gptq]"):
-        precision = f"quantize: int4_weight_only, block_size: 32, techniques: {techniques}"
+        # FP32 beside it: types, too, would be chosen by what samples show.
+        precision = "type: fp32, quantize: int4_weight_only, block_size: 32, "
+        precision += f"techniques: {techniques}"
         recipe = work.folder / "weights.yaml"
-        recipe.write_text(text.replace("quantize: int8, techniques: none", precision))
+        recipe.write_text(text.replace("type: fp16, quantize: int8, techniques: none", precision))
         bundle, _ = work.build(recipe)
         assert open_bundle(bundle).manifest.calibration is None
         assert not (bundle / "calibration").exists()

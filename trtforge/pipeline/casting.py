@@ -99,13 +99,16 @@ def cast_file(source: Path, out: Path, options: CastOptions, emit: Sink = ignore
             model = clean(original, QuantizeOptions(options.asked), steps).model
     ranges = None
     if calibration is not None:
-        from trtforge.pipeline.ranges import Wanted, open_data  # not at all without data: 0.1 s
+        from trtforge.pipeline.ranges import SYNTHETIC_WARNING, Wanted, open_data
 
         wanted = Wanted(precision, calibration, Path, options.asked.profiles(original.contract))
         with steps.step("measure"):
             steps.tell(None, "opening the data")
-            ranges = type_ranges(model, open_data(model, wanted), wanted, steps.tell)
+            data = open_data(model, wanted)
+            ranges = type_ranges(model, data, wanted, steps.tell)
             steps.note = "" if ranges is None else ranges_summary(ranges)
+        if data is not None and data.is_synthetic:
+            emit(Warned(SYNTHETIC_WARNING))
     with steps.step("cast"):
         result = typed(model, None, precision, ranges)
         result.model.save(out)

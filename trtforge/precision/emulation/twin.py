@@ -7,10 +7,19 @@ from itertools import count
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from trtforge.graph.external import ExternalFiles
+from trtforge.graph.nodes import STANDARD_DOMAINS
 from trtforge.graph.skeleton import merge_fields
 from trtforge.graph.weights import graph_nodes
 from trtforge.precision.emulation.exact import is_exact
-from trtforge.precision.emulation.types import NARROW, STORED, scope_types, widen_type, widened
+from trtforge.precision.emulation.types import (
+    NARROW,
+    STORED,
+    fill,
+    scope_types,
+    widen_type,
+    widened,
+)
+from trtforge.precision.emulation.weights import dequantized
 from trtforge.precision.opgroups import CONTROL_FLOW, TYPE_BLIND
 
 TYPE_ATTRIBUTES = frozenset(
@@ -34,11 +43,13 @@ class _Scope:
         types: element types of the typed model's tensors.
         wide: tensors that stay narrow (ends of the main graph) -> their FP32 values.
         ends: inputs and results of the main graph that keep their narrow type.
+        is_main: whether it is the main graph.
     """
 
     types: Mapping[str, int]
     wide: dict[str, str] = field(default_factory=dict)
     ends: frozenset[str] = frozenset()
+    is_main: bool = False
 
 
 class Twin:
@@ -58,6 +69,9 @@ class Twin:
         self._opset = opset
         self._wide_ends = wide_ends
         self._names = set(_names(source))
+        fed = {value.name for value in source.input}
+        self._constants = {one.name: one for one in source.initializer if one.name not in fed}
+        self._computed: list[TensorProto] = []
         self._read = set(_read(source))
 
     def main_graph(self, source: GraphProto, inferred: GraphProto) -> GraphProto:
@@ -70,7 +84,7 @@ class Twin:
         types = scope_types(source, inferred, {}, self._opset)
         ends = (value.name for value in (*source.input, *source.output))
         narrow = frozenset(name for name in ends if self._keeps(name, types.get(name, 0)))
-        scope = _Scope(types, {}, narrow)
+        scope = _Scope(types, {}, narrow, is_main=True)
         graph = _without_content(source)
         fed = {value.name for value in source.input}
         for value in source.input:
@@ -82,6 +96,7 @@ class Twin:
             if weight.name not in fed:
                 graph.initializer.append(self._weight(weight, scope))
         self._fill(graph, source, inferred, scope)
+        graph.initializer.extend(self._computed)
         graph.output.extend(self._end(value) for value in source.output)
         return graph
 
@@ -112,7 +127,8 @@ class Twin:
             wide.CopyFrom(sparse)
             wide.values.CopyFrom(widened(sparse.values, self._files))
         for node, known in zip(source.node, inferred.node, strict=True):
-            graph.node.extend(self._node(node, known, scope))
+            folded = self._dequantized(node, scope) if scope.is_main else None
+            graph.node.extend((folded,) if folded else self._node(node, known, scope))
         for value in source.value_info:
             graph.value_info.append(value if value.name in scope.ends else _widened_value(value))
 
@@ -167,6 +183,20 @@ class Twin:
                 after.extend(self._round(wide.output[index], name, kind, scope))
         yield wide
         yield from after
+
+    def _dequantized(self, node: NodeProto, scope: _Scope) -> NodeProto | None:
+        """A weight's DequantizeLinear, computed now; it leaves an Identity that bears its names."""
+        name = node.output[0] if node.output else ""
+        is_one = node.op_type == "DequantizeLinear" and node.domain in STANDARD_DOMAINS
+        if not is_one or name in scope.ends:
+            return None
+        values = dequantized(node, self._constants, self._files, scope.types.get(name, 0))
+        if values is None:
+            return None
+        weight = TensorProto(name=self._fresh(f"{name}_values"), dims=values.shape)
+        fill(weight, values, self._files)
+        self._computed.append(weight)
+        return helper.make_node("Identity", [weight.name], [name], node.name)
 
     def _attribute(
         self, source: AttributeProto, inferred: AttributeProto, scope: _Scope

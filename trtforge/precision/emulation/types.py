@@ -118,11 +118,17 @@ def widened(tensor: TensorProto, files: ExternalFiles) -> TensorProto:
     """
     if tensor.data_type not in NARROW:
         return tensor
-    values = np.ascontiguousarray(tensor_array(tensor, files).astype(np.float32))
-    wide = TensorProto(data_type=TensorProto.FLOAT)
+    wide = TensorProto()
     merge_fields(tensor, wide, skip=_VALUES)
-    if values.nbytes < HELD_BYTES:
-        wide.raw_data = values.tobytes()
-    else:
-        set_external(wide, Extent(files.hold(values), 0, values.nbytes))
+    fill(wide, tensor_array(tensor, files).astype(np.float32), files)
     return wide
+
+
+def fill(tensor: TensorProto, values: np.ndarray, files: ExternalFiles) -> None:
+    """Give a tensor FP32 values; `files` holds them where they are big."""
+    tensor.data_type = TensorProto.FLOAT
+    values = np.ascontiguousarray(values)
+    if values.nbytes < HELD_BYTES:
+        tensor.raw_data = values.tobytes()
+    else:
+        set_external(tensor, Extent(files.hold(values), 0, values.nbytes))

@@ -123,4 +123,5 @@ class Neighbours:
 def _promise(saved: Doubles, noise: Doubles, allowed: float) -> Doubles:
     ratio = np.maximum(noise, _NO_NOISE) / max(allowed, _NO_NOISE)
     excess_db = np.maximum(10 * np.log10(ratio), 0.0)
-    return np.maximum(saved, 0.0) * np.maximum(SLACK_DB - excess_db, 0.0)
+    promise: Doubles = np.maximum(saved, 0.0) * np.maximum(SLACK_DB - excess_db, 0.0)
+    return promise

@@ -94,7 +94,8 @@ def test_without_data_it_says_so(capfd: Capture, digits: Path, tmp_path: Path) -
 
 
 def test_synthetic_samples_are_told_of(capfd: Capture, digits: Path, tmp_path: Path) -> None:
-    _, err = run(capfd, "cast", digits / "model.onnx", "-o", tmp_path / "o.onnx", "--synthetic")
+    options = ("--synthetic", "--shape", "image=1x1x8x8")
+    _, err = run(capfd, "cast", digits / "model.onnx", "-o", tmp_path / "o.onnx", *options)
     assert "warning: the ranges come from synthetic samples" in err
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from models_bodies import BODIES, a_loop, node
-from onnx import GraphProto, NodeProto, TensorProto
+from models_precision import Net
+from onnx import GraphProto, NodeProto, TensorProto, helper
 from precision_samples import check_typed, fidelity
 
 from trtforge.graph.execute import Session
@@ -136,6 +137,29 @@ def test_sliced_and_stacked_tensors_are_narrow() -> None:
     kinds = [v.type.tensor_type.elem_type for v in (*body.input, *body.output)]
     assert kinds == [1, HALF, 1, HALF]
     assert not casts(result.proto.graph)[1:-1], "one cast in, one out"
+
+
+def test_the_body_of_a_sequence_map_stays_fp32() -> None:
+    net = Net(opset=18)
+    x = net.input("x", [4, 8])
+    y = net.op("MatMul", [x, net.weight("w", 8, 8)], "y")
+    split = net.op("SplitToSequence", [y], "split", axis=0)
+    body = helper.make_graph(
+        [node("Relu", ["a"], ["b"], "inner")],
+        "body",
+        [helper.make_tensor_value_info("a", 1, [1, 8])],
+        [helper.make_tensor_value_info("b", 1, [1, 8])],
+    )
+    mapped = net.op("SequenceMap", [split], "mapped", body=body)
+    net.op("ConcatFromSequence", [mapped], "z", axis=0)
+    net.output("z", [4, 8])
+    model = net.model()
+    result, report = fp16(model)
+    assert wider(report)["inner"] == (
+        "the types of SequenceMap's bodies cannot be told, so they stay FP32"
+    )
+    assert report.nodes["fp16"] == 1
+    assert fidelity(model, result, feeds_of(model, 0)) > 60
 
 
 def test_rules_name_what_stands_in_a_node() -> None:

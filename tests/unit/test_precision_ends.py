@@ -3,18 +3,19 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from models_bodies import BODIES
 from models_precision import FLOAT, INT64, Net
 from onnx import TensorProto
-from precision_samples import SHAPES, net, ops, sqnr_db
+from precision_samples import SHAPES, net, ops, ranges, sqnr_db
 from verify_runners import FunctionRunner
 
 from trtforge.graph.execute import Session
 from trtforge.graph.inputs import random_feeds
 from trtforge.graph.model import Model
 from trtforge.pipeline.judge import NarrowEnds, Question, judge_graph
-from trtforge.precision.cast import cast
+from trtforge.precision.cast import cast, typed
 from trtforge.precision.emulate import emulate
 from trtforge.precision.ends import narrowed
 from trtforge.recipe.laws import recipe_laws
@@ -64,6 +65,20 @@ def test_an_input_that_only_wide_nodes_read_stays_wide() -> None:
 def test_an_output_of_a_wide_node_stays_wide() -> None:
     result = converted(two_ends(), keep=[{"name": "n_z"}])
     assert result.contract.outputs[0].dtype == "float32"
+
+
+@pytest.mark.parametrize("quantize", ["int8", "fp8"])
+def test_a_quantized_input_is_narrow_as_well(quantize: str) -> None:
+    wanted = {"type": "fp16", "quantize": quantize, "io_types": "convert"}
+    result = typed(net("cnn"), ranges("cnn"), Precision.model_validate(wanted)).model
+    assert result.contract.inputs[0].dtype == "float16"
+    assert ops(result)["Cast"] == 0
+    onnx.checker.check_model(result.proto, full_check=True)
+    feeds = random_feeds(net("cnn"), SHAPES["cnn"], seed=0)
+    twin = emulate(result, wide_ends=narrowed(net("cnn").contract, result.contract))
+    assert (
+        sqnr_db(Session(net("cnn")).run(feeds)["logits"], Session(twin).run(feeds)["logits"]) > 20
+    )
 
 
 def test_integers_keep_their_type() -> None:

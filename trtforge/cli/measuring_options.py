@@ -77,7 +77,7 @@ def precision_options(function: _Function) -> _Function:
             "--keep",
             multiple=True,
             metavar="RULE",
-            help="Leave nodes: op=Softmax or name='/head/*', with :fp32 behind it (repeatable).",
+            help="Leave nodes: op=Softmax, name='/head/*', path='loop/*'; then :fp32 (repeatable).",
         ),
         click.option(
             "--techniques",

@@ -45,7 +45,8 @@ REFUSED_BY_TARGET: dict[str, frozenset[str]] = {
 building one node of each; the other operators of these groups build)."""
 
 CONTROL_FLOW = frozenset(["If", "Loop", "Scan", "SequenceMap"])
-"""Their bodies stay FP32 as a whole: a body's types are bound to its node's and its callers'."""
+"""They have no type of their own: their bodies do the work. What a SequenceMap maps is part of a
+sequence's type, so its body stays FP32; the others' bodies are typed like any graph."""
 
 SEQUENCES = _operators(
     "SequenceConstruct SequenceEmpty SequenceAt SequenceInsert SequenceErase SequenceLength "

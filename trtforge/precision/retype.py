@@ -148,9 +148,14 @@ class Retyper:
                     self._produced[tensor.name] = kind
 
     def _settle_inputs(self) -> None:
-        """Inputs of the model are of the narrow type where that is asked for and any reader is."""
+        """Inputs of the model are of the narrow type where that is asked for and any reader is.
+
+        A QuantizeLinear reads any type.
+        """
         for tensor in self._graph.inputs if self._converts_ends else ():
-            if any(use.type == self._base for use in self._uses[tensor.name]):
+            kinds = {use.type for use in self._uses[tensor.name]}
+            is_quantized = not kinds and any(r.op == "QuantizeLinear" for r in tensor.outputs)
+            if self._base in kinds or is_quantized:
                 self._produced[tensor.name] = self._base
 
     # -- what each node produces ---------------------------------------------------------------

@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 @calibration_options
 @precision_options
 @click.option(
+    "--force",
+    multiple=True,
+    metavar="RULE",
+    help="Nodes that are of a type whatever their ranges: as --keep, with :fp16 (repeatable).",
+)
+@click.option(
+    "--io-types",
+    type=click.Choice(("keep", "convert")),
+    default="keep",
+    show_default=True,
+    help="Types of the model's inputs and outputs.",
+)
+@click.option(
     "--reuse",
     metavar="CACHE",
     type=click.Path(path_type=Path, dir_okay=False),

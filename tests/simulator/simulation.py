@@ -1,0 +1,80 @@
+"""Where the simulator is put for a test: a folder for PYTHONPATH and one for the fake GPU."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .bindings import VERSIONS, compile_library
+from .specification import specification_file
+
+_HERE = Path(__file__).parent
+
+_MODULE = """
+from tensorrt_simulator.module import populate
+from pathlib import Path
+populate(globals(), Path({specification!r}))
+"""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """TensorRT of one major version, simulated.
+
+    Attributes:
+        major: "10" or "11".
+        modules: what goes on PYTHONPATH: tensorrt.py, the simulator, metadata of the package.
+        libraries: what goes on LD_LIBRARY_PATH: the fake driver and the fake CUDA runtime.
+        driver: the fake driver under a name that no loader finds by itself.
+    """
+
+    major: str
+    modules: Path
+    libraries: Path
+    driver: Path
+
+    @property
+    def version(self) -> str:
+        return VERSIONS[self.major]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to find the simulator."""
+        known = os.environ.get("PYTHONPATH")
+        path = f"{self.modules}{os.pathsep}{known}" if known else str(self.modules)
+        return {
+            "PYTHONPATH": path,
+            "LD_LIBRARY_PATH": str(self.libraries),
+            "POLYGRAPHY_USE_TENSORRT_RTX": "0",
+        }
+
+    def python(self, program: str, *arguments: str) -> str:
+        """Run a program that may `import tensorrt as trt`; returns what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def simulation(major: str, folder: Path) -> Simulation:
+    """Make the folders; skips the test where the bindings or a compiler are missing."""
+    modules, libraries = (folder / "modules", folder / "libraries")
+    modules.mkdir(parents=True)
+    libraries.mkdir()
+    specification = str(specification_file(major))
+    (modules / "tensorrt.py").write_text(_MODULE.format(specification=specification))
+    (modules / "tensorrt_simulator").symlink_to(_HERE)
+    metadata = modules / f"tensorrt-{VERSIONS[major]}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: tensorrt\nVersion: {VERSIONS[major]}\n")
+    compile_library(_HERE / "fake_driver.c", libraries / "libcuda.so.1")
+    compile_library(_HERE / "fake_runtime.c", libraries / "libcudart.so.13")
+    driver = folder / "fake_driver.so"
+    compile_library(_HERE / "fake_driver.c", driver, soname="")
+    return Simulation(major, modules, libraries, driver)

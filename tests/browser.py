@@ -1,7 +1,7 @@
-"""A headless Chromium, driven over a pipe by the DevTools protocol: no driver, no port, no package.
+"""A headless Chromium, driven over a pipe by the DevTools protocol: no driver, no port.
 
-https://chromedevtools.github.io/devtools-protocol/: messages are JSON, each ended by a NUL byte; the
-browser reads them from descriptor 3 and writes to descriptor 4 (`--remote-debugging-pipe`).
+https://chromedevtools.github.io/devtools-protocol/: messages are JSON, each ended by a NUL byte;
+the browser reads them from descriptor 3 and writes to 4 (`--remote-debugging-pipe`).
 """
 
 import contextlib

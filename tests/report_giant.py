@@ -21,7 +21,13 @@ def giant(nodes, name):
     layers = [layer(one, 80 - 60 * i / nodes) for i, one in enumerate(names)]
     jump = {"tensor": names[nodes // 3], "node": names[nodes // 3], "from_db": 60, "to_db": 40}
     decisions = [
-        {"node": one, "op": "Conv", "tensor": one, "action": "kept", "reason": f"as '{one}' {i}"}
+        {
+            "node": one,
+            "op": "Conv",
+            "tensor": one,
+            "action": "kept",
+            "reason": f"as '{one}' {i}" * 9,
+        }
         for i, one in enumerate(names)
     ]
     ranges = {

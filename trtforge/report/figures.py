@@ -107,9 +107,9 @@ def power(exponent: int) -> str:
     return "2" + str(exponent).translate(_RAISED)
 
 
-def short(text: Any) -> str:
-    """Return a text of at most 120 characters: of a longer one its beginning and its end."""
+def short(text: Any, most: int = _LONGEST) -> str:
+    """Return a text of at most so many characters: of a longer one its beginning and its end."""
     whole = str(text)
-    if len(whole) <= _LONGEST:
+    if len(whole) <= most:
         return whole
-    return f"{whole[: _LONGEST // 2]}…{whole[1 - _LONGEST // 2 :]}"
+    return f"{whole[: most // 2]}…{whole[1 - most // 2 :]}"

@@ -10,7 +10,7 @@ from trtforge.report.figures import short
 from trtforge.report.marks import Chart
 from trtforge.report.tables import Table, cut
 
-_MOST_OUTPUTS = 60
+_MOST_OUTPUTS = 24
 _MOST_DETAILS = 8
 """Outputs with a histogram and a table of their cases: those that failed first."""
 

@@ -109,14 +109,18 @@ def _cut(vertices: Sequence[Vertex], group: Sequence[int], nets: Sequence[Net]) 
         members = {member if member >= 0 or member == NARROW else WIDE for member in net.members}
         if len(members) < 2 or members >= {WIDE, NARROW}:
             continue  # never cast, or cast whatever is chosen
-        sources = [_Flow.SOURCE] if WIDE in members else []
-        sinks = [_Flow.SINK] if NARROW in members else []
         free = [places[member] for member in members if member >= 0]
+        sources = [*free, *([_Flow.SOURCE] if WIDE in members else [])]
+        sinks = [*free, *([_Flow.SINK] if NARROW in members else [])]
+        if len(members) == 2:  # an ordinary edge
+            pair = sources[-1], sinks[-1] if NARROW in members else free[0]
+            flow.arc(*pair, net.cost, net.cost if len(free) == 2 else 0)
+            continue
         start, end = flow.vertex(), flow.vertex()
         flow.arc(start, end, net.cost)
-        for place in (*sources, *free):
+        for place in sources:
             flow.arc(place, start, _ENDLESS)
-        for place in (*sinks, *free):
+        for place in sinks:
             flow.arc(end, place, _ENDLESS)
     reached = flow.reached()
     return {index for index in group if reached[places[index]]}
@@ -139,8 +143,8 @@ class _Flow:
         self._arcs.append([])
         return len(self._arcs) - 1
 
-    def arc(self, start: int, end: int, room: int) -> None:
-        for source, target, capacity in ((start, end, room), (end, start, 0)):
+    def arc(self, start: int, end: int, room: int, back: int = 0) -> None:
+        for source, target, capacity in ((start, end, room), (end, start, back)):
             self._arcs[source].append(len(self._ends))
             self._ends.append(target)
             self._room.append(capacity)

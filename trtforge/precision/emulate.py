@@ -61,6 +61,7 @@ def emulate(model: Model, *, wide_ends: Collection[str] = ()) -> Model:
     proto = ModelProto()
     merge_fields(model.proto, proto, skip={"graph"})
     proto.graph.CopyFrom(twin.main_graph(model.proto.graph, infer(model.proto).graph))
+    files.release()  # the narrow values have been read
     return Model(proto, files=files)
 
 

@@ -16,16 +16,12 @@ from trtforge.pipeline.measures import Measure, meets, shown
 from trtforge.precision.budget import Search, Tried, with_rounding
 from trtforge.precision.mixes import QUANTIZED, Mix, Mixes
 from trtforge.precision.rounded import rounded
-from trtforge.precision.sensitivity import harms_at_outputs
+from trtforge.precision.sensitivity import SAMPLES, harms_at_outputs
 from trtforge.precision.switches import LayeredModel
 
 SCHEMA = "trtforge.budget/1"
 
 Progress = Callable[[float | None, str], None]
-
-RANKING_SAMPLES = 4
-"""Harms are measured on so many samples: half of what `trtforge quantize --sensitivity` takes, as
-they only say which mixes to try."""
 
 MORE_ROUNDS = 3
 """How often the search goes on for more where other samples miss the bound."""
@@ -308,7 +304,7 @@ def _with_rounding_noise(question: Question, mixes: Mixes, log: "_Log", tell: Pr
 def _harms(question: Question, found: LayeredModel, tell: Progress) -> dict[str, float]:
     """Noise over signal at the model's outputs for the other form of each layer, by its output."""
     source = question.trial.data.source
-    samples = min(max(RANKING_SAMPLES, source.static_batch or 1), question.trial.samples)
+    samples = min(max(SAMPLES, source.static_batch or 1), question.trial.samples)
     measured = harms_at_outputs(found, source, samples, tell)
     pairs = zip(found.layers, measured, strict=True)
     return {layer.output: min(10 ** (-max(sqnr, -300) / 10), _MOST_NOISE) for layer, sqnr in pairs}

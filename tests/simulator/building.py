@@ -65,17 +65,18 @@ class Builder:
     def _build(self, network: Any, config: Any) -> bytes | None:
         for problem in _problems(network, config):
             return self._fail(problem)
-        if "EXCLUDE_LEAN_RUNTIME" in config._flag_names - {"VERSION_COMPATIBLE"} and (
-            "VERSION_COMPATIBLE" not in config._flag_names
-        ):
+        if config._flag_names & {"EXCLUDE_LEAN_RUNTIME", "VERSION_COMPATIBLE"} == {
+            "EXCLUDE_LEAN_RUNTIME"
+        }:
             self._fail("Error Code 3: API Usage Error (EXCLUDE_LEAN_RUNTIME is ignored)")
         if text := _FAULTS.get(os.environ.get(FAULT, "")):
             self._fail(text)
         if not self._time_layers(network, config):
             return None
         facts = _facts(self._trt, network, config)
-        bytes_needed = sum(onnx_layers.count_of(layer._layer.weights) for layer in network._layers)
-        say(self._trt, self._logger, "INFO", f"Total Activation Memory: {4096 + bytes_needed}")
+        say(
+            self._trt, self._logger, "INFO", f"Total Activation Memory: {4096 * network.num_layers}"
+        )
         model = onnx.ModelProto()
         model.CopyFrom(network._model)
         if facts["stripped"]:

@@ -9,49 +9,45 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-LAYER_TYPES: dict[str, str] = {
-    **dict.fromkeys(["Conv"], "CONVOLUTION"),
-    **dict.fromkeys(["ConvTranspose"], "DECONVOLUTION"),
-    **dict.fromkeys(
-        ["Relu", "Sigmoid", "Tanh", "Clip", "LeakyRelu", "Elu", "Selu", "HardSigmoid"]
-        + ["Softplus", "Softsign", "ThresholdedRelu", "Gelu", "HardSwish", "Celu", "Mish"],
-        "ACTIVATION",
-    ),
-    **dict.fromkeys(["MaxPool", "AveragePool", "LpPool"], "POOLING"),
-    **dict.fromkeys(
-        ["GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"]
-        + ["ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp"],
-        "REDUCE",
-    ),
-    **dict.fromkeys(
-        ["Add", "Sub", "Mul", "Div", "Min", "Max", "Pow", "And", "Or", "Xor", "Equal", "Less"]
-        + ["Greater", "LessOrEqual", "GreaterOrEqual", "Mod", "Sum", "Mean"],
-        "ELEMENTWISE",
-    ),
-    **dict.fromkeys(
-        ["Exp", "Log", "Sqrt", "Reciprocal", "Neg", "Abs", "Sin", "Cos", "Tan", "Erf", "Not"]
-        + ["Floor", "Ceil", "Round", "Sign", "IsNaN", "IsInf"],
-        "UNARY",
-    ),
-    **dict.fromkeys(["MatMul", "Gemm"], "MATRIX_MULTIPLY"),
-    **dict.fromkeys(["Softmax", "LogSoftmax"], "SOFTMAX"),
-    **dict.fromkeys(["Reshape", "Flatten", "Transpose", "Expand", "Tile"], "SHUFFLE"),
-    **dict.fromkeys(["Gather", "GatherElements", "GatherND"], "GATHER"),
-    **dict.fromkeys(["Slice", "Pad", "Split"], "SLICE"),
-    **dict.fromkeys(
-        ["LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"],
-        "NORMALIZATION",
-    ),
-    **{"BatchNormalization": "SCALE", "Einsum": "EINSUM", "Concat": "CONCATENATION"},
-    **{"Squeeze": "SQUEEZE", "Unsqueeze": "UNSQUEEZE", "Cast": "CAST", "Identity": "IDENTITY"},
-    **{"Dropout": "IDENTITY", "Shape": "SHAPE", "Where": "SELECT", "TopK": "TOPK"},
-    **{"QuantizeLinear": "QUANTIZE", "DequantizeLinear": "DEQUANTIZE", "Resize": "RESIZE"},
-    **{"PRelu": "PARAMETRIC_RELU", "Attention": "ATTENTION_INPUT", "Constant": "CONSTANT"},
+_OPERATORS = {
+    "CONVOLUTION": "Conv",
+    "DECONVOLUTION": "ConvTranspose",
+    "ACTIVATION": "Relu Sigmoid Tanh Clip LeakyRelu Elu Selu HardSigmoid Softplus Softsign Gelu "
+    "ThresholdedRelu HardSwish Celu Mish",
+    "POOLING": "MaxPool AveragePool LpPool",
+    "REDUCE": "GlobalAveragePool GlobalMaxPool ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd "
+    "ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSumExp",
+    "ELEMENTWISE": "Add Sub Mul Div Min Max Pow And Or Xor Equal Less Greater LessOrEqual "
+    "GreaterOrEqual Mod Sum Mean",
+    "UNARY": "Exp Log Sqrt Reciprocal Neg Abs Sin Cos Tan Erf Not Floor Ceil Round Sign IsNaN "
+    "IsInf",
+    "MATRIX_MULTIPLY": "MatMul Gemm",
+    "SOFTMAX": "Softmax LogSoftmax",
+    "SHUFFLE": "Reshape Flatten Transpose Expand Tile",
+    "GATHER": "Gather GatherElements GatherND",
+    "SLICE": "Slice Pad Split",
+    "NORMALIZATION": "LayerNormalization InstanceNormalization GroupNormalization RMSNormalization",
+    "IDENTITY": "Identity Dropout",
+    "SCALE": "BatchNormalization",
+    "EINSUM": "Einsum",
+    "CONCATENATION": "Concat",
+    "SQUEEZE": "Squeeze",
+    "UNSQUEEZE": "Unsqueeze",
+    "CAST": "Cast",
+    "SHAPE": "Shape",
+    "SELECT": "Where",
+    "TOPK": "TopK",
+    "QUANTIZE": "QuantizeLinear",
+    "DEQUANTIZE": "DequantizeLinear",
+    "RESIZE": "Resize",
+    "PARAMETRIC_RELU": "PRelu",
+    "ATTENTION_INPUT": "Attention",
+    "CONSTANT": "Constant",
 }
+LAYER_TYPES = {name: kind for kind, names in _OPERATORS.items() for name in names.split()}
 """Operator -> LayerType of its layer; the others are not supported by the simulator."""
 
 DATA_TYPES: dict[int, str] = {
@@ -194,8 +190,3 @@ def decides_shapes(model: onnx.ModelProto, name: str) -> bool:
         len(node.input) > places.get(node.op_type, 99) and node.input[places[node.op_type]] == name
         for node in model.graph.node
     )
-
-
-def count_of(weights: Any) -> int:
-    """Number of elements of a convolution's weights."""
-    return int(np.asarray(weights).size)

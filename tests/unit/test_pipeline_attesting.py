@@ -267,11 +267,16 @@ def layer(kind: str, result: str, shape: list[int] | None, **more: Any) -> dict[
 
 
 def test_a_network_alone_has_no_macs_and_dynamic_sizes_are_lent() -> None:
+    x = {"name": "x", "dtype": "float32", "shape": [4, 8]}
+    h, q, d, c = (x | {"name": name} for name in "hqdc")
     layers = [
-        layer("ACTIVATION", "float16", [4, 8]),
-        layer("CAST", "float32", [4, 8]),
-        layer("QUANTIZE", "int8", [4, 8]),
-        layer("UNARY", "float32", [-1], output="u"),
+        layer("CAST", "float16", [4, 8], inputs=[x], output="h"),  # h counts, x does not
+        layer("ACTIVATION", "float16", [4, 8], inputs=[h], output="r"),  # read by QUANTIZE alone
+        layer("CONSTANT", "float16", [4, 8], output="c"),
+        layer("SHUFFLE", "float16", [8, 4], inputs=[c], output="turned"),
+        layer("QUANTIZE", "int8", [4, 8], inputs=[x | {"name": "r"}, c], output="q"),
+        layer("DEQUANTIZE", "float16", [4, 8], inputs=[q, c], output="d"),
+        layer("UNARY", "float32", [-1], inputs=[d], output="u"),
     ]
     alone = network_view(layers, None)
     assert alone.amounts["macs"] is None

@@ -1,6 +1,7 @@
 """Views of what computes in which type: the typed ONNX, the parsed network, the engine itself."""
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,8 +93,8 @@ def network_view(
 ) -> View:
     """Return the view of a parsed network.
 
-    Its MACs are those of the typed ONNX, under the types of the network's own layers; its
-    activations are the results of all layers but constants and conversions, in their own types.
+    Its MACs are those of the typed ONNX, under the types of the network's own layers; nodes,
+    weights and activations are its own.
 
     Args:
         layers: as `layers.describe` gives them.
@@ -150,32 +151,46 @@ def _differences(
     ]
 
 
-_CONVERTS = frozenset(["CONSTANT", "CAST", "DEQUANTIZE"])
+_HANDS_ON = frozenset(["CAST", "QUANTIZE"])
 
 
 def _activations(
     layers: Sequence[Mapping[str, Any]], elements: Mapping[str, int]
 ) -> dict[str, int] | None:
-    """Return type -> bytes of all results; None where the size of one is not known."""
-    found: Counter[str] = Counter()
+    """Return type -> bytes, by the rule of `attest`; None where the size of one is not known.
+
+    What nothing reads is an output of the network.
+    """
+    readers: dict[str, set[str]] = defaultdict(set)
+    tensors: dict[str, Mapping[str, Any]] = {}
+    constants: set[str] = set()
+    dequantized: set[str] = set()
     for layer in layers:
-        if layer["type"] in _CONVERTS:
+        given = [tensor for tensor in layer["inputs"] if tensor is not None]
+        for tensor in given:
+            readers[tensor["name"]].add(layer["type"])
+            tensors.setdefault(tensor["name"], tensor)
+        made = {tensor["name"]: tensor for tensor in layer["outputs"]}
+        # A layer that is given nothing is a constant, as is what is computed from constants.
+        if constants.issuperset(tensor["name"] for tensor in given):
+            constants.update(made)
+        elif layer["type"] == "DEQUANTIZE":
+            dequantized.update(made)  # the values that it reads are there already
+        else:
+            tensors.update(made)
+    found: Counter[str] = Counter()
+    for name, tensor in tensors.items():
+        is_converted = bool(readers[name]) and readers[name] <= _HANDS_ON
+        if name in constants or name in dequantized or is_converted:
             continue
-        for tensor in layer["outputs"]:
-            count = _count(tensor["shape"])
-            if count is None:
-                count = elements.get(tensor["name"])
-            if count is None:
-                return None
-            kind = short_type(tensor["dtype"])
-            found[kind] += bytes_of(count, kind)
+        count = _count(tensor["shape"])
+        count = elements.get(name) if count is None else count
+        if count is None:
+            return None
+        kind = short_type(tensor["dtype"])
+        found[kind] += bytes_of(count, kind)
     return dict(sorted(found.items()))
 
 
 def _count(shape: Sequence[int] | None) -> int | None:
-    if shape is None or any(dim < 0 for dim in shape):
-        return None
-    count = 1
-    for dim in shape:
-        count *= dim
-    return count
+    return None if shape is None or min(shape, default=0) < 0 else math.prod(shape)

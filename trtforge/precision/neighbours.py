@@ -8,8 +8,8 @@ import numpy.typing as npt
 from trtforge.precision.mixes import Mix, Mixes
 
 SLACK_DB = 3.0
-"""How much more noise a neighbour may promise than the noisiest mix that met the bound. On the digits
-network 2 to 4 find the same; harms measured on 4 samples in place of 8 miss much more."""
+"""How much more noise a neighbour may promise than the noisiest mix that met the bound. On the
+digits network 2 to 4 find the same; harms measured on 4 samples in place of 8 miss much more."""
 
 LEAST_SAVING = 0.001
 """Share of the cost of the best mix below which a cheaper one is not worth a run."""

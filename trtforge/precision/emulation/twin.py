@@ -9,7 +9,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoPr
 from trtforge.graph.external import ExternalFiles
 from trtforge.graph.nodes import STANDARD_DOMAINS
 from trtforge.graph.skeleton import merge_fields
-from trtforge.graph.weights import graph_nodes
+from trtforge.graph.weights import CHUNK_BYTES, graph_nodes, storage_bytes
 from trtforge.precision.emulation.exact import is_exact
 from trtforge.precision.emulation.types import (
     NARROW,
@@ -72,6 +72,7 @@ class Twin:
         fed = {value.name for value in source.input}
         self._constants = {one.name: one for one in source.initializer if one.name not in fed}
         self._computed: list[TensorProto] = []
+        self._pending_bytes = 0
         self._read = set(_read(source))
 
     def main_graph(self, source: GraphProto, inferred: GraphProto) -> GraphProto:
@@ -154,6 +155,10 @@ class Twin:
 
     def _weight(self, weight: TensorProto, scope: _Scope) -> TensorProto:
         wide = widened(weight, self._files)
+        self._pending_bytes += storage_bytes(weight)
+        if self._pending_bytes > CHUNK_BYTES:  # what has been read is needed no more
+            self._files.release()
+            self._pending_bytes = 0
         if weight.name in scope.ends:  # the output needs the name
             scope.wide[weight.name] = self._fresh(f"{weight.name}_fp32")
             wide.name = scope.wide[weight.name]

@@ -84,7 +84,7 @@ def test_every_node_that_stays_wide_is_explained(
     assert "beyond FP16's 65504" in said
     assert "too small for FP16" in said
     assert "casts added: 4" in said
-    assert "emulated, the worst output comes within" in said
+    assert "SQNR of the worst output, emulated: " in said
     assert out.endswith(f"{tmp_path / 'o.onnx'}\n")
 
 

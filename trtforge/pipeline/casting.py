@@ -106,7 +106,7 @@ def cast_file(source: Path, out: Path, options: CastOptions, emit: Sink = ignore
             steps.tell(None, "opening the data")
             data = open_data(model, wanted)
             ranges = type_ranges(model, data, wanted, steps.tell)
-            steps.note = "" if ranges is None else ranges_summary(ranges)
+            steps.note = "" if ranges is None else f"{len(ranges)} tensors"
         if data is not None and data.is_synthetic:
             emit(Warned(SYNTHETIC_WARNING))
     with steps.step("cast"):
@@ -162,4 +162,4 @@ def ranges_summary(ranges: "FloatRanges") -> str:
     said = f"{len(ranges)} tensors over {ranges.samples} samples"
     if ranges.sqnr_db is None:
         return said
-    return f"{said}; emulated, the worst output comes within {ranges.sqnr_db:.1f} dB"
+    return f"{said}; SQNR of the worst output, emulated: {ranges.sqnr_db:.1f} dB"

@@ -140,6 +140,9 @@ def test_functions_are_written_out_and_their_nodes_typed() -> None:
     assert report.casts_added == 2
     feeds = {"x": np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)}
     assert fidelity(model, result, feeds) > 55
+    name = next(one.name for one in result.proto.graph.node if "inner_relu" in one.name)
+    kept = Precision.model_validate({"type": "fp16", "keep": [{"name": name}]})
+    assert not [line for line in typed(model, None, kept).warnings if "selects no" in line]
 
 
 def _with(net: Net, *nodes: onnx.NodeProto) -> onnx.ModelProto:

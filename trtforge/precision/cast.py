@@ -24,6 +24,7 @@ from trtforge.precision.rules import describe, spots_of, unmatched
 from trtforge.precision.scopes import with_unique_names
 from trtforge.precision.shortfall import cast_shortfall, narrower_already, quantize_shortfall
 from trtforge.precision.typeinfo import element_types, tensors_of
+from trtforge.recipe.precision import ForceRule, KeepRule
 from trtforge.recipe.schema import Precision
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def typed(
         GraphError: quantization is asked for without a cache (TF0532), or the graph is refused.
         DataError: the cache lacks a tensor.
     """
+    model = _without_functions(model)
     quantized, quantize_report = quantized_only(model, cache, precision)
     observed: Mapping[str, float] = {}
     if ranges is not None:
@@ -164,7 +166,7 @@ def quantized_only(
 
 
 def _idle_rules(model: Model, precision: Precision) -> list[str]:
-    rules = (*precision.keep, *precision.force)
+    rules: tuple[KeepRule | ForceRule, ...] = (*precision.keep, *precision.force)
     idle = unmatched(spots_of(model.proto.graph), rules)
     return [f"the {describe(rule)} selects no node" for rule in idle]
 
@@ -186,7 +188,7 @@ def cast(
     Raises:
         GraphError: the model's types contradict each other.
     """
-    rules = (*precision.keep, *precision.force)
+    rules: tuple[KeepRule | ForceRule, ...] = (*precision.keep, *precision.force)
     narrow = {precision.type, *(rule.type for rule in rules)} - {"fp32"}
     if not narrow:
         return model, CastReport("fp32", _float_nodes(model), 0, ())
@@ -210,10 +212,7 @@ def _ready(
     model: Model, precision: Precision, observed: Mapping[str, float] | None, *, is_bf16: bool
 ) -> Model:
     """The same model in a form in which all nodes can have a type of their own."""
-    if model.proto.functions:
-        from trtforge.graph.cleanup.functions import InlineFunctions
-
-        model, _ = InlineFunctions().apply_model(model)
+    model = _without_functions(model)
     if is_bf16:
         model = _with_bf16_forms(model)
     if _is_quantized(model):
@@ -221,6 +220,14 @@ def _ready(
 
         model = model.with_opset(MIN_OPSET)  # before, DequantizeLinear gives FP32 alone
     return without_wide_masks(with_unique_names(model), precision, observed)
+
+
+def _without_functions(model: Model) -> Model:
+    if not model.proto.functions:
+        return model
+    from trtforge.graph.cleanup.functions import InlineFunctions
+
+    return InlineFunctions().apply_model(model)[0]
 
 
 def _with_bf16_forms(model: Model) -> Model:

@@ -41,8 +41,8 @@ def _layers(title: str, document: Json, details: bool) -> Iterator[Section]:
     rows = []
     for key, form in _TOTALS:
         if before[key] is not None and after[key] is not None:
-            shown = (_figure(before[key], form), _figure(after[key], form))
-            rows.append(Item(("~", _WORDS.get(key, key), f"{shown[0]} -> {shown[1]}")))
+            change = f"{_figure(before[key], form)} -> {_figure(after[key], form)}"
+            rows.append(Item(("~", _WORDS.get(key, key), change)))
     for kind in sorted({*before["types"], *after["types"]}):
         counts = before["types"].get(kind, 0), after["types"].get(kind, 0)
         rows.append(Item(("~", f"in {kind}", f"{counts[0]} -> {counts[1]} layers")))

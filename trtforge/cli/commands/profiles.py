@@ -69,8 +69,7 @@ def _show(result: "ProfilesResult", *, as_json: bool, quiet: bool, lines: bool) 
             for name, (low, mid, high) in profile.items():
                 share = percent(use.requests / max(found.requests, 1))
                 figures = (str(index), share, f"{use.distance:.2f}")
-                shapes = (_dims(low), _dims(mid), _dims(high))
-                rows.append((*figures, name, *shapes))
+                rows.append((*figures, name, _dims(low), _dims(mid), _dims(high)))
         head = ("profile", "requests", "distance", "input", "min", "opt", "max")
         print_table(head, rows)
         say(

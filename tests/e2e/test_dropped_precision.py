@@ -29,7 +29,11 @@ def no_quantize(model: Model, *_: Any, **__: Any) -> tuple[Model, QuantizeReport
     [
         ("fp16", ("cast", no_cast), "precision.type fp16 is asked for and 0.0% of the nodes"),
         ("int8", ("cast", no_cast), "precision.type fp16 is asked for and 0.0% of the nodes"),
-        ("int8", ("quantize", no_quantize), "precision.quantize int8 is asked for and 0.0% of the"),
+        (
+            "int8",
+            ("quantized_only", no_quantize),
+            "precision.quantize int8 is asked for and 0.0% of the",
+        ),
     ],
 )
 def test_a_build_whose_precision_was_dropped_is_exit_5(

@@ -28,6 +28,7 @@ def job(digits, tmp_path):
 def cache():
     state = TensorState(histogram=Histogram())
     state.update(np.linspace(-3, 3, 1000, dtype=np.float32))
+    state.settle()
     ranges = {"x": TensorRange.of(state, 2.5)}
     return CalibrationCache(method="entropy", samples=4, graph_digest="", ranges=ranges).as_json()
 
@@ -85,7 +86,7 @@ def test_findings_of_every_stage_are_on_the_page(job, inputs, tmp_path):
         "trtforge verify BUNDLE --against model.onnx --data test.npz",
         "4.0 KiB",
         "magnitudes from 0 to 3.062",
-        "the verification did not compare single layers",
+        "single layers were not compared",
         "samples: 64",
     ):
         assert word in page, word
@@ -103,7 +104,16 @@ def test_layers_and_a_budget_are_shown_where_they_are(job, inputs, tmp_path):
     page, _ = written(job, found, tmp_path, stage)
     assert "The error first jumps at node /head/gemm" in page
     assert "3 mixes tried" in page
-    assert "did not compare single layers" not in page
+    assert "single layers were not compared" not in page
+
+
+def test_a_profile_that_was_not_made_says_why(job, inputs, tmp_path):
+    verdicts = inputs["verify"].json("parity.json")
+    nothing = {"layers": [], "first_jump": None, "reason": "the model is too big"}
+    files = {"parity.json": verdicts, "layers.json": nothing}
+    found = inputs | {"verify": entry(tmp_path, "verify", files)}
+    page, _ = written(job, found, tmp_path, STAGE)
+    assert "○ not run: the model is too big" in page
 
 
 def test_without_ranges_the_page_says_why(job, inputs, tmp_path):

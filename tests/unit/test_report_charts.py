@@ -104,6 +104,20 @@ def test_each_bar_of_a_long_chart_is_the_worst_of_its_layers():
     assert view.jump.startswith("No jump")
 
 
+def test_a_layer_has_the_type_that_its_node_was_attested():
+    layers = [layer("a_output_0", 40.0), layer("b_output_0", 40.0, node="")]
+    attested = {"per_node": [{"name": "a", "type": "int8"}, {"name": "", "type": "fp32"}]}
+    rects = layer_view({"layers": layers}, attested).chart.rects
+    assert [rect.style for rect in rects] == ["f-int8", "f-fp16"]
+
+
+def test_a_range_that_is_kept_whole_has_nothing_beyond_it():
+    found = {"min": 0, "max": 4.0, "amax": 4.0, "spark": {"limit": 8.0, "counts": [6, 2, 1, 0]}}
+    (row,) = ranges_view({"ranges": {"x": found}}).rows
+    assert row.spark.beyond == ""
+    assert row.spark.title.endswith("0 % of the values beyond it")
+
+
 @pytest.mark.parametrize("report", [None, {}, {"layers": []}, {"layers": None}])
 def test_no_layers_are_no_chart(report):
     assert layer_view(report) is None

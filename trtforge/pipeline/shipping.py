@@ -116,6 +116,7 @@ def _reports(entries: Mapping[str, Entry]) -> dict[str, Path]:
     budget = entries.get("budget")
     return {
         **({} if budget is None else {"reports/pareto.json": budget.file("pareto.json")}),
+        "reports/layers.json": entries["verify"].file("layers.json"),
         "reports/optimize.json": entries["optimize"].file("optimize.json"),
         "reports/precision.json": entries["precision"].file("precision.json"),
         "reports/attest.json": entries["precision"].file("attest.json"),

@@ -60,7 +60,7 @@ def _model_parts(context: ReportData) -> dict[str, Any]:
     """What was found out of the model: precision, layers, passes, ranges."""
     decisions = context.decisions
     return {
-        "layers": layer_view(context.layers),
+        "layers": layer_view(context.layers, context.attested),
         "attest_checks": tables.checks_table(context.attest or {}),
         "bars": tuple(share_bars(context.attested)),
         "map": precision_map(context.attested),

@@ -39,18 +39,30 @@ class LayerView:
     worst: Table
 
 
-def layer_view(report: Json | None) -> LayerView | None:
-    """Return the profile of a verification's `layers.json`; None where it has no layer."""
-    layers = [entry for entry in (report or {}).get("layers") or () if isinstance(entry, dict)]
+def layer_view(report: Json | None, attested: Json | None = None) -> LayerView | None:
+    """Return the profile of a verification's `layers.json`; None where it has no layer.
+
+    Args:
+        report: the profile; its types are those that tensors are handed on in.
+        attested: tells what nodes compute in, which is another type before a QuantizeLinear.
+    """
+    nodes = (attested or {}).get("per_node") or ()
+    kinds = {node.get("name"): node.get("type") for node in nodes if node.get("name")}
+    layers = [
+        {**entry, "type": kinds.get(entry.get("node")) or entry.get("type")}
+        for entry in (report or {}).get("layers") or ()
+    ]
     if not layers:
         return None
     jump = (report or {}).get("first_jump") or None
-    kinds = dict.fromkeys(type_name(layer.get("type")) for layer in layers)
-    order = sorted(kinds, key=lambda kind: list(LETTERS).index(style_of(kind)))
+    types = dict.fromkeys(type_name(layer.get("type")) for layer in layers)
+    order = sorted(types, key=lambda kind: list(LETTERS).index(style_of(kind)))
     samples = (report or {}).get("samples")
     on_samples = f" on {samples} samples" if samples else ""
+    lost = len((report or {}).get("missing") or ())
+    without = f"; {lost} that only the original has are left out" if lost else ""
     return LayerView(
-        summary=f"{len(layers)} tensors compared{on_samples}",
+        summary=f"{len(layers)} tensors compared{on_samples}{without}",
         jump=_jump_text(jump),
         chart=_chart(layers, jump),
         legend=tuple((style_of(kind), LETTERS[style_of(kind)], kind) for kind in order),

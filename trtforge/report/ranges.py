@@ -126,6 +126,8 @@ def _spark(found: Json) -> Spark | None:
     end = limit * len(counts) / bins
     cut = min(100.0, 100.0 * amax / end)
     first_beyond = math.ceil(cut * len(counts) / 100.0 - 1e-9)
+    if _kept(found) == 1.0:
+        first_beyond = len(counts)  # the largest value may begin a bin
     lost = sum(counts[first_beyond:]) / sum(counts)
     title = f"magnitudes from 0 to {plain(end)}, counts on a log scale; amax {plain(amax)}"
     return Spark(

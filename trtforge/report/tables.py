@@ -233,7 +233,8 @@ def check_name(check: Json) -> str:
     """Return what an attested share is of: "MACs in int8", "weight bytes in fp16"."""
     what, view = str(check.get("what")), str(check.get("view") or "typed ONNX")
     beyond = "" if view == "typed ONNX" else f" ({view})"
-    return f"{_ATTESTED.get(what, what)} in {check.get('type')}{beyond}"
+    what, kind = _ATTESTED.get(what, what), check.get("type")
+    return f"quantized {what}{beyond}" if kind == "quantized" else f"{what} in {kind}{beyond}"
 
 
 _ATTESTED = {"macs": "MACs", "weights": "weight bytes", "activations": "activation bytes"}

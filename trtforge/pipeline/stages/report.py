@@ -77,6 +77,7 @@ class ReportStage:
 def _report_data(job: Job, inputs: Inputs) -> ReportData:
     recipe = job.recipe
     verdicts = inputs["verify"].json("parity.json")
+    layers = _optional(inputs, "verify", "layers.json")
     precision = inputs["precision"].json("precision.json")
     return ReportData(
         name=recipe.name,
@@ -85,7 +86,7 @@ def _report_data(job: Job, inputs: Inputs) -> ReportData:
         engine_parity=verdicts["engine_parity"],
         attest=verdicts["attest"],
         attested=inputs["precision"].json("attest.json"),
-        layers=_optional(inputs, "verify", "layers.json"),
+        layers=layers,
         budget=_optional(inputs, "budget", "pareto.json"),
         optimize=inputs["optimize"].json("optimize.json"),
         decisions=_decisions(precision),
@@ -101,7 +102,7 @@ def _report_data(job: Job, inputs: Inputs) -> ReportData:
         warnings=precision["warnings"],
         missing={
             "calibration": "the recipe quantizes no activations",
-            "layers": "the verification did not compare single layers",
+            "layers": (layers or {}).get("reason") or "single layers were not compared",
         },
     )
 

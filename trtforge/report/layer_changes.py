@@ -47,7 +47,7 @@ def _layers(title: str, document: Json, details: bool) -> Iterator[Section]:
         counts = before["types"].get(kind, 0), after["types"].get(kind, 0)
         rows.append(Item(("~", f"in {kind}", f"{counts[0]} -> {counts[1]} layers")))
     yield Section(f"{title}: totals", (("changed", tuple(rows)),))
-    groups = []
+    groups: list[tuple[str, tuple[Item, ...]]] = []
     changed = tuple(_change(entry, details) for entry in document["changes"])
     for word, mark, entries in (
         ("removed", "-", document["removed"]),
@@ -56,9 +56,9 @@ def _layers(title: str, document: Json, details: bool) -> Iterator[Section]:
         items = tuple(Item((mark, one["type"], one["kind"], _cut(one["name"]))) for one in entries)
         groups.append((word, items))
     groups.append(("changed", changed))
-    found = tuple((word, items) for word, items in groups if items)
+    found = tuple((what, items) for what, items in groups if items)
     if found:
-        counts = ", ".join(f"{len(items)} {word}" for word, items in found)
+        counts = ", ".join(f"{len(items)} {what}" for what, items in found)
         yield Section(f"{title}: {counts}", found)
 
 

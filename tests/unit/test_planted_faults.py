@@ -1,6 +1,9 @@
 """Each planted fault breaks plain FP16; measured ranges repair it with few casts and wide MACs."""
 
 import functools
+import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -114,6 +117,22 @@ def test_by_data_the_result_is_close_narrow_and_has_few_casts(
     if kind == "fp16":
         assert result.cast.casts_added <= AUTOCAST_CASTS[name]
     assert all(decision.reason for decision in result.cast.decisions)
+
+
+@pytest.mark.parametrize("kind", ["fp16", "bf16"])
+def test_tensorrt_rtx_builds_all_of_them(kind: str, tmp_path: Path) -> None:
+    files = []
+    for name in NAMES:
+        cast_by_data(planted(name), kind, tmp_path).model.save(tmp_path / f"{name}.onnx")
+        files.append(str(tmp_path / f"{name}.onnx"))
+    program = Path(__file__).parent.parent / "precision_build.py"
+    done = subprocess.run(
+        [sys.executable, str(program), *files], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(reports) == len(files)
+    assert [report for report in reports if report["errors"]] == []
 
 
 @pytest.mark.parametrize("name", sorted(SAFE_WITHOUT_DATA))

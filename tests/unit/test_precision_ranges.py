@@ -19,6 +19,7 @@ from trtforge.precision.float_ranges import FloatRange, FloatRanges, measure
 from trtforge.precision.masks import SMALL_MASK
 from trtforge.precision.range_check import ENOUGH_DB, ranges_for_types, sqnr_db
 from trtforge.precision.range_judgement import MARGIN, judge
+from trtforge.precision.typeinfo import element_types
 from trtforge.recipe.calibration import Calibration
 from trtforge.recipe.schema import Precision
 
@@ -109,6 +110,26 @@ def test_values_near_the_end_of_the_range_do_not_fit(amax: float) -> None:
     judged = judge(model_of("y = Neg(x)"), ranges, "fp16")
     assert ("x" in judged.wide_values) == (amax * MARGIN > 65504)
     assert not judge(model_of("y = Neg(x)"), ranges, "bf16").wide_values
+
+
+CHAIN = "a = Neg(x) b = Relu(a) c = Add(a, b) d = Softmax(c) e = Mul(c, d) y = Transpose(e)"
+
+
+@given(
+    st.fixed_dictionaries({n: st.floats(0, 2**17, width=32) for n in ("x", *"abcde", "y")}),
+    st.sampled_from(["fp16", "bf16"]),
+)
+def test_no_tensor_that_does_not_fit_has_the_narrow_type(seen: dict[str, float], kind: str) -> None:
+    model = model_of(CHAIN)
+    ranges = judge(model, FloatRanges({n: FloatRange(0.0, v) for n, v in seen.items()}), kind)
+    result = typed(model, None, Precision(type=kind), ranges)
+    types = element_types(result.model.proto)
+    limit = 65504 if kind == "fp16" else 3e38
+    for name, amax in seen.items():
+        if amax * MARGIN > limit or name in ("x", "y"):
+            assert types[name] == TensorProto.FLOAT
+    for decision in result.cast.decisions:
+        assert decision.reason
 
 
 def test_small_values_matter_where_something_divides() -> None:

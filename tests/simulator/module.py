@@ -80,11 +80,11 @@ def is_for(member: Any, major: str) -> bool:
     return major in getattr(marked, "majors", (major,))
 
 
-def populate(namespace: dict[str, Any], specification: Path) -> None:
-    """Fill the namespace of a module called `tensorrt`."""
+def populate(namespace: dict[str, Any], specification: str) -> None:
+    """Fill the namespace of a module called `tensorrt`; `specification` is a JSON file's path."""
     from .behaviours import BEHAVIOURS, FUNCTIONS
 
-    facts = json.loads(specification.read_text())
+    facts = json.loads(Path(specification).read_text())
     trt, kinds = (types.SimpleNamespace(), Kinds())
     major = facts["version"].split(".")[0]
     for name in _bases_first(facts["classes"]):

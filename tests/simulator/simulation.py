@@ -12,9 +12,9 @@ from .specification import specification_file
 _HERE = Path(__file__).parent
 
 _MODULE = """
-from tensorrt_simulator.module import populate
-from pathlib import Path
-populate(globals(), Path({specification!r}))
+import tensorrt_simulator.module
+tensorrt_simulator.module.populate(globals(), {specification!r})
+del tensorrt_simulator
 """
 
 

@@ -157,4 +157,4 @@ def test_what_tells_no_layers_is_refused(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(UsageError) as caught:
         read_layers(path)
-    assert caught.value.code == "TF0751"
+    assert caught.value.code == "TF0753"

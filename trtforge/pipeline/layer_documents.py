@@ -26,14 +26,14 @@ def read_layers(path: Path) -> tuple[LayerRow, ...]:
         path: what `trtexec --exportLayerInfo` writes, or a build's layers.json.
 
     Raises:
-        UsageError: TF0751, it is no such file.
+        UsageError: TF0753, it is no such file.
     """
     beside = path.with_name("profile.json")
     times = layer_times(_json(beside)) if beside.is_file() and beside != path else None
     rows = layer_rows(_json(path), times)
     if rows is None:
         raise UsageError(
-            "TF0751",
+            "TF0753",
             f"'{path}' tells no layers",
             "name what an engine inspector wrote (trtexec --exportLayerInfo), or a layers.json",
             Place(file=str(path)),
@@ -130,5 +130,5 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UsageError(
-            "TF0751", f"'{path}' cannot be read: {error}", None, Place(file=str(path))
+            "TF0753", f"'{path}' cannot be read: {error}", None, Place(file=str(path))
         ) from error

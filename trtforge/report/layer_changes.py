@@ -58,8 +58,8 @@ def _layers(title: str, document: Json, details: bool) -> Iterator[Section]:
     groups.append(("changed", changed))
     found = tuple((what, items) for what, items in groups if items)
     if found:
-        counts = ", ".join(f"{len(items)} {what}" for what, items in found)
-        yield Section(f"{title}: {counts}", found)
+        summary = ", ".join(f"{len(items)} {what}" for what, items in found)
+        yield Section(f"{title}: {summary}", found)
 
 
 def _change(entry: Json, details: bool) -> Item:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trtforge.graph.model import Model
     from trtforge.pipeline.stage import Job
     from trtforge.precision.cache import CalibrationCache
+    from trtforge.precision.float_ranges import FloatRanges
     from trtforge.recipe.precision import Precision
     from trtforge.recipe.schema import Profile
 
@@ -58,6 +59,7 @@ class Subject:
         question: the original, data and bounds.
         profiles: of the engines.
         recipe: the file that rules can be written into; None without one.
+        ranges: what the float types were chosen by, where they were chosen by data.
     """
 
     model: "Model"
@@ -66,6 +68,7 @@ class Subject:
     question: Question
     profiles: "tuple[Profile, ...]" = ()
     recipe: Path | None = None
+    ranges: "FloatRanges | None" = None
 
 
 def subject_of(path: Path, options: DebugOptions, emit: Sink = ignore) -> Subject:
@@ -161,7 +164,7 @@ def _of_bundle(path: Path, options: DebugOptions, emit: Sink) -> Subject:
 def _prepared(job: "Job", options: DebugOptions, original: Path) -> Subject:
     from trtforge.pipeline.plan import stages_of
     from trtforge.pipeline.run import BuildOptions, run_stages
-    from trtforge.pipeline.stages.precision import prepared, settled
+    from trtforge.pipeline.stages.precision import measured_ranges, prepared, settled
 
     stages = [stage for stage in stages_of(job.recipe) if stage.kind in _BEFORE_TYPING]
     entries, _ = run_stages(job, stages, BuildOptions(store=options.store))
@@ -176,7 +179,9 @@ def _prepared(job: "Job", options: DebugOptions, original: Path) -> Subject:
         data = job.loaded.resolve(recipe.verify.data)
     asked = VerifyOptions(data=data, tolerance=options.tolerance, samples=options.samples)
     question = question_of(asked, original, precision, recipe)
-    return Subject(model, cache, precision, question, recipe.shapes)
+    # They were judged for the recipe's type.
+    ranges = measured_ranges(entries) if options.type in (None, recipe.precision.type) else None
+    return Subject(model, cache, precision, question, recipe.shapes, ranges=ranges)
 
 
 def _original_needed(why: str) -> UsageError:

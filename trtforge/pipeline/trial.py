@@ -122,7 +122,8 @@ class Trials:
             rules = [rule for name in self.in_graph_order(widened) for rule in self.rules(name)]
             keep = (*rules, *subject.precision.keep)
             precision = subject.precision.model_copy(update={"keep": keep})
-            self._latest = (widened, typed(subject.model, subject.cache, precision).model)
+            made = typed(subject.model, subject.cache, precision, subject.ranges)
+            self._latest = (widened, made.model)
         return self._latest[1]
 
     def _candidates(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Small models with faults for FP16 planted in them, and the nodes that must be wide to mend them."""
+"""Small models with faults for FP16 planted in them, and the nodes that must be wide for them."""
 
 import numpy as np
 from models_precision import Net
@@ -52,14 +52,14 @@ def weight(net, x, name="heavy"):
 
 
 def overflow(net, x, name="burst"):
-    """Inf - Inf is NaN, within one node."""
-    big = [net.const(f"{name}_{sign}", sign * 70000.0) for sign in (1, -1)]
-    return net.op("Sum", [x, *big], name), {f"n_{name}"}
+    """A weight of 1e5 and a factor of 1e-5, within one node: nothing is lost in FP32."""
+    weight = net.const(f"{name}_w", 1e5 * np.eye(8))
+    return net.op("Gemm", [x, weight], name, alpha=1e-5), {f"n_{name}"}
 
 
 def rounded_constant(net, x, name="slip"):
-    """2049 is 2048 in FP16: all finite, and wrong by one."""
-    parts = [net.const(f"{name}_a", 2049.0), net.const(f"{name}_b", -2048.0)]
+    """Three is nothing: 6145 and 6142 are both 6144 in FP16. All is finite, and wrong."""
+    parts = [net.const(f"{name}_a", 6145.0), net.const(f"{name}_b", -6142.0)]
     return net.op("Sum", [x, *parts], name), {f"n_{name}"}
 
 
@@ -108,7 +108,11 @@ FAULTS = [
 
 
 def chain(length, places):
-    """A chain of plain nodes, at some places of which something breaks."""
+    """A chain of plain nodes, at some places of which something breaks.
+
+    Its values are positive, so that no addition cancels, and its constants are those of FP16, so
+    that their errors do not add up: either would be a fault of its own.
+    """
     net = Net(7)
     h = net.input("x", [2, 8])
     planted = set()
@@ -117,11 +121,13 @@ def chain(length, places):
             h, more = (overflow, rounded_constant)[places[index]](net, h, f"bad{index}")
             planted |= more
         elif index % 3 == 0:
-            h = net.op("Mul", [h, net.const(f"c{index}", 0.98)], f"t{index}")
+            h = net.op(
+                "Mul", [h, net.const(f"c{index}", (63 / 64, 65 / 64)[index % 2])], f"t{index}"
+            )
         elif index % 3 == 1:
-            h = net.op("Add", [h, net.const(f"c{index}", 0.02 * (-1) ** index)], f"t{index}")
+            h = net.op("Add", [h, net.const(f"c{index}", (-1) ** index / 64)], f"t{index}")
         else:
-            h = net.op("Neg", [h], f"t{index}")
+            h = net.op("Abs", [h], f"t{index}")
     net.op("Identity", [h], "y")
     net.output("y", [2, 8])
     return net.model(), planted

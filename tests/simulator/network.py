@@ -43,7 +43,9 @@ class INetworkDefinition:
 
     def _infer_again(self) -> None:
         shapes = {tensor.name: tensor._value.shape for tensor in self._inputs}
-        for name, value in onnx_layers.infer(self._model, shapes).items():
+        values = onnx_layers.infer(self._model, shapes)
+        list(onnx_layers.layers_of(self._model, values))  # with the tensors that layers add
+        for name, value in values.items():
             self._tensor(name)._value = value
 
     @property

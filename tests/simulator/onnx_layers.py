@@ -161,18 +161,25 @@ def layers_of(model: onnx.ModelProto, values: dict[str, Value]) -> Iterator[Laye
     """Yield the layers of a model in order; tensors that layers add are put into `values`."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     made: set[str] = set()
-    for node in model.graph.node:
-        kind = LAYER_TYPES[node.op_type]
-        weights = []
-        inputs: list[str | None] = []
-        for index, name in enumerate(node.input):
-            if kind in _HOLDS_WEIGHTS and index > 0 and name in constants:
-                weights.append(numpy_helper.to_array(constants[name]))
-            elif not (name in constants and index in _FOLDED.get(node.op_type, ())):
+    for layer in _with_operands(model, values):
+        operands: list[str | None] = []
+        folded = _FOLDED.get(layer.node.op_type, ()) if layer.node is not None else ()
+        for index, name in enumerate(layer.inputs):
+            if layer.kind in _HOLDS_WEIGHTS and index > 0 and name in constants:
+                layer.weights.append(numpy_helper.to_array(constants[name]))
+            elif not (name in constants and index in folded):
                 if name in constants and name not in made:
                     made.add(name)
                     yield Layer("CONSTANT", name, None, [], [name])
-                inputs.append(name or None)
+                operands.append(name or None)
+        layer.inputs = operands
+        yield layer
+
+
+def _with_operands(model: onnx.ModelProto, values: dict[str, Value]) -> Iterator[Layer]:
+    """Yield a layer per node, with all that the node takes; Gemm is a product and a sum."""
+    for node in model.graph.node:
+        kind, inputs = (LAYER_TYPES[node.op_type], list(node.input))
         outputs = [name for name in node.output if name]
         if node.op_type == "Gemm" and len(inputs) == 3:
             product = f"{node.name}_output"
@@ -180,7 +187,7 @@ def layers_of(model: onnx.ModelProto, values: dict[str, Value]) -> Iterator[Laye
             values[product] = Value(product, result.dtype, result.shape)
             yield Layer(kind, node.name, node, inputs[:2], [product])
             kind, inputs = ("ELEMENTWISE", [product, inputs[2]])
-        yield Layer(kind, node.name or outputs[0], node, inputs, outputs, weights)
+        yield Layer(kind, node.name or outputs[0], node, inputs, outputs)
 
 
 def decides_shapes(model: onnx.ModelProto, name: str) -> bool:

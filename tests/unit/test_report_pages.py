@@ -337,3 +337,13 @@ def test_warnings_of_the_typing_stand_on_the_page_once():
 
 def test_the_share_asked_for_stays_with_its_unit():
     assert "at least 80\u00a0%" in render_html(SAMPLE)
+
+
+def test_what_to_do_about_engines_is_said_of_what_may_ship():
+    command = "trtforge verify BUNDLE --require-engine"
+    assert command in render_html(SAMPLE)
+    failed = replace(SAMPLE, graph_parity=parity(verdict="fail", reason="x"))
+    assert command not in render_html(failed)
+    assert "Do not ship. Out of bounds: graph parity." in render_html(failed)
+    ready = render_html(replace(SAMPLE, engine_parity={"rtx": parity()}))
+    assert "Every check was run and is within its bounds. Ready to ship." in ready

@@ -56,7 +56,7 @@ def banner(context: ReportData, verdict: str) -> Banner:
         headline += "" if context.comparison_only else " Ready to ship."
     word = {"pass": "PASS", "fail": "FAIL"}.get(verdict, "NOT RUN")
     engines = any(check.name.startswith("engine parity") for check in waiting)
-    if not engines or context.comparison_only:
+    if not engines or verdict == "fail" or context.comparison_only:
         return Banner(word, headline, waiting, "", "")
     advice = "An engine runs on its GPU only. Before shipping, run it there:"
     return Banner(word, headline, waiting, advice, "trtforge verify BUNDLE --require-engine")

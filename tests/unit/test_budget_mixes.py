@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,9 @@ from trtforge.precision.calibrate import CalibrationRequest
 from trtforge.precision.cast import typed
 from trtforge.precision.mixes import Mix, Mixes, mixes_of, with_bias_shifts
 from trtforge.precision.prepare import prepare
+from trtforge.precision.rounded import rounded
+from trtforge.precision.sensitivity import harms_at_outputs
+from trtforge.precision.switches import LayeredModel, layered
 from trtforge.recipe.schema import KeepRule, Precision
 
 DIGITS = Path(__file__).parents[2] / "recipes" / "digits"
@@ -184,3 +188,34 @@ def test_a_tighter_bound_never_costs_less(log: Path) -> None:
     assert costs == sorted(costs)
     assert costs[0] == space().cost(space().narrowest())
     assert len(set(costs)) >= 5
+
+
+def harms(found: LayeredModel) -> dict[str, float]:
+    """What the other form of each layer does to the outputs, dB, by the layer's output."""
+    values = harms_at_outputs(found, data(), 16)
+    return {layer.output: value for layer, value in zip(found.layers, values, strict=True)}
+
+
+def test_the_harm_of_a_layer_is_that_of_the_mix_that_quantizes_it_alone() -> None:
+    found = harms(space().layered())
+    layers = [unit for unit in space().units if unit.types[0] == "int8"]
+    assert set(found) == {unit.output for unit in layers}
+    for unit in [unit for unit in layers if unit.macs]:
+        mix = ["int8" if one is unit else one.types[-1] for one in space().units]
+        assert found[unit.output] == pytest.approx(sqnr(tuple(mix)), abs=1.0), unit.node
+
+
+def test_correcting_biases_takes_harm_away() -> None:
+    one = space()
+    plain = harms(layered(one.model, one.cache, one.precision))
+    less = harms(one.layered())
+    assert sum(less.values()) > sum(plain.values()) + 1
+    assert all(less[name] > plain[name] - 0.5 for name in plain)
+
+
+def test_the_harms_of_rounding_add_up_to_what_fp16_does() -> None:
+    """Each rounded tensor and weight counts once, with the node that computes or reads it."""
+    found = harms(rounded(space().model, {unit.output for unit in space().units}, "fp16"))
+    assert len(found) == len(space().units)
+    total = -10 * math.log10(sum(10 ** (-value / 10) for value in found.values()))
+    assert total == pytest.approx(sqnr(space().widest()), abs=3.0)

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent
-sys.path.insert(0, str(FOLDER.parent / "int8"))
-sys.path.insert(0, str(FOLDER.parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "int8"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 import numpy as np
 import onnx

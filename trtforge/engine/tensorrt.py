@@ -98,7 +98,9 @@ def build_engine(request: BuildRequest, reporting: Reporting) -> BuildReport:
     started = time.perf_counter()
     written = _serialize(build, definition, config)
     if request.timing_cache is not None and flavour.times_tactics:
-        timing_cache.keep(config, request.timing_cache)
+        doubt = timing_cache.keep(config, request.timing_cache)
+        if doubt is not None:
+            book.warnings.setdefault(doubt)
     build_seconds = time.perf_counter() - started
     del parser  # alive until here: it holds the weights that the network points to
     return _report(build, written, described, (parse_seconds, build_seconds))
@@ -165,7 +167,7 @@ def _configure(build: _Build, definition: Any, described: tuple[dict[str, Any], 
     options.apply_options(trt, config, {**limits, **request.options})
     network.add_profiles(build.builder, config, request.profiles)
     if request.timing_cache is not None and build.flavour.times_tactics:
-        doubt = timing_cache.attach(trt, config, request.timing_cache)
+        doubt = timing_cache.attach(trt, config, request.timing_cache, build.book.errors)
         if doubt is not None:
             build.book.warnings.setdefault(doubt)
     progress = Progress(build.reporting.emit, _PARSE_SHARE, 1.0)

@@ -36,7 +36,7 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     stages.append(PrecisionStage(calibrated, budgeted=budgeted))
     stages += [BuildStage(target) for target in engines]
     names = tuple(target.name for target in engines)
-    stages += [VerifyStage(names), ReportStage(names, measured, budgeted)]
+    stages += [VerifyStage(names, calibrated), ReportStage(names, measured, budgeted)]
     return tuple(stages)
 
 

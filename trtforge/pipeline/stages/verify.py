@@ -1,7 +1,7 @@
 """Stage `verify`: the verdicts on the typed graph, on every engine, and on the precision."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,15 @@ VERDICTS_SCHEMA = "trtforge.verdicts/1"
 class VerifyStage:
     """Writes `parity.json`: graph parity, engine parity of every target, attestation.
 
-    And `layers.json`: the error of every tensor of the typed graph, on a few samples.
+    And `layers.json`: the error of every tensor of the typed graph, on a few samples. Where
+    techniques scaled channels, inner tensors hold other values than the original's under their
+    names, so the graph that was calibrated is what they are compared with.
 
     A failed verdict is a result like any other and is stored; `pipeline.run` refuses to ship it.
     """
 
     engines: tuple[str, ...]
+    calibrated: bool = False
     name: str = "verify"
     kind: str = "verify"
     rooms: tuple[str, ...] = ("graph", "precision", "engine", "verify")
@@ -39,7 +42,8 @@ class VerifyStage:
         """The typed model, what was attested of it, the engines and the networks they are of."""
         typed = ("model.onnx*", "attest.json", "precision.json")
         built = ("model.engine", "layers.json")
-        return {"precision": typed} | {f"build:{name}": built for name in self.engines}
+        wanted = {"precision": typed} | {f"build:{name}": built for name in self.engines}
+        return wanted | ({"calibrate": ("model.onnx*",)} if self.calibrated else {})
 
     def facts(self, job: Job) -> dict[str, Any]:
         """The verify section, the data, the original, and the GPU (none here means not_run)."""
@@ -69,7 +73,7 @@ class VerifyStage:
         progress(None, "graph parity: original and typed graph in ONNX Runtime")
         graph = judge_graph(question, typed)
         progress(None, "error of every tensor")
-        write_json(out / "layers.json", layers_json(question, typed))
+        write_json(out / "layers.json", layers_json(_of_calibrated(question, inputs), typed))
         engines = {}
         for target in job.recipe.targets:
             if target.name in self.engines:
@@ -100,6 +104,13 @@ def _judged_attest(job: Job, inputs: Inputs, engines: tuple[str, ...]) -> dict[s
         networks,
         typing.json("precision.json")["warnings"],
     )
+
+
+def _of_calibrated(question: Question, inputs: Inputs) -> Question:
+    calibrated = inputs.get("calibrate")
+    if calibrated is None or "model.onnx" not in calibrated.files:
+        return question
+    return replace(question, reference=calibrated.file("model.onnx"))
 
 
 def _question(job: Job, typed: Model) -> Question:

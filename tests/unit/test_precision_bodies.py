@@ -76,6 +76,28 @@ def test_weights_inside_are_converted_once() -> None:
         assert {w.data_type for w in big} == {HALF}, name
 
 
+def test_a_weight_of_two_types_is_there_once_in_each() -> None:
+    net = Net()
+    x = net.input("x", [8, 8])
+    w = net.weight("w", 8, 8)
+    flag = net.op("Greater", [net.op("ReduceMax", [x], "top", keepdims=0), net.const("one", 1.0)],
+                  "flag")  # fmt: skip
+
+    def branch(name: str) -> GraphProto:
+        result = helper.make_tensor_value_info(f"{name}_r", 1, [8, 8])
+        return helper.make_graph([node("MatMul", [x, w], [f"{name}_r"], name)], name, [], [result])
+
+    chosen = net.op("If", [flag], "c", then_branch=branch("a"), else_branch=branch("b"))
+    net.op("MatMul", [chosen, net.op("Softmax", [w], "kept")], "y")
+    net.output("y", [8, 8])
+    model = net.model()
+    result, _ = fp16(model, keep=[{"op": "Softmax"}])
+    weights = [w for scope in scopes(result.proto.graph) for w in scope.initializer]
+    assert {w.name for w in result.proto.graph.initializer} == {"w", "w_fp16", "one"}
+    assert len(weights) == 3
+    assert fidelity(model, result, feeds_of(model, 0)) > 55
+
+
 def test_what_branches_give_is_narrow_so_an_if_costs_no_cast() -> None:
     for name in ("if", "if_repeated"):
         result, report = fp16(BODIES[name]())

@@ -7,7 +7,7 @@ So the import remembers where each node came from, and the export is our own.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -108,10 +108,12 @@ class Origin:
     Attributes:
         proto: the graph in ONNX.
         unused: initializers that no node uses; the export puts them back.
+        lent: constants that are this graph's, though only bodies may read them.
     """
 
     proto: GraphProto
     unused: list[TensorProto]
+    lent: set[str] = field(default_factory=set)
 
 
 def import_graph(proto: ModelProto, files: ExternalFiles) -> gs.Graph:
@@ -241,7 +243,7 @@ def _own_constants(
 ) -> dict[str, gs.Constant]:
     """Constants that belong to this graph: used by it, or by a body but defined here."""
     own = {t.name: t for t in graph.outputs if isinstance(t, gs.Constant) and t.name not in outer}
-    defined = set() if origin is None else {t.name for t in origin.proto.initializer}
+    defined = set() if origin is None else {t.name for t in origin.proto.initializer} | origin.lent
     own_nodes = {id(node) for node in graph.nodes}
     for node in all_nodes(graph):
         for tensor in node.inputs:

@@ -227,6 +227,7 @@ class Retyper:
                 constant.values = values
                 continue
             copy = gs.Constant(self._names.fresh(f"{name}_{kind}"), values)
+            self._graph.origin.lent.add(copy.name)
             for use in mine:
                 _replace(use, copy)
 

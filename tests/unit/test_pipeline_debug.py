@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from planted_faults import BUILDERS
 
 from trtforge.graph.model import Model
-from trtforge.pipeline.debug import DebugOptions, examine
+from trtforge.pipeline.debug import examine
+from trtforge.pipeline.debug_subject import DebugOptions
 from trtforge.pipeline.trial import Trials
 
 

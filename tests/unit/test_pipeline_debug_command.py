@@ -19,7 +19,8 @@ from trtforge.cli.main import cli
 from trtforge.errors import ForgeError, MissingError, UsageError
 from trtforge.graph.data import ArrayData
 from trtforge.graph.model import Model
-from trtforge.pipeline.debug import DebugOptions, debug, examine
+from trtforge.pipeline.debug import debug, examine
+from trtforge.pipeline.debug_subject import DebugOptions
 from trtforge.precision.cast import typed
 from trtforge.recipe.load import load_recipe
 from trtforge.recipe.precision import Precision
@@ -92,6 +93,8 @@ def test_a_recipe_is_debugged_mended_and_then_passes(recipe, tmp_path, monkeypat
     assert [rule.name for rule in load_recipe(recipe).recipe.precision.keep] == ["n_m2"]
     done = _run(recipe, "--write", "--json")
     document = json.loads(done.stdout)
+    types = {one["node"]: one["type"] for one in document["layers"]["layers"]}
+    assert (types["n_m1"], types["n_m2"], types["n_t1"]) == ("int8", "fp16", "fp16")
     assert document["schema"] == "trtforge.debug/1"
     assert (document["outcome"], document["evaluations"]) == ("nothing_to_do", 1)
     assert recipe.read_text() == kept
@@ -131,6 +134,7 @@ def test_what_no_width_mends_is_said(tmp_path):
     result = examine(subject, DebugOptions())
     assert (result.outcome, result.rules, result.exit_status) == ("not_found", (), 5)
     assert result.evaluations <= DebugOptions().evaluations
+    assert result.after.verdict == "fail", "that of every node wide"
 
 
 def test_a_limit_that_is_too_low_is_said(tmp_path):

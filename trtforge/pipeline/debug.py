@@ -50,7 +50,8 @@ class DebugResult:
         evaluations: typed graphs that were judged.
         candidates: nodes among which they were searched.
         before: the verdict on the graph as it is typed.
-        after: the verdict with the rules; None where none help.
+        after: the verdict with the rules, or with every node wide where that does not help either;
+            None where there are no rules.
         profile: the error of every tensor as the graph is typed.
         written: the recipe that has the rules now; None where none was asked for.
         seconds: wall time of each step.
@@ -149,7 +150,7 @@ def examine(subject: Subject, options: DebugOptions, emit: Sink = ignore) -> Deb
             evaluations=trials.evaluations,
             candidates=len(trials.candidates),
             before=before,
-            after=trials.report(frozenset(found.items)) if found.items else None,
+            after=_after(trials, found),
             profile=profile,
             written=None,
             seconds=steps.seconds,
@@ -199,6 +200,12 @@ def _suspects(trials: Trials, tried: frozenset[str]) -> list[str]:
         for jump in jumps
         if jump.node in causes and not jump.after & {one.node for one in jumps}
     ]
+
+
+def _after(trials: Trials, found: Minimal[str]) -> ParityReport | None:
+    if found.outcome == "not_found":
+        return trials.report(frozenset(trials.candidates))
+    return trials.report(frozenset(found.items)) if found.items else None
 
 
 def _rules(trials: Trials, found: Minimal[str]) -> tuple[KeepRule, ...]:

@@ -96,11 +96,10 @@ class _Finder:
         """The stored type that a node's operands are dequantized from; the narrowest of them."""
         if node.op_type == "DequantizeLinear":
             return None
-        kinds = [
-            self._stored(maker)
-            for name in node.input
-            if (maker := self._made.get(name)) is not None and maker.op_type == "DequantizeLinear"
+        makers = [
+            self._behind_rounding(self._made[one])[0] for one in node.input if one in self._made
         ]
+        kinds = [self._stored(one) for one in makers if one.op_type == "DequantizeLinear"]
         return min(kinds, key=lambda kind: SIGNIFICANT_BITS.get(kind, 24)) if kinds else None
 
     def _stored(self, dequantize: NodeProto) -> str:

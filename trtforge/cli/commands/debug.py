@@ -83,8 +83,9 @@ def debug(
     Exit status: 0 parity holds, as it is or with the rules that are printed; 5 no set of nodes
     restores it, or none was found within --evaluations.
     """
-    from trtforge.pipeline.debug import DEBUG_SCHEMA, DebugOptions
+    from trtforge.pipeline.debug import DEBUG_SCHEMA
     from trtforge.pipeline.debug import debug as find_culprits
+    from trtforge.pipeline.debug_subject import DebugOptions
 
     target = _recipe(subject, into) if write else None
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
@@ -123,6 +124,8 @@ def _show(result: "DebugResult", *, quiet: bool) -> None:
         say("nothing to find: parity holds as it is")
     elif result.outcome == "not_found":
         say(f"not found: parity fails with every node wide as well ({searched})")
+        if result.after is not None and result.after.reason:
+            say(f"every node wide: {result.after.reason}")
     elif result.outcome == "gave_up":
         say(f"not found within the limit ({searched}); raise --evaluations")
     else:
@@ -146,7 +149,7 @@ def _write_html(path: Path, result: "DebugResult") -> None:
         "evaluations": str(result.evaluations),
         "keep": "; ".join(result.keep_lines()) or "none",
     }
-    judged = result.after or result.before
+    judged = result.before if result.exit_status or result.after is None else result.after
     data = ReportData(
         name=result.subject.name,
         facts=facts,

@@ -123,7 +123,7 @@ def _show(result: "VerifyResult", *, quiet: bool, verbose: bool) -> None:
 
 def show_layers(profile: "LayerProfile", count: int = 10) -> None:
     """Print the tensors of the largest error, and where the error first jumps."""
-    say(f"layers: {len(profile.layers)} tensors on {profile.samples} samples; the worst:")
+    say(f"layers: {len(profile.layers)} tensors, sets of inputs: {profile.samples}; the worst:")
     rows = [
         (
             one.tensor,

@@ -6,7 +6,7 @@ one boundary that turns a ForgeError into text or JSON and an exit status.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 EXIT_OK = 0
 EXIT_BUG = 1
@@ -85,6 +85,7 @@ class ForgeError(Exception):
         hint: what the user can do about it.
         where: the place.
         details: further text worth keeping, such as the tail of a builder's log.
+        more: further problems that are told with this one.
     """
 
     exit_status: ClassVar[int] = EXIT_BUG
@@ -94,11 +95,18 @@ class ForgeError(Exception):
     hint: str | None = None
     where: Place | None = None
     details: str | None = field(default=None, kw_only=True)
+    more: Sequence[Problem] = field(default=(), kw_only=True)
+
+    @classmethod
+    def of(cls, problems: Sequence[Problem]) -> Self:
+        """Bundle several problems (at least one) into one error."""
+        first = problems[0]
+        return cls(first.code, first.message, first.hint, first.where, more=tuple(problems[1:]))
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """All problems that this error reports, at least one."""
-        return (Problem(self.code, self.message, self.hint, self.where),)
+        """All problems that this error reports, at least one, in reading order."""
+        return (Problem(self.code, self.message, self.hint, self.where), *self.more)
 
     def __str__(self) -> str:
         at = f"{self.where}: " if self.where is not None else ""
@@ -111,24 +119,10 @@ class UsageError(ForgeError):
     exit_status = EXIT_USAGE
 
 
-@dataclass(eq=False)
 class RecipeError(ForgeError):
     """A recipe is wrong (exit 2); carries every problem found, not only the first."""
 
     exit_status = EXIT_USAGE
-
-    more: Sequence[Problem] = field(default=(), kw_only=True)
-
-    @classmethod
-    def of(cls, problems: Sequence[Problem]) -> "RecipeError":
-        """Bundle several problems (at least one) into one error."""
-        first = problems[0]
-        return cls(first.code, first.message, first.hint, first.where, more=tuple(problems[1:]))
-
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """The first problem and all others, in reading order."""
-        return (Problem(self.code, self.message, self.hint, self.where), *self.more)
 
 
 class DataError(ForgeError):
@@ -143,7 +137,6 @@ class MissingError(ForgeError):
     exit_status = EXIT_MISSING
 
 
-@dataclass(eq=False)
 class GraphError(ForgeError):
     """An ONNX model is refused, or a graph or precision step cannot be done on it (exit 4).
 
@@ -151,19 +144,6 @@ class GraphError(ForgeError):
     """
 
     exit_status = EXIT_REFUSED
-
-    more: Sequence[Problem] = field(default=(), kw_only=True)
-
-    @classmethod
-    def of(cls, problems: Sequence[Problem]) -> "GraphError":
-        """Bundle several problems (at least one) into one error."""
-        first = problems[0]
-        return cls(first.code, first.message, first.hint, first.where, more=tuple(problems[1:]))
-
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """The first problem and all others, in the order of the nodes."""
-        return (Problem(self.code, self.message, self.hint, self.where), *self.more)
 
 
 class BuildError(ForgeError):

@@ -73,8 +73,8 @@ def test_a_network_whose_types_the_builder_dropped_is_exit_5(
     """The FP16 graph beside a network that is described as FP32."""
 
     class Dropping:
-        def build(self, request: BuildRequest, progress: Any) -> BuildReport:
-            report = get_backend("tensorrt_rtx").build(request, progress)
+        def build(self, request: BuildRequest, *following: Any) -> BuildReport:
+            report = get_backend("tensorrt_rtx").build(request, *following)
             layers = json.loads(json.dumps(report.layers).replace("float16", "float32"))
             return replace(report, layers=tuple(layers))
 

@@ -5,6 +5,7 @@ command lines can speak of backends without loading one.
 """
 
 import importlib
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,8 @@ class BuildRequest:
         options: further options of the builder, by the names of a recipe's `targets[].options`.
         timing_cache: file that keeps what builds timed; None for none.
         timeout_s: the build is stopped after this many seconds.
+        memory_limit_mib: the build is stopped once its process holds more memory, MiB; None for no
+            limit.
     """
 
     onnx: Path
@@ -89,6 +92,7 @@ class BuildRequest:
     timeout_s: float = 3600.0
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
+    memory_limit_mib: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the request as plain JSON data; `from_json` reads it back."""
@@ -106,6 +110,7 @@ class BuildRequest:
             "timeout_s": self.timeout_s,
             "inputs": dict(self.inputs),
             "outputs": dict(self.outputs),
+            "memory_limit_mib": self.memory_limit_mib,
         }
 
     @classmethod
@@ -129,6 +134,7 @@ class BuildRequest:
             timeout_s=data["timeout_s"],
             inputs=data["inputs"],
             outputs=data["outputs"],
+            memory_limit_mib=data["memory_limit_mib"],
         )
 
 
@@ -261,8 +267,13 @@ class Backend(Protocol):
         """Say what this backend can do here; cheap, and never raises."""
         ...
 
-    def build(self, request: BuildRequest, on_progress: OnProgress | None = None) -> BuildReport:
-        """Build `request.output`.
+    def build(
+        self,
+        request: BuildRequest,
+        on_progress: OnProgress | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> BuildReport:
+        """Build `request.output`; once `cancelled` is set, stop within seconds.
 
         Raises:
             MissingError: the library, disk space or a permission is missing (exit 3).

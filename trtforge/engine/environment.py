@@ -9,7 +9,7 @@ import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trtforge.engine.flavour import FLAVOURS, installed_version
 
@@ -131,11 +131,8 @@ def peak_rss_bytes() -> int:
     On Linux VmHWM is read and not `getrusage`: the latter also counts the parent's memory that the
     process shared between fork and exec.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    if (peak := peak_rss_of("self")) is not None:
+        return peak
     if sys.platform == "win32":
         return 0
     import resource
@@ -143,3 +140,19 @@ def peak_rss_bytes() -> int:
     # Source: getrusage(2); macOS counts bytes, the others kilobytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_rss_of(process: int | Literal["self"]) -> int | None:
+    """The largest resident set of a process so far, in bytes; None where nothing tells it.
+
+    Nothing does outside Linux, and once the process has ended.
+    Source: proc(5), /proc/pid/status.
+    """
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None

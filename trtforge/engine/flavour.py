@@ -21,6 +21,8 @@ class Flavour:
         builds_without_gpu: whether engines can be built on a machine without an NVIDIA driver.
         takes_targets: whether a list of compute capabilities can be given.
         times_tactics: whether a build times kernels, so that it can keep what it timed.
+        plan_tag: the bytes that its engines begin with.
+        oldest: the oldest version (major, minor) that is supported.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Flavour:
     builds_without_gpu: bool
     takes_targets: bool
     times_tactics: bool
+    plan_tag: bytes
+    oldest: tuple[int, int]
 
 
 FLAVOURS: dict[str, Flavour] = {
@@ -42,6 +46,9 @@ FLAVOURS: dict[str, Flavour] = {
         builds_without_gpu=True,
         takes_targets=True,
         times_tactics=False,
+        # Not published; every engine of 1.7.1 begins so.
+        plan_tag=b"vtrt",
+        oldest=(1, 7),
     ),
     "tensorrt": Flavour(
         name="tensorrt",
@@ -51,6 +58,9 @@ FLAVOURS: dict[str, Flavour] = {
         builds_without_gpu=False,
         takes_targets=False,
         times_tactics=True,
+        # Source: samples/common/sampleEngines.cpp (printPlanVersion), TensorRT OSS 11.1.
+        plan_tag=b"ftrt",
+        oldest=(10, 13),
     ),
 }
 

@@ -7,6 +7,7 @@ optimization unless asked for, since the optimizer changes what Q/DQ graphs comp
 import importlib.metadata
 import importlib.util
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,8 +45,13 @@ class OnnxRuntimeBackend:
             return Availability(self.name, False, None, False, False, "pip install onnxruntime")
         return Availability(self.name, True, _version(), True, True, None)
 
-    def build(self, request: BuildRequest, on_progress: OnProgress | None = None) -> BuildReport:
-        """Load the model into a session; `request.output` is not written.
+    def build(
+        self,
+        request: BuildRequest,
+        on_progress: OnProgress | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> BuildReport:
+        """Load the model into a session; `request.output` is not written, nothing is cancelled.
 
         Raises:
             BuildError: ONNX Runtime refuses the model.

@@ -26,6 +26,7 @@ from trtforge.disk import write_error
 from trtforge.engine import messages
 from trtforge.engine.backend import OnProgress
 from trtforge.engine.engine_file import partial_path
+from trtforge.engine.environment import peak_rss_of
 from trtforge.engine.worker import BACKEND_VARIABLE, PARENT_VARIABLE
 from trtforge.errors import BuildError, ForgeError, MissingError
 
@@ -52,6 +53,8 @@ class Job:
         program: what is started; the job's file is appended to it.
         environment: variables set for the worker, beside the parent's own.
         output: the file that it writes by an EngineFile, if any; leftovers of it are removed.
+        memory_limit_mib: the worker is stopped once it holds more memory, MiB; None for no limit.
+        cancelled: once set by any thread, the worker is stopped.
     """
 
     subject: str
@@ -61,6 +64,8 @@ class Job:
     program: tuple[str, ...] = WORKER_PROGRAM
     environment: Mapping[str, str] = field(default_factory=dict)
     output: Path | None = None
+    memory_limit_mib: int | None = None
+    cancelled: threading.Event | None = None
 
     @property
     def file(self) -> Path:
@@ -99,6 +104,7 @@ class Worker:
 
     def __enter__(self) -> Self:
         job = self._job
+        _require_memory_watch(job)
         try:
             job.file.write_text(json.dumps(job.command, indent=1), encoding="utf-8")
             self._log = job.log.open("wb")
@@ -174,6 +180,7 @@ class Worker:
 
     def _next(self, deadline: float) -> dict[str, Any]:
         while (left := deadline - time.monotonic()) > 0:
+            self._watch()
             # A worker may be gone while a process that it started keeps the line open.
             gone = self._process.poll() is not None
             try:
@@ -189,6 +196,31 @@ class Worker:
                 raise self._death()
             return message
         raise self._timeout()
+
+    def _watch(self) -> None:
+        """Stop a worker that nobody waits for any more, or that holds too much memory.
+
+        Its peak is asked for, so that one between two looks is seen. It is not left to RLIMIT_AS
+        or RLIMIT_DATA: CUDA maps far more than it uses, and a library that is refused memory
+        ends in some crash, not in a number. RSS is what builds report as their peak.
+        """
+        job = self._job
+        if job.cancelled is not None and job.cancelled.is_set():
+            raise BuildError("TF0611", f"{job.subject} was cancelled")
+        if job.memory_limit_mib is None:
+            return
+        peak = peak_rss_of(self.process_id)
+        if peak is not None and peak > job.memory_limit_mib << 20:
+            self._kill()
+            raise self._with_log(
+                BuildError(
+                    "TF0618",
+                    f"{job.subject} was stopped: it took {peak / 2**20:.0f} MiB of memory, the "
+                    f"limit is {job.memory_limit_mib} MiB",
+                    hint="raise memory_limit_mib (about 2.7 times the weights, and 300); the same "
+                    f"again by hand, without the limit: {job.repeat}",
+                )
+            )
 
     def _timeout(self) -> BuildError:
         self._signal(signal.SIGTERM)
@@ -235,7 +267,10 @@ class Worker:
         return error
 
     def _with_log(self, error: BuildError) -> BuildError:
-        error.details = _tail(self._job.log)
+        try:
+            error.details = _tail(self._job.log)
+        except OSError as fault:
+            error.details = f"its log cannot be read: {fault.strerror or fault}: {self._job.log}"
         return error
 
     def _remove_leftovers(self) -> None:
@@ -264,6 +299,15 @@ class Worker:
             else:
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def _require_memory_watch(job: Job) -> None:
+    if job.memory_limit_mib is not None and peak_rss_of("self") is None:
+        raise MissingError(
+            "TF0622",
+            f"the memory of {job.subject} cannot be watched on this system",
+            hint="leave memory_limit_mib out, or build on Linux",
+        )
 
 
 def _read(pipe: IO[bytes], into: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
@@ -335,10 +379,7 @@ def _is_passed_on(name: str) -> bool:
 
 def _tail(log: Path) -> str | None:
     """The last lines of a log."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return None
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        text = file.read().decode(errors="replace")
     return "\n".join(text.splitlines()[-_TAIL_LINES:]) or None

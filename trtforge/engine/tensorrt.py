@@ -63,14 +63,22 @@ def load_module(flavour: Flavour) -> Any:
     """Import the module of a flavour.
 
     Raises:
-        MissingError: it is not installed, or one of its libraries is missing.
+        MissingError: it is not installed, too old, or one of its libraries is missing.
     """
     try:
-        return importlib.import_module(flavour.module)
+        trt = importlib.import_module(flavour.module)
     except ImportError as error:
         raise MissingError(
             "TF0602", f"cannot import {flavour.module}: {error}", hint=flavour.install
         ) from error
+    if tuple(int(part) for part in trt.__version__.split(".")[:2]) < flavour.oldest:
+        oldest = ".".join(map(str, flavour.oldest))
+        raise MissingError(
+            "TF0624",
+            f"{flavour.module} {trt.__version__} is too old: {oldest} or later is needed",
+            hint=flavour.install,
+        )
+    return trt
 
 
 def build_engine(request: BuildRequest, reporting: Reporting) -> BuildReport:

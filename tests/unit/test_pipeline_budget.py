@@ -170,8 +170,8 @@ def test_layers_become_fp16_where_int8_is_not_enough(folder: Path, store: Path) 
         one["value"] >= 42 for one in table["points"]
     ]
     best = point(entries)
-    wanted = 42 + table["margin"]
-    assert best["cost"] == min(one["cost"] for one in table["points"] if one["value"] >= wanted)
+    dearer = [one["cost"] for one in table["points"] if one["value"] >= 42 + table["margin"]]
+    assert best["cost"] <= min(dearer)
     assert 0.25 < best["cost"] < 0.4
     types = Counter(layer["type"] for layer in table["layers"])
     assert types == best["layers"]

@@ -26,6 +26,9 @@ Progress = Callable[[float | None, str], None]
 MORE_ROUNDS = 3
 """How often the search goes on for more where other samples miss the bound."""
 
+MOST_JUDGED = 8
+"""How many mixes that were passed over are judged at most, those of the highest cost."""
+
 _MOST_NOISE = 1e30
 
 
@@ -132,14 +135,23 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """Samples that mixes are not searched on, to judge the chosen one by."""
+    """Samples that mixes are not searched on.
+
+    Attributes:
+        measure: what is bounded.
+        trial: the samples.
+        values: what was measured so far.
+    """
 
     measure: Measure
     trial: Trial
+    values: dict[Mix, float] = field(default_factory=dict)
 
-    def value(self, answer: Answer) -> float:
-        """Measure the chosen mix."""
-        return self.trial.value(answer.mixes.typed(answer.chosen.mix).model, self.measure)
+    def value(self, mixes: Mixes, mix: Mix) -> float:
+        """Measure a mix, once."""
+        if mix not in self.values:
+            self.values[mix] = self.trial.value(mixes.typed(mix).model, self.measure)
+        return self.values[mix]
 
 
 def hold_budget(
@@ -149,7 +161,8 @@ def hold_budget(
 
     Ranges, biases and the choice itself are fitted to the samples of the search, so that a mix
     that just meets the bound there may just miss it elsewhere. Then the search goes on for more, by
-    half as much again as was missing; evaluations count on.
+    half as much again as was missing, evaluations counting on; and of all that were tried the
+    cheapest is taken that meets the bound on both.
 
     Returns:
         The answer, and the value of its mix on the judge's samples: it misses the bound where that
@@ -161,9 +174,9 @@ def hold_budget(
     answer = meet_budget(question, tell)
     if judge is None:
         return answer, None
-    value = judge.value(answer)
     score = question.measure.score
     for _ in range(MORE_ROUNDS):
+        value = judge.value(answer.mixes, answer.chosen.mix)
         missing = score(question.measure.bound) - score(value)
         if not 0 < missing < math.inf:
             break
@@ -172,8 +185,21 @@ def hold_budget(
             answer = meet_budget(replace(question, margin=margin, known=answer.tried), tell)
         except BudgetError:
             break
-        value = judge.value(answer)
-    return answer, value
+    answer = _cheapest_on_both(answer, judge)
+    return answer, judge.value(answer.mixes, answer.chosen.mix)
+
+
+def _cheapest_on_both(answer: Answer, judge: Judge) -> Answer:
+    """Look again at what was passed over on the way to more than was needed."""
+    passed = [
+        one
+        for one in answer.tried
+        if one.cost < answer.chosen.cost and meets(judge.measure, one.value)
+    ]
+    for one in passed[-MOST_JUDGED:]:
+        if meets(judge.measure, judge.value(answer.mixes, one.mix)):
+            return replace(answer, chosen=one)
+    return answer
 
 
 def meet_budget(question: Question, tell: Progress) -> Answer:

@@ -69,6 +69,16 @@ def test_the_smallest_magnitude_of_divisors_alone(tmp_path: Path) -> None:
     assert found.tensors["x"].smallest == 0
 
 
+def test_operators_of_other_domains_are_nothing_known() -> None:
+    text = """<ir_version: 9, opset_import: ["" : 18, "own" : 1]>
+        g (float[1,4] x) => (float[1,4] y) { a = own.Div(x) b = own.Mul(a) y = own.Exp(b) }"""
+    model = Model(parser.parse_model(text))
+    ranges = FloatRanges({name: FloatRange(-20.0, 20.0, 1e-9) for name in ("x", "a", "b")})
+    judged = judge(model, ranges, "fp16")
+    assert judged.wide_values == {}
+    assert judged.wide_results == {}
+
+
 def test_infinities_and_nan_do_not_count(tmp_path: Path) -> None:
     model = model_of("a = Log(x) y = Exp(a)")
     found = measure(model, data_of(model, tmp_path, x=rows(0, 1, -1)))

@@ -190,9 +190,10 @@ class _Tensors:
         known = set(floats)
         for node in self._nodes:
             names = [name for name in node.output if types.get(name) == TensorProto.FLOAT]
-            if node.op_type in PASSES_ON and node.input[0] in known:
+            is_standard = node.domain in ("", "ai.onnx")
+            if is_standard and node.op_type in PASSES_ON and node.input[0] in known:
                 self._from.update((name, node.input[0]) for name in names)
-            elif node.op_type in _BOUNDED:
+            elif is_standard and node.op_type in _BOUNDED:
                 self._bounded += names
             elif node.op_type != "Constant":
                 floats += names

@@ -65,7 +65,10 @@ class Chains:
     """The producers of a graph's tensors, and the way back through cheap operators."""
 
     def __init__(self, proto: ModelProto) -> None:
-        self.nodes: Sequence[NodeProto] = proto.graph.node
+        # Other domains may have operators of the same names.
+        self.nodes: Sequence[NodeProto] = [
+            node for node in proto.graph.node if node.domain in ("", "ai.onnx")
+        ]
         self.constants = _single_numbers(proto)
         self._weights = {weight.name for weight in proto.graph.initializer} | set(self.constants)
         self._made = {name: node for node in self.nodes for name in node.output if name}

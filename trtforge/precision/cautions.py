@@ -33,7 +33,7 @@ class Cautions:
 
     def visit(self, node: gs.Node) -> str | None:
         """Judge one node; call in topological order."""
-        if not self._is_narrow:
+        if not self._is_narrow or node.domain not in (None, "", "ai.onnx"):
             return None
         return self._square_reason(node) or self._exp_reason(node)
 

@@ -35,7 +35,8 @@ def serve(job: Mapping[str, Any], cases: Iterable[Mapping[str, Any]], send: Send
     """
     if (reason := driver().reason) is not None:
         raise MissingError("TF0603", f"cannot run {Path(job['engine']).name}: {reason}")
-    engine, runtime = load_engine(job)
+    book = LogBook(job["backend"], to_stderr)
+    engine, runtime = load_engine(job, book)
     from polygraphy.backend.trt import TrtRunner
 
     profiles = engine_profiles(engine)
@@ -43,15 +44,21 @@ def serve(job: Mapping[str, Any], cases: Iterable[Mapping[str, Any]], send: Send
     with TrtRunner(engine) as runner:
         send(messages.result({"profiles": len(profiles)}))
         for case in cases:
-            send(_answer(runner, profiles, case))
+            send(_answer(runner, profiles, case, book))
             count += 1
     del engine, runtime  # in this order: an engine must not outlive its runtime
     return count
 
 
 def _answer(
-    runner: Any, profiles: tuple[dict[str, ShapeTriple], ...], case: Mapping[str, Any]
+    runner: Any,
+    profiles: tuple[dict[str, ShapeTriple], ...],
+    case: Mapping[str, Any],
+    book: LogBook,
 ) -> dict[str, Any]:
+    from polygraphy.exception import PolygraphyException
+
+    known = len(book.errors)
     try:
         feeds = arrays.load(Path(case["feeds"]), case["members"])
         runner.set_profile(choose_profile(profiles, feeds))
@@ -59,10 +66,25 @@ def _answer(
         return messages.result({"members": arrays.store(Path(case["outputs"]), outputs)})
     except BuildError as error:  # this case is refused; the next may fit
         return messages.failure(error)
+    except PolygraphyException as error:  # a feed of another name or type, or a failed execution
+        said = book.errors[known:] or [" ".join(str(error).split())]
+        return messages.failure(
+            BuildError(
+                "TF0616",
+                f"the engine cannot run these inputs: {said[0]}",
+                hint="feed each input under its name and in the type that the model declares",
+                details="\n".join(said[1:]) or None,
+            )
+        )
 
 
-def load_engine(job: Mapping[str, Any]) -> tuple[Any, Any]:
+def load_engine(job: Mapping[str, Any], book: LogBook | None = None) -> tuple[Any, Any]:
     """Deserialize the engine of a job; returns it and the runtime that it lives in.
+
+    Args:
+        job: `engine` (path), `backend`, `allow_host_code`.
+        book: takes what the library says, now and while the engine lives; left out, its lines go
+            to the worker's log and no further.
 
     Raises:
         MissingError: the library is not installed.
@@ -70,7 +92,7 @@ def load_engine(job: Mapping[str, Any]) -> tuple[Any, Any]:
     """
     flavour = FLAVOURS[job["backend"]]
     trt = load_module(flavour)
-    book = LogBook(flavour.name, to_stderr)
+    book = book or LogBook(flavour.name, to_stderr)
     logger = make_logger(trt, book)
     trt.init_libnvinfer_plugins(logger, "")
     runtime = trt.Runtime(logger)

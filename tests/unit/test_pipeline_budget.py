@@ -24,7 +24,7 @@ from trtforge.pipeline.plan import plan, stages_of
 from trtforge.pipeline.run import BuildOptions, job_of, run_stages
 from trtforge.pipeline.store import Entry
 from trtforge.precision.emulate import emulate
-from trtforge.recipe.schema import Precision
+from trtforge.recipe.schema import Precision, json_schema
 
 UP_TO_PRECISION = ("import", "optimize", "calibrate", "budget", "precision")
 
@@ -446,6 +446,10 @@ def test_recipes_that_contradict_themselves(
         problem.message for problem in caught.value.problems
     ]
     assert all(problem.hint for problem in caught.value.problems)
+
+
+def test_editors_are_told_of_auto() -> None:
+    assert "auto" in json_schema()["$defs"]["Precision"]["properties"]["type"]["enum"]
 
 
 def test_auto_stands_for_fp16_and_int8() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtforge.errors import UsageError
+from trtforge.errors import ParityError, Place, UsageError
 from trtforge.pipeline.events import Sink, Warned, ignore
 from trtforge.pipeline.settings import Asked, sections
 from trtforge.pipeline.steps import Steps, check_writable
@@ -66,6 +66,27 @@ class CastResult:
         }
 
 
+def require_asked_for(source: Path, typed: "TypedModel", precision: "Precision") -> None:
+    """Refuse a model that holds nothing of the type that was asked for.
+
+    A file that is called INT8 and computes in FP32 is the mistake that nobody sees.
+
+    Raises:
+        ParityError: TF0754, with the most common reason.
+    """
+    from trtforge.precision.shortfall import nothing_of
+
+    if missing := nothing_of(typed.quantize, typed.cast.nodes, precision):
+        said = [text for text in typed.warnings if text.startswith("nothing ")]
+        raise ParityError(
+            "TF0754",
+            f"'{source.name}' would have nothing in {missing}, and is not written"
+            + (f": {said[0]}" if said else ""),
+            "see why with --explain and another type, or ask for none of it",
+            Place(file=str(source)),
+        )
+
+
 def cast_file(source: Path, out: Path, options: CastOptions, emit: Sink = ignore) -> CastResult:
     """Cast one ONNX file to FP16 or BF16.
 
@@ -80,6 +101,7 @@ def cast_file(source: Path, out: Path, options: CastOptions, emit: Sink = ignore
         DataError: the data does not fit the model, or has fewer samples than asked for.
         GraphError: the model is refused.
         MissingError: the output cannot be written.
+        ParityError: TF0754, nothing of the type would be in it; nothing is written.
     """
     precision, calibration = sections(options.asked)
     if calibration is None and options.asked.samples is not None:
@@ -111,6 +133,7 @@ def cast_file(source: Path, out: Path, options: CastOptions, emit: Sink = ignore
             emit(Warned(SYNTHETIC_WARNING))
     with steps.step("cast"):
         result = typed(model, None, precision, ranges)
+        require_asked_for(source, result, precision)
         result.model.save(out)
     for text in result.warnings:
         emit(Warned(text))
@@ -159,7 +182,8 @@ def ranges_facts(ranges: "FloatRanges") -> dict[str, Any]:
 
 def ranges_summary(ranges: "FloatRanges") -> str:
     """Say in a few words what was measured."""
-    said = f"{len(ranges)} tensors over {ranges.samples} samples"
+    plural = "" if ranges.samples == 1 else "s"
+    said = f"{len(ranges)} tensors over {ranges.samples} sample{plural}"
     if ranges.sqnr_db is None:
         return said
     return f"{said}; SQNR of the worst output, emulated: {ranges.sqnr_db:.1f} dB"

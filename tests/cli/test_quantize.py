@@ -430,3 +430,24 @@ def test_techniques_are_listed(capfd: Capture) -> None:
     assert text.splitlines()[0].split() == ["technique", "runs", "default", "for", "what", "it",
                                             "does"]  # fmt: skip
     assert any(line.startswith("gptq ") for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "missing"),
+    [
+        ("quantize", ("--keep", "name=*", "--synthetic", "--shape", "image=1x1x8x8"), "int8"),
+        ("cast", ("--type", "fp16", "--keep", "name=*"), "fp16"),
+    ],
+)
+def test_a_file_without_what_was_asked_for_is_not_written(
+    command: str,
+    options: tuple[str, ...],
+    missing: str,
+    digits: Path,
+    tmp_path: Path,
+    capfd: Capture,
+) -> None:
+    out = tmp_path / "out.onnx"
+    _, err = run(capfd, command, digits / "model.onnx", "-o", out, *options, status=5)
+    assert f"would have nothing in {missing}" in err
+    assert not out.exists()

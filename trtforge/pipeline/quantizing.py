@@ -98,6 +98,7 @@ def quantize_file(
         DataError: the data does not fit the model, has too few samples, or a reused cache is stale.
         GraphError: the model is refused.
         MissingError: the output cannot be written.
+        ParityError: TF0754, nothing of what was asked for would be in it; nothing is written.
     """
     precision, calibration = sections(options.asked)
     if options.sensitivity and options.asked.data is None and not options.asked.synthetic:
@@ -105,7 +106,7 @@ def quantize_file(
     chosen_techniques(precision)
     _check_outputs(out, options, precision)
     from trtforge.graph.model import Model
-    from trtforge.pipeline.casting import ranges_summary, type_ranges
+    from trtforge.pipeline.casting import ranges_summary, require_asked_for, type_ranges
     from trtforge.pipeline.ranges import Wanted
     from trtforge.precision.cast import typed
 
@@ -124,6 +125,7 @@ def quantize_file(
             steps.note = "" if ranges is None else ranges_summary(ranges)
     with steps.step("quantize"):
         result = typed(ready.model, ready.cache, precision, ranges)
+        require_asked_for(source, result, precision)
         if options.cache is not None and ready.cache is not None:
             ready.cache.save(options.cache)
         result.model.save(out)

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from trtforge.errors import GraphError, Place
@@ -190,7 +191,13 @@ def _run_for_shapes(
     model: Model, inputs: dict[str, tuple[int, ...]], wanted: set[str]
 ) -> dict[str, tuple[int, ...]]:
     """Run the FP32 twin on random inputs; return the shapes of those tensors that it computes."""
-    twin = emulate(model)
+    contract = model.contract
+    narrow = {
+        spec.name
+        for spec in (*contract.inputs, *contract.outputs)
+        if spec.dtype in ("float16", "bfloat16")
+    }
+    twin = emulate(model, wide_ends=narrow)  # ONNX Runtime's Python has no BF16 arrays
     computed = [name for node in twin.proto.graph.node for name in node.output if name in wanted]
     if not computed:  # what stands in bodies is no output that can be asked for
         return {}
@@ -200,7 +207,10 @@ def _run_for_shapes(
     while any(name.startswith(prefix) for node in proto.graph.node for name in node.output):
         prefix += "_"
     proto.graph.node.extend(helper.make_node("Shape", [name], [prefix + name]) for name in computed)
-    feeds = random_feeds(model, inputs, 0)
+    feeds = {
+        name: values.astype(np.float32) if name in narrow else values
+        for name, values in random_feeds(model, inputs, 0).items()
+    }
     names = [prefix + name for name in computed]
     found = Session(Model(proto, files=twin.files), outputs=names).run(feeds, names)
     return {name.removeprefix(prefix): tuple(map(int, shape)) for name, shape in found.items()}

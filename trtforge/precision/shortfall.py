@@ -28,6 +28,21 @@ def quantize_shortfall(report: QuantizeReport) -> tuple[str, ...]:
     return (f"nothing is quantized to {report.quantize}: {why}",)
 
 
+def nothing_of(quantized: QuantizeReport, nodes: Mapping[str, int], precision: Precision) -> str:
+    """Return what was asked for and is nowhere in the model: `int8`, `fp16`; empty when nothing.
+
+    Args:
+        quantized: what quantization did.
+        nodes: how many nodes compute in each float type; empty where there are none.
+        precision: what was asked for.
+    """
+    if precision.quantize != "none":
+        done = any(one.action == "quantized" for one in quantized.decisions)
+        return "" if done else precision.quantize
+    is_missing = precision.type != "fp32" and nodes and precision.type not in nodes
+    return precision.type if is_missing else ""
+
+
 def cast_shortfall(
     nodes: Mapping[str, int], kept: Sequence[tuple[str, str, str]], precision: Precision
 ) -> tuple[str, ...]:

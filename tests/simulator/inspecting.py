@@ -5,6 +5,7 @@ TensorRT 10.x to 11.x". Products take quantized operands in, as engines do; noth
 """
 
 import json
+import math
 from typing import Any
 
 from . import onnx_layers
@@ -81,10 +82,11 @@ class _Layers:
         }
         if layer.kind in ("CONVOLUTION", "DECONVOLUTION"):
             told["ParameterType"] = "Convolution"
-            held = [(self._float_type(weights), weights.size) for weights in layer.weights]
-            for name in operands[1:]:
-                shape = self._values[name].shape or ()
-                held.append((self._values[name].dtype, _product(shape)))
+            held = [  # the kernel first: as a tensor where it is quantized
+                (self._values[name].dtype, math.prod(self._values[name].shape or ()))
+                for name in operands[1:]
+            ]
+            held += [(self._float_type(weights), weights.size) for weights in layer.weights]
             operands = operands[:1]
             for key, (dtype, count) in zip(("Weights", "Bias"), held, strict=False):
                 told[key] = {"Type": _NEW.get(dtype, dtype), "Count": int(count)}
@@ -104,10 +106,3 @@ class _Layers:
         if self._is_old:
             return told | {"Format/Datatype": f"Row major linear {_OLD.get(dtype, dtype)} format"}
         return told | {"Format": "Row major linear", "Datatype": _NEW.get(dtype, dtype.title())}
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -205,11 +205,19 @@ class IExecutionContext:
         if not inside:
             return self._refuse(f"{name} {sizes} is outside of profile {self._profile}")
         self._shapes[name] = sizes
+        for output in self._engine._outputs:  # of the last run
+            self._shapes.pop(output, None)
         return True
 
     def get_tensor_shape(self, name: str) -> Any:
         known = self._shapes.get(name, self._engine._values[name].shape)
+        if name in self._engine._outputs and -1 in known and self._knows_inputs:
+            known = onnx_layers.infer(self._engine._model, self._shapes)[name].shape
         return self._trt.Dims(list(known))
+
+    @property
+    def _knows_inputs(self) -> bool:
+        return not any(-1 in self.get_tensor_shape(name) for name in self._engine._inputs)
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         self._addresses[name] = int(memory)

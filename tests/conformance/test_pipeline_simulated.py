@@ -1,0 +1,122 @@
+"""Recipes for TensorRT 10 and 11 from the command line to the bundle, on the simulator.
+
+Nothing here is a GPU result: the simulator computes with ONNX Runtime over a fake GPU.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import trtforge
+from simulator.simulation import Simulation
+
+RECIPE = """
+version: 1
+name: digits
+model: {{onnx: {digits}/model.onnx}}
+shapes:
+  - image: {{min: [1, 1, 8, 8], opt: [8, 1, 8, 8], max: [16, 1, 8, 8]}}
+  - image: {{min: [17, 1, 8, 8], opt: [64, 1, 8, 8], max: [256, 1, 8, 8]}}
+precision: {precision}
+calibration: {{data: {digits}/calib.npz, method: minmax, samples: 64}}
+targets:
+  - {{name: trt, backend: tensorrt, options: {{refit: identical}}}}
+verify:
+  data: {digits}/test.npz
+  tolerance: {{sqnr_db: 18, top1_agreement: 0.98}}
+  attest: {attest}
+bundle: {{include_onnx: true}}
+"""
+PRECISIONS = {
+    "fp16": ("{type: fp16}", "{}"),
+    "int8": ("{type: fp16, quantize: int8}", "{min_quantized_macs: 0.5}"),
+}
+
+
+def recipe(folder: Path, digits: Path, precision: str) -> Path:
+    text, attest = PRECISIONS[precision]
+    path = folder / "recipe.yaml"
+    path.write_text(RECIPE.format(digits=digits, precision=text, attest=attest))
+    return path
+
+
+def asked(*arguments: object, store: Path, status: int = 0) -> Any:
+    run = trtforge(*arguments, "--json", store=store)
+    assert run.status == status, run.stdout + run.stderr
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize(
+    ("simulated", "precision"), [("10", "int8"), ("11", "fp16")], indirect=["simulated"]
+)
+def test_a_recipe_becomes_a_bundle_whose_engine_is_verified(
+    simulated: Simulation, digits: Path, tmp_path: Path, precision: str
+) -> None:
+    store = tmp_path / "store"
+    path = recipe(tmp_path, digits, precision)
+    (built,) = asked("build", path, "--out", tmp_path / "out", store=store)["builds"]
+    verdicts = built["verdicts"]
+    assert verdicts["graph_parity"]["verdict"] == "pass"
+    assert verdicts["engine_parity"]["trt"]["verdict"] == "pass"
+    assert verdicts["attest"]["verdict"] == "pass"
+    bundle = Path(built["bundle"])
+    (target,) = json.loads((bundle / "manifest.json").read_text())["targets"]
+    assert target["version"] == simulated.version
+    assert target["compute_capabilities"] == ["8.9"]
+    assert list((store / "timing").glob("tensorrt-*.cache"))
+
+    against = ("--against", digits / "model.onnx", "--data", digits / "test.npz")
+    again = asked("verify", bundle, *against, "--require-engine", store=store)
+    assert again["verdict"] == "pass"
+    assert_preflight(bundle, store)
+    product = "int8" if precision == "int8" else "fp16"
+    views = asked("attest", bundle, "--require", f"macs.{product}>=0.5", store=store)
+    assert views["verdict"] == "pass"
+    (engine,) = [view for view in views["views"] if view["name"].startswith("engine")]
+    assert engine["attested"], engine
+    assert not engine["contradictions"]
+
+
+def assert_preflight(bundle: Path, store: Path) -> None:
+    here = asked("preflight", bundle, store=store)["targets"]["trt"]
+    assert here["answer"] == "load", here
+    there = asked("preflight", bundle, "--device", "8.6", store=store, status=4)
+    (why,) = [
+        finding["why"]
+        for finding in there["targets"]["trt"]["findings"]
+        if finding["answer"] == "no-load"
+    ]
+    assert why == "the GPU has 8.6, built for 8.9"
+
+
+@pytest.mark.parametrize("simulated", ["11"], indirect=True)
+def test_a_second_build_is_a_hit_and_another_gpu_is_another_engine(
+    simulated: Simulation, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    path = recipe(tmp_path, digits, "fp16")
+
+    def outcomes() -> dict[str, str]:
+        (built,) = asked("build", path, "--out", tmp_path / "out", store=store)["builds"]
+        return {row["name"]: row["outcome"] for row in built["stages"]}
+
+    first = outcomes()
+    assert first["build:trt"] == "ran"
+    assert set(outcomes().values()) == {"hit"}
+    monkeypatch.setenv("TRT_SIMULATED_CAPABILITY", "8.6")
+    other = outcomes()
+    assert other["build:trt"] == "ran"
+    assert other["precision"] == "hit"
+    assert len(list((store / "timing").glob("tensorrt-*.cache"))) == 2
+
+
+def test_without_a_driver_the_recipe_is_refused_before_any_stage(
+    simulated: Simulation, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LD_LIBRARY_PATH")
+    run = trtforge(
+        "build", recipe(tmp_path, digits, "fp16"), "--out", tmp_path, store=tmp_path / "store"
+    )
+    run.assert_clean_failure(3)
+    assert "no NVIDIA driver" in run.stderr

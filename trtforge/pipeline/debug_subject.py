@@ -162,12 +162,12 @@ def _of_bundle(path: Path, options: DebugOptions, emit: Sink) -> Subject:
 
 
 def _prepared(job: "Job", options: DebugOptions, original: Path) -> Subject:
+    from trtforge.pipeline.execution import Effort, run_stages
     from trtforge.pipeline.plan import stages_of
-    from trtforge.pipeline.run import BuildOptions, run_stages
     from trtforge.pipeline.stages.precision import measured_ranges, prepared, settled
 
     stages = [stage for stage in stages_of(job.recipe) if stage.kind in _BEFORE_TYPING]
-    entries, _ = run_stages(job, stages, BuildOptions(store=options.store))
+    entries, _ = run_stages(job, stages, Effort())
     model, cache = prepared(entries)
     precision, _ = settled(job, entries)
     # What the ends are declared as changes nothing between them.

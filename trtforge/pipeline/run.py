@@ -1,33 +1,22 @@
 """From a recipe to a bundle: runs the stages, shares the store, refuses to ship what failed."""
 
-import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import Timeout
-
-from trtforge.disk import write_error, writing
+from trtforge.disk import writing
 from trtforge.engine.backend import require_builder
 from trtforge.errors import ParityError, RecipeError, UsageError
-from trtforge.graph.memory import give_back
-from trtforge.pipeline.events import (
-    Sink,
-    StageFinished,
-    StageProgress,
-    StageStarted,
-    Warned,
-    ignore,
-)
-from trtforge.pipeline.plan import recipe_id, stages_of, why_missed
+from trtforge.pipeline.events import Sink, StageFinished, Warned, ignore
+from trtforge.pipeline.execution import Effort, StageRow, run_stages, warnings_of
+from trtforge.pipeline.plan import stages_of
 from trtforge.pipeline.remedy import failures, remedy
 from trtforge.pipeline.settings import needs_ranges
 from trtforge.pipeline.shipping import keep_failure_report, ship
-from trtforge.pipeline.stage import Job, Stage, key_document
-from trtforge.pipeline.store import Entry, Store, default_root, digest_of
+from trtforge.pipeline.stage import Job
+from trtforge.pipeline.store import Store, default_root
 from trtforge.pipeline.support import target_warnings
 from trtforge.precision.techniques.job import technique
 from trtforge.recipe.load import LoadedRecipe, load_recipe
@@ -44,6 +33,8 @@ class BuildOptions:
         overrides: `a.b=c` texts that change the recipe.
         force: run every stage, whatever the store holds.
         jobs: how many engines are built at once.
+        memory_mib: memory that engines built at once may take together, by estimate, MiB; None for
+            what the machine has left. One alone is always built.
         store: the store's folder; None for `default_root()`.
     """
 
@@ -52,16 +43,13 @@ class BuildOptions:
     overrides: tuple[str, ...] = ()
     force: bool = False
     jobs: int = 1
+    memory_mib: int | None = None
     store: Path | None = None
 
-
-@dataclass(frozen=True)
-class StageRow:
-    """What one stage did: `hit` or `ran`, and its wall time in seconds."""
-
-    name: str
-    outcome: str
-    seconds: float
+    @property
+    def effort(self) -> Effort:
+        """How the stages are run."""
+        return Effort(self.force, self.jobs, self.memory_mib)
 
 
 @dataclass(frozen=True)
@@ -178,7 +166,7 @@ def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Bu
         require_builder(target.backend)
     for text in _target_warnings(job.recipe):
         emit(Warned(text))
-    entries, rows = run_stages(job, stages_of(job.recipe), options)
+    entries, rows = run_stages(job, stages_of(job.recipe), options.effort)
     started = time.monotonic()
     verdicts = entries["verify"].json("parity.json")
     if failed := failures(verdicts):
@@ -198,7 +186,7 @@ def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Bu
         verdicts,
         (*rows, StageRow("bundle", outcome, seconds)),
         entries["precision"].json("attest.json")["macs"],
-        (*_target_warnings(job.recipe), *_warnings_of(entries["precision"])),
+        (*_target_warnings(job.recipe), *warnings_of(entries["precision"])),
         entries["budget"].json("settled.json")["summary"] if "budget" in entries else "",
     )
 
@@ -223,7 +211,7 @@ def calibrate_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -
             "set precision.quantize to int8 or fp8, and give a calibration section",
         )
     stages = [stage for stage in stages_of(job.recipe) if stage.kind in _UP_TO_CALIBRATION]
-    entries, _ = run_stages(job, stages, options)
+    entries, _ = run_stages(job, stages, options.effort)
     for text in entries["calibrate"].json("cache.json")["warnings"]:
         emit(Warned(text))
     calibration = job.recipe.calibration
@@ -244,101 +232,6 @@ def calibrate_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -
 _UP_TO_CALIBRATION = ("import", "optimize", "calibrate")
 
 
-def run_stages(
-    job: Job, stages: Sequence[Stage], options: BuildOptions
-) -> tuple[dict[str, Entry], list[StageRow]]:
-    """Run stages in order, engines `options.jobs` at a time; return entries and one row each."""
-    last = job.store.recall(recipe_id(job))
-    documents = dict(last)
-    entries: dict[str, Entry] = {}
-    rows: list[StageRow] = []
-    for group in _groups(stages, options.jobs):
-
-        def run(stage: Stage) -> tuple[Entry, StageRow]:
-            return _run_stage(job, stage, entries, last, options.force)
-
-        if len(group) == 1:  # in this thread, so that Ctrl-C reaches it at once
-            results = [run(group[0])]
-        else:
-            pool = ThreadPoolExecutor(max_workers=options.jobs)
-            try:
-                results = list(pool.map(run, group))
-            finally:  # the first failure or Ctrl-C ends it; what still builds dies with us
-                pool.shutdown(wait=False, cancel_futures=True)
-        for stage, (entry, row) in zip(group, results, strict=True):
-            entries[stage.name] = entry
-            if stage.kind == "precision":
-                for text in _warnings_of(entry):
-                    job.emit(Warned(text))
-            documents[stage.name] = dict(entry.document)
-            rows.append(row)
-        job.store.remember(recipe_id(job), documents)
-    return entries, rows
-
-
-def _groups(stages: Sequence[Stage], jobs: int) -> Iterable[list[Stage]]:
-    """Yield stages one by one; with several jobs engine builds, which are independent, together."""
-    builds: list[Stage] = []
-    for stage in stages:
-        if stage.kind == "build" and jobs > 1:
-            builds.append(stage)
-            continue
-        if builds:
-            yield builds
-            builds = []
-        yield [stage]
-
-
-def _run_stage(
-    job: Job, stage: Stage, inputs: Mapping[str, Entry], last: Mapping[str, Any], force: bool
-) -> tuple[Entry, StageRow]:
-    started = time.monotonic()
-    document = key_document(stage, job, inputs)
-    key = digest_of(document)
-    lock = job.store.lock(key)
-    with contextlib.suppress(Timeout):
-        lock.acquire(timeout=0)
-    if not lock.is_locked:
-        job.emit(StageProgress(stage.name, None, "waiting for another build of the same"))
-        lock.acquire()
-    try:
-        entry = None if force else job.store.get(stage.kind, key)
-        if entry is not None:
-            seconds = time.monotonic() - started
-            job.emit(StageFinished(stage.name, "hit", seconds))
-            return entry, StageRow(stage.name, "hit", seconds)
-        why = "--force" if force else why_missed(stage, document, last)
-        job.emit(StageStarted(stage.name, why))
-        entry, note = _make(job, stage, inputs, document, started)
-        seconds = time.monotonic() - started
-        job.emit(StageFinished(stage.name, "ran", seconds, note))
-        return entry, StageRow(stage.name, "ran", seconds)
-    finally:
-        lock.release()
-
-
-def _make(
-    job: Job, stage: Stage, inputs: Mapping[str, Entry], document: Mapping[str, Any], started: float
-) -> tuple[Entry, str]:
-    """Run a stage in a scratch folder and move the result into the store."""
-    with job.store.scratch() as scratch:
-        made = scratch / "made"
-        try:
-            made.mkdir()
-            note = stage.run(
-                job,
-                inputs,
-                made,
-                lambda share, text: job.emit(StageProgress(stage.name, share, text)),
-            )
-        except BrokenPipeError:  # whoever read our progress went away; no file is concerned
-            raise
-        except OSError as error:
-            raise write_error(error, made, f"the result of stage {stage.name}") from error
-        give_back()
-        return job.store.put(stage.kind, document, made, time.monotonic() - started), note
-
-
 def _with_targets(loaded: LoadedRecipe, names: Sequence[str]) -> Recipe:
     recipe = loaded.recipe
     known = [target.name for target in recipe.targets]
@@ -353,11 +246,6 @@ def _with_targets(loaded: LoadedRecipe, names: Sequence[str]) -> Recipe:
         return recipe
     kept = tuple(target for target in recipe.targets if target.name in names)
     return recipe.model_copy(update={"targets": kept})
-
-
-def _warnings_of(precision: Entry) -> tuple[str, ...]:
-    """Return what the typing of the graph warned of, now or when it was stored."""
-    return tuple(precision.json("precision.json")["warnings"])
 
 
 def _target_warnings(recipe: Recipe) -> tuple[str, ...]:

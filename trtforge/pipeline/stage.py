@@ -2,6 +2,7 @@
 
 import functools
 import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -34,12 +35,14 @@ class Job:
         recipe: the recipe as it is built (`--target` may have left only some targets in it).
         store: where results are kept.
         emit: told what happens.
+        cancelled: once set, what still runs stops within seconds.
     """
 
     loaded: LoadedRecipe
     recipe: Recipe
     store: Store
     emit: Sink = ignore
+    cancelled: threading.Event = field(default_factory=threading.Event, repr=False)
     _digests: dict[Path, str] = field(default_factory=dict, repr=False)
 
     @property

@@ -132,6 +132,9 @@ class Target(Section):
     timeout_s: Number = Field(
         3600.0, gt=0, le=7 * 86400, description="the build is stopped after this"
     )
+    memory_limit_mib: Integer | None = Field(
+        None, ge=1, le=2**24, description="the build is stopped once it holds more memory, MiB"
+    )
 
     @model_validator(mode="after")
     def _laws(self) -> Self:

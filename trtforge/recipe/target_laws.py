@@ -40,7 +40,7 @@ def target_laws(target: Any, loc: Loc = ()) -> Iterator[Broken]:
                 f"compute capability {value} is given twice",
                 "remove one of them",
             )
-    for key in ("workspace_mib", "tf32"):
+    for key in ("workspace_mib", "tf32", "memory_limit_mib"):
         if backend == "onnxruntime" and get(target, key):
             yield Broken(
                 (*loc, key),

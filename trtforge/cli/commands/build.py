@@ -42,6 +42,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Engines built at once.",
 )
+@click.option(
+    "--memory-mib",
+    type=click.IntRange(min=1),
+    help="Memory that engines built at once may take together, by estimate; default: what is free.",
+)
 @common_options
 def build(
     recipes: tuple[Path, ...],
@@ -51,20 +56,29 @@ def build(
     force: bool,
     strict: bool,
     jobs: int,
+    memory_mib: int | None,
     as_json: bool,
     quiet: bool,
     verbose: bool,
 ) -> int:
     """Build each RECIPE into a verified bundle and print the bundle's path.
 
-    Nothing is shipped whose parity or attestation failed (exit 5); its report is kept.
+    Nothing is shipped whose parity or attestation failed (exit 5); its report is kept. When an
+    engine fails, the others are still built and stored.
     """
     from trtforge.pipeline.run import BuildOptions, build_recipe
 
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
     if strict:
         overrides = (*overrides, "passes.strict=true")
-    options = BuildOptions(out=out, targets=targets, overrides=overrides, force=force, jobs=jobs)
+    options = BuildOptions(
+        out=out,
+        targets=targets,
+        overrides=overrides,
+        force=force,
+        jobs=jobs,
+        memory_mib=memory_mib,
+    )
     results: list[BuildResult] = []
     for recipe in recipes:
         try:

@@ -9,12 +9,16 @@ from typing import Any
 from trtforge.disk import writing
 from trtforge.engine.backend import MEASURED_FIELDS, BuildRequest, get_backend
 from trtforge.engine.environment import engine_facts
+from trtforge.engine.memory import build_estimate_bytes
 from trtforge.engine.network_types import layer_counts
 from trtforge.engine.profiles import profile_shapes
 from trtforge.pipeline.events import Warned
 from trtforge.pipeline.stage import Inputs, Job, Progress, write_json
 from trtforge.pipeline.store import digest_of
 from trtforge.recipe.schema import Target
+
+_NO_RESULT = {"name", "timeout_s", "memory_limit_mib"}
+"""What of a target cannot change its engine."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,19 @@ class BuildStage:
         """The target, the profiles, the library; for `tensorrt` also the GPU it builds for."""
         return {
             "recipe": {
-                "target": self.target.model_dump(mode="json", exclude={"name", "timeout_s"}),
+                "target": self.target.model_dump(mode="json", exclude=_NO_RESULT),
                 "shapes": job.shapes_json(),
             },
             "versions": engine_facts(self.target.backend),
         }
+
+    def memory_bytes(self, inputs: Inputs) -> int:
+        """Return how much memory the build is likely to take, never more than its limit."""
+        typed = inputs["precision"]
+        files = [name for name in typed.files if name.startswith("model.onnx")]
+        estimate = build_estimate_bytes(sum(typed.file(name).stat().st_size for name in files))
+        limit = self.target.memory_limit_mib
+        return estimate if limit is None else min(estimate, limit << 20)
 
     def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
         """Build the engine; when that fails, job and log stay in the store's `builds`.
@@ -73,9 +85,10 @@ class BuildStage:
             timeout_s=self.target.timeout_s,
             inputs={spec["name"]: spec["dtype"] for spec in contract["inputs"]},
             outputs={spec["name"]: spec["dtype"] for spec in contract["outputs"]},
+            memory_limit_mib=self.target.memory_limit_mib,
         )
         sparse = self._sparsity(onnx, job)
-        report = get_backend(self.target.backend).build(request, progress)
+        report = get_backend(self.target.backend).build(request, progress, job.cancelled)
         facts = report.as_json() | ({} if sparse is None else {"sparsity": sparse})
         layers = facts.pop("layers")
         facts["network"] = layer_counts(layers)

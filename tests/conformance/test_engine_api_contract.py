@@ -46,6 +46,7 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
             "IProgressMonitor",
             "IReduceLayer",
             "IResizeLayer",
+            "IRuntimeConfig",
             "IStreamWriter",
             "LayerInformationFormat",
             "LayerType",
@@ -59,7 +60,7 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
         ],
         ALL,
     )
-    | dict.fromkeys(["ComputeCapability", "EngineInvalidityDiagnostics"], RTX),
+    | dict.fromkeys(["ComputeCapability", "CudaGraphStrategy", "EngineInvalidityDiagnostics"], RTX),
     "Builder": dict.fromkeys(
         [
             "build_serialized_network_to_stream",
@@ -94,6 +95,9 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     "ICudaEngine": dict.fromkeys(
         [
             "create_engine_inspector",
+            "create_execution_context",
+            "get_tensor_dtype",
+            "get_tensor_location",
             "get_tensor_mode",
             "get_tensor_name",
             "get_tensor_profile_shape",
@@ -101,7 +105,20 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
             "num_optimization_profiles",
         ],
         ALL,
+    )
+    | {"create_runtime_config": RTX},
+    "CudaGraphStrategy": {"WHOLE_GRAPH_CAPTURE": RTX},
+    "IExecutionContext": dict.fromkeys(
+        [
+            *("active_optimization_profile", "execute_async_v3", "get_tensor_shape"),
+            *("set_input_shape", "set_optimization_profile_async", "set_tensor_address"),
+        ],
+        ALL,
     ),
+    "IRuntimeConfig": dict.fromkeys(
+        ["create_runtime_cache", "cuda_graph_strategy", "set_runtime_cache"], RTX
+    ),
+    "IRuntimeCache": dict.fromkeys(["deserialize", "serialize"], RTX),
     "EngineInspector": {"get_engine_information": ALL},
     "ILayer": dict.fromkeys(
         ["get_input", "get_output", "metadata", "name", "num_inputs", "num_outputs", "type"], ALL
@@ -143,6 +160,7 @@ VARIABLES = {
     "trt": "",
     "builder": "Builder",
     "config": "IBuilderConfig",
+    "context": "IExecutionContext",
     "definition": "INetworkDefinition",
     "network": "INetworkDefinition",
     "parser": "OnnxParser",
@@ -156,12 +174,14 @@ VARIABLES = {
     "tensor": "ITensor",
     "profile": "IOptimizationProfile",
     "runtime": "Runtime",
+    "runtime_cache": "IRuntimeCache",
+    "runtime_config": "IRuntimeConfig",
     "engine": "ICudaEngine",
     **{name: name for name in USED_API if name},
 }
 MODULES = [
     *("tensorrt", "network", "layers", "options", "targets", "timing_cache", "progress"),
-    *("native_log", "infer", "inspector", "probe"),
+    *("native_log", "infer", "inspector", "probe", "session"),
 ]
 # What the inspector wrote is plain data there.
 PLAIN_DATA = {"inspector": ("layer", "tensor")}

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trtforge.cli.commands.bench import bench as bench_command
-from trtforge.engine.measuring.scenarios import SCENARIOS, Load, highest_rate, measure
+from trtforge.engine.measuring.scenarios import (
+    SCENARIOS,
+    Load,
+    Measurement,
+    Query,
+    highest_rate,
+    measure,
+)
 from trtforge.engine.measuring.statistics import compare, latencies
 from trtforge.errors import MissingError, UsageError
 from trtforge.pipeline.bench import BenchOptions, bench, parse_limit
@@ -142,15 +150,19 @@ def test_a_query_that_waits_in_line_grows_old() -> None:
         measure([], Load())
 
 
+def taking(query: Query) -> Callable[[Load], Measurement]:
+    return lambda load: measure([query], load)
+
+
 def test_the_highest_rate_holds_the_target() -> None:
     best, tried = highest_rate(
-        [Sleeper(0.004)], Load("server", seconds=0.3, queries=10), target_ms=40.0, trials=4
+        taking(Sleeper(0.004)), Load("server", seconds=0.3, queries=10), target_ms=40.0, trials=4
     )
     assert best is not None
     assert best.latency_ms <= 40.0
     assert 1 <= len(tried) <= 4
     none, _ = highest_rate(
-        [Sleeper(0.004)], Load("server", seconds=0.05, queries=5), target_ms=0.001, trials=2
+        taking(Sleeper(0.004)), Load("server", seconds=0.05, queries=5), target_ms=0.001, trials=2
     )
     assert none is None
 

@@ -70,13 +70,13 @@ def _own_weights(trt: Any, layer: Any, kind: str) -> list[dict[str, Any]]:
     convolution = layer
     convolution.__class__ = getattr(trt, _CONVOLUTIONS[kind])
     return [
-        {"dtype": _dtype_of(held.dtype), "count": int(held.size)}
+        {"dtype": dtype_of(held.dtype), "count": int(held.size)}
         for held in (convolution.kernel, convolution.bias)
         if held is not None and held.size
     ]
 
 
-def _dtype_of(dtype: Any) -> str:
+def dtype_of(dtype: Any) -> str:
     """The name of a type that comes as numpy's, or as TensorRT's where numpy has none."""
     name = getattr(dtype, "name", str(dtype))
     return _DTYPES.get(name, name)

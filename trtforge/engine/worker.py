@@ -180,6 +180,7 @@ class _Work:
             "infer": self._infer,
             "probe": self._probe,
             "layers": self._layers,
+            "measure": self._measure,
             "network": self._network,
         }
         return commands[self._job["command"]]()
@@ -205,6 +206,11 @@ class _Work:
         from trtforge.engine.inspector import inspect_engine
 
         return inspect_engine(self._job)
+
+    def _measure(self) -> Any:
+        from trtforge.engine.measuring.served import serve_loads
+
+        return serve_loads(self._job, self._requests or (), self._channel.send)
 
     def _network(self) -> Any:
         from trtforge.engine.tensorrt import describe_network

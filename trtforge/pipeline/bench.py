@@ -2,30 +2,19 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trtforge.engine.measuring.scenarios import (
-    SCENARIOS,
-    Load,
-    Measurement,
-    Query,
-    highest_rate,
-    measure,
-)
+from trtforge.engine.measuring.scenarios import SCENARIOS, Load, Measurement, highest_rate, joined
 from trtforge.engine.measuring.statistics import Comparison, compare
-from trtforge.errors import EXIT_BUDGET, EXIT_OK, MissingError, UsageError
+from trtforge.errors import EXIT_BUDGET, EXIT_OK, UsageError
 from trtforge.pipeline.events import Sink, StageProgress, ignore
-
-if TYPE_CHECKING:
-    from trtforge.graph.model import Model
+from trtforge.pipeline.measured import Measured, opened
 
 _ROUNDS = 20
-_DISTINCT = 16
-"""Different samples that queries go through, so that no cache holds a single one."""
 
 _LIMIT = re.compile(r"\s*(\w[\w.]*)\s*(<=|>=)\s*([0-9.eE+-]+)\s*")
 
@@ -60,10 +49,14 @@ class BenchOptions:
         shapes: `name=1x3x224x224` texts for dynamic inputs; the batch is the load's.
         target_ms: Server: find the highest rate at which the 99th percentile stays within this.
         threads: threads per operator; None for one per core.
-        backend: `onnxruntime` measures a bundle's typed ONNX on the CPU; None its engines.
+        backend: `onnxruntime` measures a bundle's typed ONNX on the CPU; None its engines. Of a
+            bare engine: the backend that runs it.
         limits: `p99_ms<=5`, `samples_per_second>=1000`.
         against: another thing, measured in turns with the first.
         rounds: turns of a comparison.
+        target: of a bundle: the target whose engine is measured; None where it has one only.
+        against_target: likewise of `against`.
+        graphs: engines: launch each query as one CUDA graph.
     """
 
     load: Load = field(default_factory=Load)
@@ -75,6 +68,9 @@ class BenchOptions:
     limits: tuple[str, ...] = ()
     against: Path | None = None
     rounds: int = _ROUNDS
+    target: str | None = None
+    against_target: str | None = None
+    graphs: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,43 +120,44 @@ class BenchResult:
 
 
 def bench(subject: Path, options: BenchOptions, emit: Sink = ignore) -> BenchResult:
-    """Measure an ONNX file or a bundle.
+    """Measure an ONNX file, a bundle or an engine.
 
     Raises:
         UsageError: an option is wrong, or the subject cannot be measured.
         MissingError: TF0603, an engine is to be run and there is no GPU here.
         DataError: the data does not fit the model.
         GraphError: the model does not run.
+        BuildError: the engine does not run.
     """
     limits = [parse_limit(text) for text in options.limits]
     _check(options)
     with ExitStack() as stack:
         emit(StageProgress("bench", None, f"loading {subject.name}"))
-        queries = stack.enter_context(_queries(subject, options))
-        others: Sequence[Query] = ()
+        measured = stack.enter_context(opened(subject, options.target, options))
         if options.against is not None:
-            others = stack.enter_context(_queries(options.against, options))
+            emit(StageProgress("bench", None, f"loading {options.against.name}"))
+            other = opened(options.against, options.against_target, options)
+            emit(StageProgress("bench", None, f"measuring: {options.load.scenario}"))
+            return _compared(subject, (measured, stack.enter_context(other)), options, limits)
         emit(StageProgress("bench", None, f"measuring: {options.load.scenario}"))
         busy = _load_average()
-        if others:
-            return _compared(subject, queries, others, options, limits)
         rates: tuple[tuple[float, float], ...] = ()
         if options.target_ms is not None:
-            found, tried = highest_rate(queries, options.load, options.target_ms)
+            found, tried = highest_rate(measured.measure, options.load, options.target_ms)
             rates = tuple((one.load.rate or 0.0, one.latency_ms) for one in tried)
             measurement = found or min(tried, key=lambda one: one.latency_ms)
             missed = [] if found else [f"no rate tried holds p99 <= {options.target_ms:g} ms"]
         else:
-            measurement, missed = measure(queries, options.load), []
+            measurement, missed = measured.measure(options.load), []
     missed += _missed(limits, measurement)
     return BenchResult(
         str(subject),
-        "onnxruntime",
+        measured.backend,
         measurement,
         tuple(missed),
         rates,
-        environment=environment(),
-        warnings=_doubts(measurement, busy),
+        environment=environment(measured),
+        warnings=_doubts(measurement, busy, (measured,)),
     )
 
 
@@ -209,54 +206,36 @@ def _check(options: BenchOptions) -> None:
 
 def _compared(
     subject: Path,
-    queries: Sequence[Query],
-    others: Sequence[Query],
+    sides: tuple[Measured, Measured],
     options: BenchOptions,
     limits: Sequence[Limit],
 ) -> BenchResult:
     """Measure two in turns: what disturbs the machine disturbs both."""
     busy = _load_average()
-    slice_seconds = options.load.seconds / options.rounds / 2
     load = replace(
         options.load,
-        seconds=slice_seconds,
+        seconds=options.load.seconds / options.rounds / 2,
         queries=max(1, options.load.queries // options.rounds),
         warmup_seconds=0.0,
     )
-    for one in (queries, others):
-        measure(one, replace(load, seconds=0.0, warmup_seconds=options.load.warmup_seconds))
-    rounds: list[tuple[Measurement, Measurement]] = []
+    for one in sides:
+        one.measure(replace(load, seconds=0.0, warmup_seconds=options.load.warmup_seconds))
+    rounds: tuple[list[Measurement], list[Measurement]] = ([], [])
     for index in range(options.rounds):
         # Whichever goes first finds the other's data in the caches: they take turns in that too.
-        if index % 2:
-            second, first = measure(others, load), measure(queries, load)
-        else:
-            first, second = measure(queries, load), measure(others, load)
-        rounds.append((first, second))
-    mine, theirs = (_joined([pair[side] for pair in rounds], options.load) for side in (0, 1))
-    medians = [[one[side].latencies.at(50.0).value for one in rounds] for side in (0, 1)]
+        for side in (1, 0) if index % 2 else (0, 1):
+            rounds[side].append(sides[side].measure(load))
+    mine, theirs = (joined(one, options.load) for one in rounds)
+    medians = [[part.latencies.at(50.0).value for part in one] for one in rounds]
     return BenchResult(
         str(subject),
-        "onnxruntime",
+        sides[0].backend,
         mine,
         tuple(_missed(limits, mine)),
         other=theirs,
         comparison=compare(*medians),
-        environment=environment(),
-        warnings=_doubts(mine, busy),
-    )
-
-
-def _joined(parts: Sequence[Measurement], load: Load) -> Measurement:
-    from trtforge.engine.measuring.statistics import latencies
-
-    times = tuple(one for part in parts for one in part.times)
-    return Measurement(
-        load,
-        latencies(times),
-        sum(part.seconds for part in parts),
-        sum(part.samples for part in parts),
-        times,
+        environment=environment(sides[0]),
+        warnings=_doubts(mine, busy, sides),
     )
 
 
@@ -265,98 +244,26 @@ def _missed(limits: Sequence[Limit], measurement: Measurement) -> list[str]:
     return [f"{limit}: found {value:.4g}" for limit, value in found if not limit.holds(value)]
 
 
-@contextmanager
-def _queries(subject: Path, options: BenchOptions) -> Iterator[list[Query]]:
-    """Load what is measured, and prepare a query for each of some samples."""
-    from trtforge.graph.execute import load_session
-    from trtforge.graph.model import Model
-
-    onnx = _onnx_of(subject, options)
-    model = Model.load(onnx)
-    feeds = list(_feeds(model, options))
-    session, weights = load_session(model, optimize=True, threads=options.threads)
-    yield [_query(session, one) for one in feeds]
-    del session, weights
-
-
-def _query(session: Any, feeds: Mapping[str, Any]) -> Query:
-    run = session.run
-
-    def query() -> object:
-        return run(None, feeds)
-
-    return query
-
-
-def _onnx_of(subject: Path, options: BenchOptions) -> Path:
-    from trtforge.pipeline.compare import kind_of
-
-    kind = kind_of(subject)
-    if kind == "onnx":
-        return subject
-    if kind == "bundle" and options.backend == "onnxruntime":
-        from trtforge.bundle.read import open_bundle
-
-        bundle = open_bundle(subject)
-        if bundle.manifest.model.included:
-            return bundle.file("model.onnx")
-        raise UsageError("TF0142", f"bundle '{subject}' holds no ONNX file", "name an ONNX file")
-    from trtforge.engine.environment import driver
-
-    reason = driver().reason or "engines are measured by NVIDIA's own trtexec so far"
-    raise MissingError(
-        "TF0603",
-        f"cannot run the engines of '{subject.name}': {reason}",
-        "measure the typed ONNX on this CPU with --backend onnxruntime",
-    )
-
-
-def _feeds(model: "Model", options: BenchOptions) -> Iterator[dict[str, Any]]:
-    """Recorded samples where there are some, else random ones; the same for the same options."""
-    batch = options.load.samples_per_query
-    if options.data is not None:
-        from trtforge.graph.data import ArrayData
-
-        source = ArrayData.open(options.data, model.contract, labels=False)
-        whole = list(source.batches(batch, _DISTINCT * batch))
-        size = {len(next(iter(one.values()))) for one in whole}
-        full = [one for one in whole if len(next(iter(one.values()))) == max(size)]
-        if max(size) < batch:
-            raise UsageError(
-                "TF0143",
-                f"'{options.data.name}' has {source.count} samples, a query takes {batch}",
-                "give a smaller --batch, or more samples",
-            )
-        yield from full
-        return
-    from trtforge.graph.inputs import random_feeds
-    from trtforge.pipeline.corners import free_shapes
-    from trtforge.pipeline.rooms import given_shapes
-
-    given = given_shapes(model.contract, options.shapes)
-    shapes = dict(free_shapes(model.contract, given)["opt"])
-    for spec in model.contract.inputs:
-        if spec.name not in given and spec.dims and not isinstance(spec.dims[0], int):
-            shapes[spec.name] = (batch, *shapes[spec.name][1:])
-    for seed in range(_DISTINCT):
-        yield random_feeds(model, shapes, seed)
-
-
-def environment() -> dict[str, Any]:
-    """What the machine says of itself: cores, load, clock of the first core in MHz."""
+def environment(measured: Measured) -> dict[str, Any]:
+    """What the machine says of itself: cores, load, clock of the first core in MHz, the GPU."""
     facts: dict[str, Any] = {"cpus": os.cpu_count(), "load_average": _load_average()}
     clock = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
     if clock.is_file():
         facts["cpu_mhz"] = round(int(clock.read_text()) / 1000)
-    return facts
+    return facts | dict(measured.facts)
 
 
 def _load_average() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def _doubts(measurement: Measurement, busy: float | None) -> tuple[str, ...]:
+def _doubts(
+    measurement: Measurement, busy: float | None, sides: Sequence[Measured]
+) -> tuple[str, ...]:
     found = []
+    for side in sides:
+        if held := side.facts.get("gpu", {}).get("held_back_by"):
+            found.append(f"the GPU's clocks are held back: {', '.join(held)}")
     if busy is not None and busy > 0.75 * (os.cpu_count() or 1):
         found.append(f"the machine is busy: load {busy} on {os.cpu_count()} cores before the start")
     drift = measurement.latencies.drift

@@ -36,14 +36,17 @@ if TYPE_CHECKING:
     "--streams", type=click.IntRange(1), default=1, help="server, offline: queries at a time."
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads per operator; default all cores.")
+@click.option("--target", metavar="NAME", help="Of a bundle: the target whose engine is measured.")
 @click.option(
     "--backend",
-    type=click.Choice(("onnxruntime",)),
-    help="Measure a bundle's typed ONNX on the CPU in place of its engines.",
+    type=click.Choice(("onnxruntime", "tensorrt_rtx", "tensorrt")),
+    help="onnxruntime: a bundle's typed ONNX on the CPU; else what runs a bare engine.",
 )
+@click.option("--cuda-graphs", is_flag=True, help="Engines: launch each query as a CUDA graph.")
 @click.option(
     "--against", type=click.Path(path_type=Path), help="Another one, measured in turns with it."
 )
+@click.option("--against-target", metavar="NAME", help="Likewise of a bundle given to --against.")
 @click.option(
     "--rounds", type=click.IntRange(3), default=20, show_default=True, help="Turns of --against."
 )
@@ -62,7 +65,7 @@ def bench(
     verbose: bool,
     **asked: Any,
 ) -> int:
-    """Measure latency and throughput of MODEL_OR_BUNDLE.
+    """Measure latency and throughput of MODEL_OR_BUNDLE: an ONNX file, a bundle or an engine.
 
     With --against, both take turns in one run, and the answer says whether the difference is above
     noise. Exit status 6: a --limit does not hold.
@@ -90,6 +93,9 @@ def bench(
         asked["limits"],
         asked["against"],
         asked["rounds"],
+        asked["target"],
+        asked["against_target"],
+        asked["cuda_graphs"],
     )
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
     try:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -65,6 +65,8 @@ class Measurement:
         seconds: from the first query to the end of the last.
         samples: how many were computed.
         times: latencies in the order of the queries, seconds.
+        device_times: of a GPU: what its kernels took of each, by its own clock, seconds.
+        joules: of a GPU: the energy that it took meanwhile; None where that is not known.
     """
 
     load: Load
@@ -72,6 +74,18 @@ class Measurement:
     seconds: float
     samples: int
     times: tuple[float, ...]
+    device_times: tuple[float, ...] = ()
+    joules: float | None = None
+
+    @classmethod
+    def of(cls, load: Load, times: Sequence[float], seconds: float) -> "Measurement":
+        """Summarize times of queries, in order.
+
+        Raises:
+            ValueError: there are none.
+        """
+        samples = len(times) * load.samples_per_query
+        return cls(load, latencies(times), seconds, samples, tuple(times))
 
     @property
     def throughput(self) -> float:
@@ -96,15 +110,20 @@ class Measurement:
             "throughput": self.throughput,
             "samples": self.samples,
             "seconds": self.seconds,
+            "device": latencies(self.device_times).as_json() if self.device_times else None,
+            "joules_per_sample": None if self.joules is None else self.joules / self.samples,
         }
 
 
-def measure(queries: Sequence[Query], load: Load) -> Measurement:
+def measure(
+    queries: Sequence[Query], load: Load, begin: Callable[[], None] = lambda: None
+) -> Measurement:
     """Make queries, one after the other from the list and from its start again.
 
     Args:
         queries: at least one; what they compute may differ from one to the next.
         load: what arrives.
+        begin: called between the warm-up and the first query that counts.
 
     Raises:
         ValueError: there are no queries, or a Server without a rate.
@@ -112,14 +131,32 @@ def measure(queries: Sequence[Query], load: Load) -> Measurement:
     if not queries:
         raise ValueError("no queries")
     _warm_up(queries, load.warmup_seconds)
+    begin()
     if load.scenario == "server":
         times, seconds = _server(queries, load)
     elif load.scenario == "offline":
         times, seconds = _offline(queries, load)
     else:
         times, seconds = _stream(queries, load)
-    samples = len(times) * load.samples_per_query
-    return Measurement(load, latencies(times), seconds, samples, tuple(times))
+    return Measurement.of(load, times, seconds)
+
+
+def joined(parts: Sequence[Measurement], load: Load) -> Measurement:
+    """Measurements of the same thing one after the other, as one.
+
+    Args:
+        parts: at least one.
+        load: what arrived in all of them.
+    """
+    whole = Measurement.of(
+        load, [time for part in parts for time in part.times], sum(part.seconds for part in parts)
+    )
+    joules = [part.joules for part in parts if part.joules is not None]
+    return replace(
+        whole,
+        device_times=tuple(time for part in parts for time in part.device_times),
+        joules=sum(joules) if len(joules) == len(parts) else None,
+    )
 
 
 def _warm_up(queries: Sequence[Query], seconds: float) -> None:
@@ -203,14 +240,14 @@ def _together(work: Callable[[], None], streams: int) -> None:
 
 
 def highest_rate(
-    queries: Sequence[Query], load: Load, target_ms: float, trials: int = 7
+    take: Callable[[Load], Measurement], load: Load, target_ms: float, trials: int = 7
 ) -> tuple[Measurement | None, tuple[Measurement, ...]]:
     """Find the highest rate of a Server at which the 99th percentile stays within a target.
 
     The first rate is what one stream after the other makes; then the interval is halved.
 
     Args:
-        queries: as for `measure`.
+        take: measures a load.
         load: with scenario `server`; its rate is the first one tried where it is given.
         target_ms: the bound on the 99th percentile, milliseconds.
         trials: how many rates are tried.
@@ -218,15 +255,13 @@ def highest_rate(
     Returns:
         The best measurement that holds the target, None where none did, and all of them in turn.
     """
-    from dataclasses import replace
-
-    probe = measure(queries, replace(load, scenario="offline", seconds=load.seconds / 4))
+    probe = take(replace(load, scenario="offline", seconds=load.seconds / 4))
     high = probe.throughput / load.samples_per_query
     low, rate = 0.0, load.rate or high * 0.7
     best: Measurement | None = None
     tried = []
     for _ in range(trials):
-        found = measure(queries, replace(load, rate=rate, warmup_seconds=0.0))
+        found = take(replace(load, rate=rate, warmup_seconds=0.0))
         tried.append(found)
         if found.latency_ms <= target_ms:
             low = rate

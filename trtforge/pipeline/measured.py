@@ -1,0 +1,242 @@
+"""What `trtforge bench` measures: an ONNX file on ONNX Runtime, or an engine on the GPU."""
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtforge.engine.measuring.scenarios import Load, Measurement, Query, measure
+from trtforge.errors import DataError, MissingError, Place, UsageError
+
+if TYPE_CHECKING:
+    from trtforge.engine.measuring.meter import EngineLoad
+    from trtforge.graph.model import Model
+    from trtforge.pipeline.bench import BenchOptions
+
+DISTINCT = 16
+"""Different batches that queries go through, so that no cache holds a single one."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Something ready to be measured.
+
+    Attributes:
+        backend: on what it runs.
+        measure: takes a load.
+        facts: what its session says of itself, as it is after the last load; empty on a CPU.
+    """
+
+    backend: str
+    measure: Callable[[Load], Measurement]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def opened(path: Path, target: str | None, options: "BenchOptions") -> Iterator[Measured]:
+    """Load what is at a path, and prepare different batches for it.
+
+    Args:
+        path: an ONNX file, a bundle or an engine.
+        target: of a bundle: whose engine; None where it has only one.
+        options: how it is measured.
+
+    Raises:
+        UsageError: an option does not fit what is at the path.
+        MissingError: TF0603, an engine is to be run and there is no GPU here.
+        DataError: the data does not fit the model.
+        GraphError: the model does not run.
+        BuildError: the engine does not run.
+    """
+    from trtforge.pipeline.compare import kind_of
+
+    kind = kind_of(path)
+    if kind == "onnx" or (kind == "bundle" and options.backend == "onnxruntime"):
+        if target is not None:
+            raise UsageError(
+                "TF0144", "a target is one of a bundle's engines", "leave --target out"
+            )
+        with _on_cpu(path if kind == "onnx" else _typed(path), options) as measured:
+            yield measured
+        return
+    with _on_gpu(path, target, options) as measured:
+        yield measured
+
+
+@contextmanager
+def _on_cpu(onnx: Path, options: "BenchOptions") -> Iterator[Measured]:
+    from trtforge.graph.execute import load_session
+    from trtforge.graph.model import Model
+
+    model = Model.load(onnx)
+    feeds = list(_feeds(model, options))
+    session, weights = load_session(model, optimize=True, threads=options.threads)
+    queries = [_query(session, one) for one in feeds]
+    yield Measured("onnxruntime", lambda load: measure(queries, load))
+    del session, weights
+
+
+def _query(session: Any, feeds: Mapping[str, Any]) -> Query:
+    run = session.run
+
+    def query() -> object:
+        return run(None, feeds)
+
+    return query
+
+
+def _typed(path: Path) -> Path:
+    from trtforge.bundle.read import open_bundle
+
+    bundle = open_bundle(path)
+    if bundle.manifest.model.included:
+        return bundle.file("model.onnx")
+    raise UsageError("TF0142", f"bundle '{path}' holds no ONNX file", "name an ONNX file")
+
+
+@contextmanager
+def _on_gpu(path: Path, target: str | None, options: "BenchOptions") -> Iterator[Measured]:
+    from trtforge.engine.environment import driver
+    from trtforge.engine.measuring.meter import EngineMeter
+
+    subject, typed = _engine_at(path, target, options)
+    if (reason := driver().reason) is not None:
+        raise MissingError(
+            "TF0603",
+            f"cannot run the engines of '{path.name}': {reason}",
+            "measure the typed ONNX on this CPU with --backend onnxruntime",
+        )
+    batches = _engine_batches(typed, options)
+    with EngineMeter(subject, batches, options.load.samples_per_query) as meter:
+        yield Measured(subject.backend, meter.measure, meter.facts)
+
+
+def _engine_at(
+    path: Path, target: str | None, options: "BenchOptions"
+) -> tuple["EngineLoad", Path | None]:
+    """The engine at a path, checked where that can be, and the typed ONNX it was built from."""
+    from trtforge.engine.measuring.meter import EngineLoad
+    from trtforge.pipeline.compare import kind_of
+
+    streams, typed = options.load.streams, None
+    if kind_of(path) == "bundle":
+        engine, backend, typed = _engine_of(path, target, options.backend)
+    elif target is not None:
+        raise UsageError("TF0144", "a target is one of a bundle's engines", "leave --target out")
+    else:
+        engine, backend = path, options.backend or "tensorrt_rtx"
+        if backend == "onnxruntime":
+            raise UsageError(
+                "TF0144", f"ONNX Runtime does not run '{path.name}'", "name an ONNX file"
+            )
+    cache = _runtime_cache(engine, backend)
+    return EngineLoad(engine, backend, streams, options.graphs, cache), typed
+
+
+def _engine_of(
+    path: Path, target: str | None, backend: str | None
+) -> tuple[Path, str, Path | None]:
+    from trtforge.bundle.read import open_bundle
+
+    bundle = open_bundle(path)
+    found = {
+        one.name: (bundle.file(one.engine), one.backend)
+        for one in bundle.manifest.targets
+        if one.engine is not None and backend in (None, one.backend)
+    }
+    shown = ", ".join(found) or "none"
+    if target is not None and target not in found:
+        raise UsageError("TF0145", f"the bundle has no engine '{target}'", f"it has: {shown}")
+    if target is None and len(found) != 1:
+        hint = f"choose one with --target: {shown}"
+        if not found:
+            hint = "measure its typed ONNX with --backend onnxruntime"
+        raise UsageError("TF0145", f"the bundle has {len(found)} such engines", hint)
+    engine, built_with = found[target if target is not None else next(iter(found))]
+    typed = bundle.file("model.onnx") if bundle.manifest.model.included else None
+    return engine, built_with, typed
+
+
+def _runtime_cache(engine: Path, backend: str) -> Path | None:
+    """Where TensorRT-RTX keeps kernels compiled for this engine, version and device."""
+    if backend != "tensorrt_rtx":
+        return None
+    from trtforge.engine.environment import engine_facts
+    from trtforge.pipeline.store import default_root, digest_of
+
+    with engine.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    name = digest_of([content, engine_facts(backend)])[:16]
+    return default_root() / "kernels" / f"{backend}-{name}.cache"
+
+
+def _engine_batches(typed: Path | None, options: "BenchOptions") -> Iterator[dict[str, Any]]:
+    """Batches of the model's inputs; none where the engine alone must say what it takes."""
+    if typed is not None:
+        from trtforge.graph.model import Model
+
+        yield from _feeds(Model.load(typed), options)
+    elif options.shapes:
+        raise UsageError(
+            "TF0144",
+            "--shapes needs the model, and only its engine is here",
+            "give --data; random inputs have the shape that the engine is tuned for",
+        )
+    elif options.data is not None:
+        yield from _recorded(options.data, options.load.samples_per_query)
+
+
+def _recorded(path: Path, batch: int) -> Iterator[dict[str, Any]]:
+    """Batches of a .npz, whose arrays the engine itself will check."""
+    where = Place(file=str(path))
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name != "labels"}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError("TF0146", f"'{path.name}' is no .npz file: {error}", where=where) from error
+    count = min((len(array) for array in arrays.values() if array.ndim), default=0)
+    if count < batch:
+        raise too_few(path, count, batch)
+    for start in range(0, min(count - batch + 1, DISTINCT * batch), batch):
+        yield {name: array[start : start + batch] for name, array in arrays.items()}
+
+
+def _feeds(model: "Model", options: "BenchOptions") -> Iterator[dict[str, Any]]:
+    """Recorded samples where there are some, else random ones; the same for the same options."""
+    batch = options.load.samples_per_query
+    if options.data is not None:
+        from trtforge.graph.data import ArrayData
+
+        source = ArrayData.open(options.data, model.contract, labels=False)
+        whole = list(source.batches(batch, DISTINCT * batch))
+        size = {len(next(iter(one.values()))) for one in whole}
+        full = [one for one in whole if len(next(iter(one.values()))) == max(size)]
+        if max(size) < batch:
+            raise too_few(options.data, source.count, batch)
+        yield from full
+        return
+    from trtforge.graph.inputs import random_feeds
+    from trtforge.pipeline.corners import free_shapes
+    from trtforge.pipeline.rooms import given_shapes
+
+    given = given_shapes(model.contract, options.shapes)
+    shapes = dict(free_shapes(model.contract, given)["opt"])
+    for spec in model.contract.inputs:
+        if spec.name not in given and spec.dims and not isinstance(spec.dims[0], int):
+            shapes[spec.name] = (batch, *shapes[spec.name][1:])
+    for seed in range(DISTINCT):
+        yield random_feeds(model, shapes, seed)
+
+
+def too_few(path: Path, count: int, batch: int) -> UsageError:
+    """Data with fewer samples than a query takes."""
+    return UsageError(
+        "TF0143",
+        f"'{path.name}' has {count} samples, a query takes {batch}",
+        "give a smaller --batch, or more samples",
+    )

@@ -12,6 +12,7 @@ from trtforge.precision.attest import attest
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.cast import TypedModel, typed
 from trtforge.precision.corrected import corrected
+from trtforge.precision.float_ranges import FloatRanges
 from trtforge.precision.opgroups import (
     CONTROL_FLOW,
     CONVERTERS,
@@ -88,6 +89,8 @@ class Mixes:
         precision: what the recipe asks for, without its budget.
         units: the nodes whose types are chosen, in graph order.
         fixed_macs: multiply-accumulates of all other nodes, by type.
+        ranges: what was measured of float tensors, for the choice of float types; None where
+            nothing was.
     """
 
     model: Model
@@ -95,6 +98,7 @@ class Mixes:
     precision: Precision
     units: tuple[Unit, ...]
     fixed_macs: Mapping[str, int]
+    ranges: FloatRanges | None = None
 
     def narrowest(self) -> Mix:
         """Each unit in its cheapest type."""
@@ -160,7 +164,7 @@ class Mixes:
         Raises:
             GraphError: the graph is refused.
         """
-        return typed(self.corrected(mix), self.cache, self.settled(mix))
+        return typed(self.corrected(mix), self.cache, self.settled(mix), self.ranges)
 
     def layered(self) -> LayeredModel:
         """Return the layers in two forms, the quantized ones with their bias corrected."""
@@ -204,6 +208,7 @@ def mixes_of(
     cache: CalibrationCache | None,
     precision: Precision,
     shapes: Mapping[str, tuple[int, ...]],
+    ranges: FloatRanges | None = None,
 ) -> Mixes:
     """Find the nodes whose types can be chosen; quantizing brings no noise yet.
 
@@ -214,13 +219,15 @@ def mixes_of(
         cache: its ranges.
         precision: what the recipe asks for.
         shapes: the shape of every input, for which work is counted.
+        ranges: what was measured of float tensors.
 
     Raises:
         GraphError: the graph is refused.
         DataError: the cache lacks a tensor.
     """
     wanted = _without_budget(precision)
-    floats = typed(model, cache, wanted.model_copy(update={"quantize": "none"})).model
+    plain = wanted.model_copy(update={"quantize": "none"})
+    floats = typed(model, cache, plain, ranges).model
     layers: set[str] = set()
     if wanted.quantize != "none":
         layers = {layer.output for layer in layered(model, cache, wanted).layers}
@@ -245,7 +252,7 @@ def mixes_of(
     for one in counted.per_node:
         if one.macs and (one.op, one.name) not in chosen:
             fixed[types.get((one.op, one.name), "fp32")] += one.macs
-    return Mixes(model, cache, wanted, tuple(units), dict(fixed))
+    return Mixes(model, cache, wanted, tuple(units), dict(fixed), ranges)
 
 
 def with_bias_shifts(

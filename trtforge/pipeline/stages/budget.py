@@ -41,7 +41,7 @@ class BudgetStage:
         """What the precision stage gets as well."""
         wanted: dict[str, tuple[str, ...]] = {"optimize": ("model.onnx*",)}
         if self.calibrated:
-            wanted["calibrate"] = ("cache.json", "model.onnx*")
+            wanted["calibrate"] = ("cache.json", "model.onnx*", "ranges.json")
         return wanted
 
     def facts(self, job: Job) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _question(job: Job, inputs: Inputs, log: Path, progress: Progress) -> "Quest
     from trtforge.pipeline.budget_samples import search_data, trial_of
     from trtforge.pipeline.budgeting import Question
     from trtforge.pipeline.measures import measure_of
-    from trtforge.pipeline.stages.precision import prepared
+    from trtforge.pipeline.stages.precision import measured_ranges, prepared
     from trtforge.precision.mixes import mixes_of, with_bias_shifts
 
     budget = job.recipe.precision.budget
@@ -119,7 +119,8 @@ def _question(job: Job, inputs: Inputs, log: Path, progress: Progress) -> "Quest
     if cache is not None:
         progress(None, "measuring what quantization shifts in the mean")
         cache = with_bias_shifts(cache, model, job.recipe.precision, job.calibration_data)
-    mixes = mixes_of(model, cache, job.recipe.precision, data.shapes)
+    ranges = measured_ranges(inputs)
+    mixes = mixes_of(model, cache, job.recipe.precision, data.shapes, ranges)
     return Question(mixes, measure, trial, budget.evaluations, log)
 
 

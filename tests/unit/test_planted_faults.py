@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from planted_faults import BUILDERS, SAMPLES, Array, Planted
 
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
+from trtforge.graph.passes import PassRequest, run_passes
 from trtforge.graph.sources import open_source
 from trtforge.precision.attest import attest
 from trtforge.precision.cast import TypedModel, typed
@@ -139,6 +141,14 @@ def test_tensorrt_rtx_builds_all_of_them(kind: str, tmp_path: Path) -> None:
 def test_without_data_what_the_graph_tells_is_enough(name: str) -> None:
     fault = planted(name)
     result = typed(as_model(fault), None, Precision(type="fp16"))
+    assert worst_db(fault, result.model) > LEAST_DB["fp16"]
+
+
+def test_cleaning_up_folds_no_scale_that_makes_weights_too_small_for_fp16(tmp_path: Path) -> None:
+    fault = planted("large_integers")
+    cleaned = run_passes(as_model(fault), PassRequest(prove=False)).model
+    result = cast_by_data(replace(fault, proto=cleaned.proto), "fp16", tmp_path)
+    assert "MatMul" not in {decision.op for decision in result.cast.decisions}
     assert worst_db(fault, result.model) > LEAST_DB["fp16"]
 
 

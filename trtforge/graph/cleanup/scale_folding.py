@@ -20,6 +20,8 @@ _SMALL_BYTES = 1 << 16
 _LEAST_IN_HALF = 2.0**-6
 """Attention scales by 1 / sqrt(d), d up to 4096; below that FP16 values may become subnormal."""
 
+_LEAST_WEIGHT = 2.0**-14
+"""FP16's smallest normal number: a weight below has few bits once the model is cast."""
 
 _MOST_BYTES = 16 << 20
 """Weights above this stay in their file: rewritten ones of a model of gigabytes fill the memory,
@@ -41,9 +43,10 @@ class FoldScales:
         MatMul(s q, t k), s and t numbers: MatMul((s t) q, k)
         (https://onnx.ai/onnx/operators/onnx__MatMul.html).
     Rewrites to: weights and bias times s, in float64, rounded once; the Mul or Div goes.
-    Refuses when: s is zero or not finite; a weight is shared, is above 16 MiB, or would overflow
-    or lose digits in its type; a result between is an output or read elsewhere; FP16 values before
-    a product would grow (|s| > 1), as they may overflow there, or shrink below 1/64.
+    Refuses when: s is zero or not finite; a weight is shared, is above 16 MiB, would overflow or
+    lose digits in its type, or would become too small for FP16; a result between is an output or
+    read elsewhere; FP16 values before a product would grow (|s| > 1), as they may overflow there,
+    or shrink below 1/64.
 
     Any opset from 7 on.
     """
@@ -290,7 +293,12 @@ def _new_values(node: gs.Node, index: int, scale: np.ndarray) -> np.ndarray | st
     assert values is not None  # said by `_objection`
     if scale.size > 1:
         values = np.broadcast_to(values, np.broadcast_shapes(values.shape, scale.shape))
-    return scaled(values, scale)
+    result = scaled(values, scale)
+    if isinstance(result, str) or values.ndim < 2:
+        return result
+    if 0 < np.abs(result).max() < _LEAST_WEIGHT <= np.abs(values).max():
+        return "its values would become too small for FP16"
+    return result
 
 
 def _merge_scales(editor: Editor, node: gs.Node) -> None:

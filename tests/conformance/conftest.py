@@ -3,23 +3,34 @@
 from collections.abc import Iterator
 
 import pytest
-from simulator.bindings import VERSIONS
+from simulator.bindings import OLDEST, VERSIONS
 from simulator.simulation import Simulation, simulation
 
 from trtforge.engine import environment
 
 
+class Simulations(dict[str, Simulation]):
+    """By "10", "11" and "oldest", each made when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __missing__(self, name: str) -> Simulation:
+        version = OLDEST if name == "oldest" else VERSIONS[name]
+        self[name] = simulation(version, self._folder / name)
+        return self[name]
+
+
 @pytest.fixture(scope="session")
-def simulations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Simulation]:
-    """Major version -> where its simulator lies; skips where bindings or a compiler are missing."""
-    folder = tmp_path_factory.mktemp("simulated")
-    return {major: simulation(major, folder / major) for major in VERSIONS}
+def simulations(tmp_path_factory: pytest.TempPathFactory) -> Simulations:
+    """Where the simulators lie; skips where bindings or a compiler are missing."""
+    return Simulations(tmp_path_factory.mktemp("simulated"))
 
 
 @pytest.fixture(params=list(VERSIONS))
 def simulated(
     request: pytest.FixtureRequest,
-    simulations: dict[str, Simulation],
+    simulations: Simulations,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Simulation]:
     """Let workers and command lines started by this test find the simulator and its fake GPU."""

@@ -104,9 +104,10 @@ def test_a_build_leaves_a_plan_of_its_version(simulated: Simulation, tmp_path: P
     assert driver().gpus[0].name == "Simulated GPU"
 
 
-def test_networks_are_strongly_typed_on_both(simulated: Simulation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("simulated", ["oldest", "10", "11"], indirect=True)
+def test_networks_are_strongly_typed_everywhere(simulated: Simulation, tmp_path: Path) -> None:
     wanted = request(tmp_path, conv_net())
-    build(wanted)
+    assert build(wanted).version == simulated.version
     assert facts(wanted)["strongly_typed"] is True
 
 

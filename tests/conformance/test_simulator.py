@@ -21,7 +21,7 @@ PYTHONS_OWN = {"__module__", "__doc__", "__dict__", "__weakref__", "__hash__", "
 
 def foreign(major: str, behaviours: Mapping[str, type]) -> Iterator[str]:
     """Yield handwritten members that NVIDIA's API of this version lacks, or has otherwise."""
-    classes = specification(major)["classes"]
+    classes = specification(VERSIONS[major])["classes"]
     for name, behaviour in behaviours.items():
         if name not in classes:
             yield name
@@ -49,7 +49,7 @@ def agrees(facts: Mapping[str, Any], member: str, value: Any) -> bool:
 @pytest.mark.parametrize("major", MAJORS)
 def test_every_handwritten_member_exists_in_nvidias_api(major: str) -> None:
     assert list(foreign(major, BEHAVIOURS)) == []
-    functions = specification(major)["functions"]
+    functions = specification(VERSIONS[major])["functions"]
     for name, function in FUNCTIONS.items():
         mine = list(inspect.signature(function).parameters)[1:]
         assert mine in [[row[0] for row in overload] for overload in functions[name]]
@@ -95,7 +95,7 @@ print(json.dumps([trt.__version__, public, values]))
 
 @pytest.mark.parametrize("major", MAJORS)
 def test_classes_have_exactly_nvidias_members_and_values(simulations: Any, major: str) -> None:
-    facts = specification(major)
+    facts = specification(VERSIONS[major])
     version, public, values = json.loads(simulations[major].python(DIRECTORY))
 
     def members(name: str) -> set[str]:

@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 
 VERSIONS = {"10": "10.16.1.11", "11": "11.4.0.106"}
+"""Major version -> the release that tests speak of by it."""
+
+OLDEST = "10.13.0.35"
+"""The oldest release that trtforge takes."""
 
 CACHE = Path(__file__).parents[2] / ".cache"
 
@@ -31,14 +35,16 @@ def bindings(version: str) -> Path:
     folder = CACHE / "tensorrt-bindings" / f"{version}-{python}"
     if not (folder / "tensorrt_bindings").is_dir():
         download = folder.with_suffix(".download")
+        # The oldest came out before CUDA 13 did.
+        package = f"tensorrt-cu{12 if version == OLDEST else 13}-bindings"
         command = [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
             *("--only-binary", ":all:", "--dest", str(download)),
-            f"tensorrt-cu13-bindings=={version}",
+            f"{package}=={version}",
         ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode != 0:
-            pytest.skip(f"not run: cannot get tensorrt-cu13-bindings {version}")
+            pytest.skip(f"not run: cannot get {package} {version}")
         with zipfile.ZipFile(next(download.glob("*.whl"))) as wheel:
             wheel.extractall(folder)
         shutil.rmtree(download)

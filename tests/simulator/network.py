@@ -38,7 +38,7 @@ class INetworkDefinition:
             _layer=layer,
             _inputs=[self._tensor(name) for name in layer.inputs],
             _outputs=[self._tensor(name) for name in layer.outputs],
-            _attention=self._trt.IAttention._made(_decomposable=False),
+            _attention=None,
         )
 
     def _infer_again(self) -> None:
@@ -186,6 +186,8 @@ class IResizeLayer:
 class IAttentionBoundaryLayer:
     @property
     def attention(self) -> Any:
+        if self._attention is None:
+            self._attention = self._trt.IAttention._made(_decomposable=False)
         return self._attention
 
 

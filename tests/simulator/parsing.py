@@ -1,6 +1,6 @@
 """OnnxParser: what it refuses and how it says so, as seen with NVIDIA's parser."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class OnnxParser:
         except (onnx.checker.ValidationError, OSError, ValueError) as error:
             self._refuse("INVALID_GRAPH", f"Failed to import initializer: {error}")
             return False
-        for error in _problems(loaded):
+        for error in _problems(loaded, self._trt.LayerType.__members__):
             self._refuse(*error)
         if not self._errors:
             self._infer(loaded)
@@ -71,14 +71,14 @@ class OnnxParser:
         return op_name in onnx_layers.LAYER_TYPES
 
 
-def _problems(model: Any) -> Iterator[tuple[Any, ...]]:
+def _problems(model: Any, kinds: Container[str]) -> Iterator[tuple[Any, ...]]:
     for held in model.graph.input:
         if held.type.tensor_type.elem_type not in onnx_layers.DATA_TYPES:
             yield ("UNSUPPORTED_GRAPH", _NO_TYPE)
     for index, node in enumerate(model.graph.node):
         if node.domain not in ("", "ai.onnx"):
             yield ("INVALID_NODE", _PLUGIN, index, node)
-        elif node.op_type not in onnx_layers.LAYER_TYPES:
+        elif onnx_layers.LAYER_TYPES.get(node.op_type) not in kinds:
             yield ("UNSUPPORTED_NODE", "false", index, node)
 
 

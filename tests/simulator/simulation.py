@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .bindings import VERSIONS, compile_library
+from .bindings import compile_library
 from .specification import specification_file
 
 _HERE = Path(__file__).parent
@@ -20,23 +20,24 @@ del tensorrt_simulator
 
 @dataclass(frozen=True)
 class Simulation:
-    """TensorRT of one major version, simulated.
+    """One release of TensorRT, simulated.
 
     Attributes:
-        major: "10" or "11".
+        version: e.g. "10.16.1.11".
         modules: what goes on PYTHONPATH: tensorrt.py, the simulator, metadata of the package.
         libraries: what goes on LD_LIBRARY_PATH: the fake driver and the fake CUDA runtime.
         driver: the fake driver under a name that no loader finds by itself.
     """
 
-    major: str
+    version: str
     modules: Path
     libraries: Path
     driver: Path
 
     @property
-    def version(self) -> str:
-        return VERSIONS[self.major]
+    def major(self) -> str:
+        """E.g. "10"."""
+        return self.version.split(".")[0]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -62,19 +63,19 @@ class Simulation:
         return done.stdout
 
 
-def simulation(major: str, folder: Path) -> Simulation:
+def simulation(version: str, folder: Path) -> Simulation:
     """Make the folders; skips the test where the bindings or a compiler are missing."""
     modules, libraries = (folder / "modules", folder / "libraries")
     modules.mkdir(parents=True)
     libraries.mkdir()
-    specification = str(specification_file(major))
+    specification = str(specification_file(version))
     (modules / "tensorrt.py").write_text(_MODULE.format(specification=specification))
     (modules / "tensorrt_simulator").symlink_to(_HERE)
-    metadata = modules / f"tensorrt-{VERSIONS[major]}.dist-info" / "METADATA"
+    metadata = modules / f"tensorrt-{version}.dist-info" / "METADATA"
     metadata.parent.mkdir()
-    metadata.write_text(f"Metadata-Version: 2.1\nName: tensorrt\nVersion: {VERSIONS[major]}\n")
+    metadata.write_text(f"Metadata-Version: 2.1\nName: tensorrt\nVersion: {version}\n")
     compile_library(_HERE / "fake_driver.c", libraries / "libcuda.so.1")
     compile_library(_HERE / "fake_runtime.c", libraries / "libcudart.so.13")
     driver = folder / "fake_driver.so"
     compile_library(_HERE / "fake_driver.c", driver, soname="")
-    return Simulation(major, modules, libraries, driver)
+    return Simulation(version, modules, libraries, driver)

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .bindings import CACHE, VERSIONS, bindings, stub_libraries
+from .bindings import CACHE, bindings, stub_libraries
 
 # Runs where the real bindings are imported; pybind writes each signature into the docstring.
 _READ = r"""
@@ -88,39 +88,38 @@ json.dump(facts, sys.stdout, indent=1)
 """
 
 
-def specification_file(major: str) -> Path:
-    """The API of TensorRT `major` ("10" or "11") as JSON, kept in .cache/.
+def specification_file(version: str) -> Path:
+    """The API of one release of TensorRT as JSON, kept in .cache/.
 
     Keys: version; classes, each with bases and their depth, init, methods and static (name ->
     overloads, each a list of [parameter, type, has a default]), properties (name -> [writable,
     type]), members of an enumeration (name -> value), values and aliases; functions; constants.
     """
     digest = hashlib.sha256(_READ.encode()).hexdigest()[:8]
-    version = VERSIONS[major]
     file = CACHE / "tensorrt-simulator" / f"{bindings(version).name}-{digest}.json"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(_read(major))
+        partial.write_text(_read(version))
         partial.replace(file)
     return file
 
 
-def specification(major: str) -> dict[str, Any]:
-    """The API of TensorRT `major`, see `specification_file`."""
-    facts: dict[str, Any] = json.loads(specification_file(major).read_text())
+def specification(version: str) -> dict[str, Any]:
+    """The API of one release of TensorRT, see `specification_file`."""
+    facts: dict[str, Any] = json.loads(specification_file(version).read_text())
     return facts
 
 
-def _read(major: str) -> str:
+def _read(version: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        stub_libraries(major, Path(folder))
+        stub_libraries(version.split(".")[0], Path(folder))
         return subprocess.run(
             [sys.executable, "-c", _READ],
             env={
                 **os.environ,
                 "LD_LIBRARY_PATH": folder,
-                "PYTHONPATH": str(bindings(VERSIONS[major])),
+                "PYTHONPATH": str(bindings(version)),
             },
             capture_output=True,
             text=True,

@@ -1,6 +1,7 @@
 """The simulated TensorRT 10 and 11, for the tests that ask for one; nothing else sees it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from simulator.bindings import OLDEST, VERSIONS

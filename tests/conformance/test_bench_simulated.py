@@ -1,0 +1,131 @@
+"""`trtforge bench` on bundles and engines, on the simulated TensorRT 11.
+
+A fake stands at the GPU boundary: no figure of it is a GPU result.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from running import trtforge
+from simulator.bindings import VERSIONS
+from simulator.simulation import Simulation, simulation
+
+from trtforge.engine import environment
+from trtforge.engine.measuring.scenarios import Load
+from trtforge.errors import DataError, UsageError
+from trtforge.pipeline.bench import BenchOptions, BenchResult, bench
+
+RECIPE = """
+version: 1
+name: digits
+model: {{onnx: {digits}/model.onnx}}
+shapes:
+  image: {{min: [1, 1, 8, 8], opt: [8, 1, 8, 8], max: [16, 1, 8, 8]}}
+targets:
+  - {{name: one, backend: tensorrt}}
+  - {{name: two, backend: tensorrt, options: {{optimization_level: 5}}}}
+verify: {{data: {digits}/test.npz}}
+"""
+LOAD = Load(seconds=0.0, queries=12, warmup_seconds=0.0)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One simulator for all of this file, seen by this process and its workers."""
+    with pytest.MonkeyPatch.context() as patch:
+        found = simulation(VERSIONS["11"], tmp_path_factory.mktemp("simulated"))
+        for name, value in found.environment.items():
+            patch.setenv(name, value)
+        patch.syspath_prepend(found.modules)
+        patch.setattr(environment, "DRIVER_LIBRARY", str(found.driver))
+        environment.driver.cache_clear()
+        yield found
+    environment.driver.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def bundle(simulated: Simulation, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "recipe.yaml").write_text(RECIPE.format(digits=digits))
+    run = trtforge(
+        "build", folder / "recipe.yaml", "--out", folder, "--json", store=folder / "store"
+    )
+    assert run.status == 0, run.stdout + run.stderr
+    (built,) = json.loads(run.stdout)["builds"]
+    return Path(built["bundle"])
+
+
+def measured(subject: Path, load: Load = LOAD, **more: Any) -> BenchResult:
+    return bench(subject, BenchOptions(load, **more))
+
+
+def test_a_bundles_engine_is_measured_and_limits_hold(bundle: Path, digits: Path) -> None:
+    found = measured(
+        bundle,
+        Load("offline", 4, seconds=0.0, queries=12, warmup_seconds=0.0, streams=2),
+        target="two",
+        data=digits / "test.npz",
+        limits=("p99_ms<=1e-9", "samples_per_second>=1"),
+        graphs=True,
+    )
+    document = found.as_json()
+    assert document["backend"] == "tensorrt"
+    assert document["device"]["count"] == 12
+    assert document["samples"] == 48
+    assert "not captured" in document["environment"]["cuda_graphs"]
+    assert [text.split(":")[0] for text in found.missed] == ["p99_ms <= 1e-09"]
+    assert found.exit_status == 6
+
+
+def test_engines_take_turns_with_each_other_and_with_onnx(bundle: Path, digits: Path) -> None:
+    for against, target in ((bundle, "two"), (digits / "model.onnx", None)):
+        found = measured(bundle, target="one", against=against, against_target=target, rounds=3)
+        assert found.comparison is not None
+        assert found.comparison.rounds == 3
+        assert found.other is not None
+        assert len(found.measurement.device_times) == len(found.measurement.times) == 12
+        assert bool(found.other.device_times) == (target is not None)
+
+
+def test_a_bare_engine_says_itself_what_it_takes(
+    bundle: Path, digits: Path, tmp_path: Path
+) -> None:
+    engine = bundle / "engines" / "one" / "model.engine"
+    load = Load("multi-stream", 5, seconds=0.0, queries=8, warmup_seconds=0.0)
+    assert measured(engine, load, backend="tensorrt").measurement.samples == 40
+    found = measured(engine, load, backend="tensorrt", data=digits / "test.npz")
+    assert found.measurement.samples == 40
+    few = tmp_path / "few.npz"
+    np.savez(few, image=np.zeros((2, 1, 8, 8), np.float32))
+    with pytest.raises(UsageError, match="a query takes 5"):
+        measured(engine, load, backend="tensorrt", data=few)
+    with pytest.raises(UsageError, match="needs the model"):
+        measured(engine, backend="tensorrt", shapes=("image=1x1x8x8",))
+    few.write_bytes(b"no archive")
+    with pytest.raises(DataError, match="is no"):
+        measured(engine, backend="tensorrt", data=few)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "has 2 such engines"),
+        ({"backend": "tensorrt_rtx"}, "has 0 such engines"),
+        ({"target": "three"}, "has no engine 'three'"),
+        ({"target": "one", "backend": "onnxruntime"}, "a target is one of"),
+    ],
+)
+def test_which_engine_must_be_clear(bundle: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        measured(bundle, **options)
+
+
+def test_a_bare_engine_has_no_targets(bundle: Path) -> None:
+    engine = bundle / "engines" / "one" / "model.engine"
+    with pytest.raises(UsageError, match="a target is one of"):
+        measured(engine, target="one")
+    with pytest.raises(UsageError, match="ONNX Runtime does not run"):
+        measured(engine, backend="onnxruntime")

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from trtforge.errors import MissingError
 from trtforge.graph.execute import Session
@@ -15,6 +15,7 @@ from trtforge.graph.model import Model
 from trtforge.precision.cast import typed
 from trtforge.precision.emulate import emulate
 from trtforge.precision.opgroups import CONTROL_FLOW
+from trtforge.precision.typeinfo import element_types
 from trtforge.recipe.precision import KeepRule
 from trtforge.verify.cases import Case, cases_from
 from trtforge.verify.compute_types import producers
@@ -25,6 +26,8 @@ from trtforge.verify.types import ParityReport
 if TYPE_CHECKING:
     from trtforge.engine.backend import Feeds, Outputs, Runner
     from trtforge.pipeline.debug_subject import Subject
+
+_NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 _BATCH = 8
 """Samples per case, where the model's batch is free."""
@@ -128,9 +131,17 @@ class Trials:
 
     def _candidates(self) -> dict[str, str]:
         self.candidates = {}
-        made = producers(emulate(self._typed(frozenset())).proto).values()
-        present = {maker.node for maker in made}
+        model = self._typed(frozenset())
+        made = producers(emulate(model).proto).values()
+        types = element_types(model.proto)
+        nodes = model.proto.graph.node
+        present = {_label(node) for node in nodes}
         narrow = {maker.node for maker in made if maker.type != "fp32"}
+        narrow |= {  # what only moves narrow constants shows no rounding in the emulated graph
+            _label(node)
+            for node in nodes
+            if any(types.get(name) in _NARROW for name in (*node.input, *node.output))
+        }
         found = {}
         for node in self._subject.model.proto.graph.node:
             label = _label(node)

@@ -205,3 +205,10 @@ def test_a_tao_spec_whose_images_need_a_recipe_of_their_own(
 def test_a_flag_cannot_leave_its_comment() -> None:
     text = migrate(["trtexec", "--onnx=m.onnx", "--saveEngine=a\nversion: 2"]).text
     assert read(text)["version"] == 1
+
+
+def test_a_model_with_dynamic_inputs_and_no_shapes_gets_those_that_the_tool_takes() -> None:
+    result = migrate(f"trtexec --onnx={DIGITS}/model.onnx --fp16")
+    ones = [1, 1, 8, 8]
+    assert read(result.text)["shapes"] == {"image": {"min": ones, "opt": ones, "max": ones}}
+    assert "widen" in next(one.why for one in result.findings if one.where == "shapes")

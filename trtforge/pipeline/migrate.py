@@ -5,16 +5,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trtforge.disk import write_text
-from trtforge.errors import Place, Problem, RecipeError, UsageError
+from trtforge.errors import ForgeError, Place, Problem, RecipeError, UsageError
 from trtforge.recipe.migration.arguments import split_command
 from trtforge.recipe.migration.polygraphy import from_polygraphy
 from trtforge.recipe.migration.result import Draft, Finding
 from trtforge.recipe.migration.tao import from_tao
 from trtforge.recipe.migration.trtexec import from_trtexec
 from trtforge.recipe.migration.writing import recipe_text
+
+if TYPE_CHECKING:
+    from trtforge.graph.model import Model
 
 _TOOLS = {"trtexec": "tensorrt", "tensorrt_rtx": "tensorrt_rtx", "polygraphy": "tensorrt"}
 """Program -> the backend that it stands for."""
@@ -125,7 +128,8 @@ def _command(command: str | Sequence[str], work: _Work) -> Draft:
             f"known are {', '.join(_TOOLS)}, and TAO specs as .yaml files",
         )
     draft = Draft(work.options.backend or _TOOLS[program])
-    draft.has_pairs = _has_pairs(_model_of(arguments))
+    model = _model_at(_model_of(arguments))
+    draft.has_pairs = None if model is None else _has_pairs(model)
     if program == "polygraphy":
         if arguments[:1] not in (["convert"], ["run"]):
             raise UsageError(
@@ -136,6 +140,8 @@ def _command(command: str | Sequence[str], work: _Work) -> Draft:
         from_polygraphy(arguments, draft)
     else:
         from_trtexec(arguments, draft)
+    if model is not None and "shapes" not in draft.values:
+        _take_ones(model, draft)
     return draft
 
 
@@ -164,17 +170,33 @@ def _model_of(arguments: Sequence[str]) -> Path | None:
     return Path(found[0]) if found else None
 
 
-def _has_pairs(model: Path | None) -> bool | None:
-    if model is None or not model.is_file():
+def _model_at(path: Path | None) -> "Model | None":
+    """Return the model that a command names, None where it is not here or cannot be read."""
+    if path is None or not path.is_file():
         return None
-    from trtforge.errors import ForgeError
     from trtforge.graph.model import Model
 
     try:
-        nodes = Model.load(model).proto.graph.node
+        return Model.load(path)
     except ForgeError:
         return None
-    return any(node.op_type == "DequantizeLinear" for node in nodes)
+
+
+def _has_pairs(model: "Model") -> bool:
+    return any(node.op_type == "DequantizeLinear" for node in model.proto.graph.node)
+
+
+def _take_ones(model: "Model", draft: Draft) -> None:
+    """Give dynamic inputs the shape that trtexec and Polygraphy choose where none is given."""
+    shapes = {
+        spec.name: [dim if isinstance(dim, int) else 1 for dim in spec.dims]
+        for spec in model.contract.inputs
+        if spec.is_dynamic and spec.rank_known
+    }
+    if shapes:
+        ranges = {name: dict.fromkeys(("min", "opt", "max"), dims) for name, dims in shapes.items()}
+        why = "none were given, so every dynamic dimension is 1, as the tool takes it: widen them"
+        draft.put("(shapes)", "shapes", ranges, why)
 
 
 def _complete(draft: Draft, work: _Work) -> None:

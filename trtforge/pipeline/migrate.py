@@ -93,7 +93,7 @@ def migrate(command: str | Sequence[str], options: MigrateOptions | None = None)
     Raises:
         UsageError: the command cannot be read, is of no known tool, or names no model.
         DataError: the calibration cache that it names cannot be read.
-        RecipeError: a flag is refused (TF0124, one problem each) and `partial` is off; or the recipe
+        RecipeError: a flag is refused (TF0124, one problem each) and not `partial`; or the recipe
             that comes of it contradicts itself.
         MissingError: a file cannot be written.
     """
@@ -194,7 +194,8 @@ def _take_ones(model: "Model", draft: Draft) -> None:
         if spec.is_dynamic and spec.rank_known
     }
     if shapes:
-        ranges = {name: dict.fromkeys(("min", "opt", "max"), dims) for name, dims in shapes.items()}
+        bounds = ("min", "opt", "max")
+        ranges = {name: {key: [*dims] for key in bounds} for name, dims in shapes.items()}
         why = "none were given, so every dynamic dimension is 1, as the tool takes it: widen them"
         draft.put("(shapes)", "shapes", ranges, why)
 

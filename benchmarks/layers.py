@@ -43,8 +43,8 @@ print(len(profile.layers))
 """
 
 
-def measured(command: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak resident MiB of one process, which must succeed."""
+def measured(command: list[str]) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak resident MiB of one process, which must succeed."""
     started = time.perf_counter()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -52,7 +52,8 @@ def measured(command: list[str]) -> tuple[float, float]:
         if status:
             log.seek(0)
             raise SystemExit(log.read().decode(errors="replace")[-2000:])
-    return time.perf_counter() - started, used.ru_maxrss / 1024
+    seconds = time.perf_counter() - started
+    return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def commands(model: Path) -> dict[str, list[str]]:
@@ -70,16 +71,20 @@ def commands(model: Path) -> dict[str, list[str]]:
 
 def table(model: Path, runs: int) -> str:
     """Run everything in turn and return the table."""
-    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in commands(model)}
+    rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands(model)}
     for _ in range(runs):
         for name, command in commands(model).items():
             rows[name].append(measured(command))
-    seconds = {name: statistics.median(one[0] for one in found) for name, found in rows.items()}
-    peaks = {name: statistics.median(one[1] for one in found) for name, found in rows.items()}
-    floor = seconds["polygraphy run, all marked"]
-    lines = ["| | seconds | of Polygraphy | peak MiB |", "|---|---|---|---|"]
-    for name in rows:
-        cells = (name, f"{seconds[name]:.2f}", f"{seconds[name] / floor:.2f}", f"{peaks[name]:.0f}")
+    medians = {
+        name: [statistics.median(column) for column in zip(*found, strict=True)]
+        for name, found in rows.items()
+    }
+    peer = next(iter(medians.values()))
+    lines = ["| | seconds | ratio | CPU seconds | ratio | peak MiB | ratio |", "|---" * 7 + "|"]
+    for name, figures in medians.items():
+        cells = [name]
+        for figure, other, digits in zip(figures, peer, (2, 2, 0), strict=True):
+            cells += [f"{figure:.{digits}f}", f"{figure / other:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@ Each evaluation types the graph anew with some nodes kept wide, and judges it: e
 makes of these keep rules, no model of it.
 """
 
+import re
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
@@ -195,11 +196,31 @@ def _suspects(trials: Trials, tried: frozenset[str]) -> list[str]:
         largest = max((jump.drop_db for jump in jumps), default=0.0)
         effects = [jump for jump in jumps if jump.drop_db >= largest / 2]
     causes = {node for effect in effects for node in (*effect.after, effect.node)}
-    return [
+    begin = [
         jump.node
         for jump in jumps
         if jump.node in causes and not jump.after & {one.node for one in jumps}
     ]
+    return _with_alike(begin, trials.candidates, tried)
+
+
+def _with_alike(
+    suspects: list[str], candidates: dict[str, str], tried: frozenset[str]
+) -> list[str]:
+    """Add the nodes of the other layers, where the same node of an earlier layer was suspect.
+
+    NaN hides what comes behind it, so each layer of a transformer would take a round of its own.
+    """
+    before = {pattern for name in tried for pattern in _patterns(name)}
+    repeated = {pattern for name in suspects for pattern in _patterns(name)} & before
+    alike = [name for name in candidates if repeated & _patterns(name) and name not in tried]
+    return list(dict.fromkeys([*suspects, *alike]))
+
+
+def _patterns(name: str) -> set[str]:
+    """A name with any one of its numbers left open: layers.#/Add_2, layers.1/Add_#."""
+    numbers = re.finditer(r"\d+", name)
+    return {f"{name[: one.start()]}#{name[one.end() :]}" for one in numbers}
 
 
 def _after(trials: Trials, found: Minimal[str]) -> ParityReport | None:

@@ -1,0 +1,102 @@
+"""Several engines in one build: each to its own end, all failures told, memory shared."""
+
+import json
+import shlex
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from engine_models import matmul, save
+from faulty_builds import RECIPE, failing_build, inject, stored_engines
+
+from trtforge.engine import builder
+from trtforge.engine.backend import BuildReport, BuildRequest
+from trtforge.errors import BuildError
+from trtforge.pipeline.run import BuildOptions, build_recipe
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model and a store of its own."""
+    save(matmul(), tmp_path)
+    monkeypatch.setenv("TRTFORGE_CACHE", str(tmp_path / "store"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_all_failures_are_told_and_the_status_is_that_of_the_first(
+    jobs: str, work: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work / "recipe.yaml").write_text(
+        RECIPE.format(target="")
+        + "  - {name: worse, backend: tensorrt_rtx, tf32: true, workspace_mib: 64}\n"
+    )
+    inject("library", "bad", monkeypatch)
+    inject("abort", "worse", monkeypatch)
+    status, err = failing_build(work, capfd, "--jobs", jobs)
+    assert status == 3
+    assert err.index("error[TF0602]: target 'bad': ") < err.index("error[TF0609]: target 'worse': ")
+    assert err.count("error[TF") == 2
+    assert "faulty_worker.py" in err.partition("\ntarget 'worse':\n")[2]
+    assert len(stored_engines(work)) == 1
+
+
+def test_a_failed_build_is_repeated_by_the_command_that_it_prints(
+    work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    target = "options: {profiling: detailed}, compute_capabilities: ['9.9']"
+    (work / "recipe.yaml").write_text(RECIPE.format(target=target))
+    status, err = failing_build(work, capfd)
+    assert status == 4
+    assert "error[TF0606]: target 'bad': compute capability 9.9 is unknown" in err
+    command = shlex.split(err.partition("the same again by hand: ")[2].partition("\n")[0])
+    again = subprocess.run(
+        command,
+        cwd="/",
+        env={"PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert again.returncode == 4
+    said = json.loads(again.stdout.splitlines()[-1])
+    assert (said["event"], said["code"]) == ("error", "TF0606")
+    assert said["message"] in err
+
+
+@pytest.mark.parametrize(("memory_mib", "most"), [(700, 2), (500, 1), (1, 1)])
+def test_builds_at_once_keep_to_the_memory_budget(
+    memory_mib: int, most: int, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is estimated at 286 MiB, and one alone is always built."""
+    running, seen, lock = 0, [], threading.Lock()
+
+    def build(backend: object, request: BuildRequest, *following: object) -> BuildReport:
+        nonlocal running
+        with lock:
+            running += 1
+            seen.append(running)
+        deadline = time.monotonic() + 10
+        while max(seen) < most and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)  # for one that should still wait
+        with lock:
+            running -= 1
+        raise BuildError("TF0608", "that was all")
+
+    monkeypatch.setattr(builder.TensorRtRtxBackend, "build", build)
+    (work / "recipe.yaml").write_text(
+        RECIPE.format(target="") + "  - {name: third, backend: tensorrt_rtx, workspace_mib: 64}\n"
+    )
+    options = BuildOptions(work / "out", jobs=3, memory_mib=memory_mib)
+    with pytest.raises(BuildError) as caught:
+        build_recipe(work / "recipe.yaml", options)
+    assert len(caught.value.problems) == 3
+    assert len(seen) == 3
+    assert max(seen) == most

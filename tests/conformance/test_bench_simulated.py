@@ -17,6 +17,7 @@ from trtforge.engine import environment
 from trtforge.engine.measuring.scenarios import Load
 from trtforge.errors import DataError, UsageError
 from trtforge.pipeline.bench import BenchOptions, BenchResult, bench
+from trtforge.pipeline.declared import Asked, declared
 
 RECIPE = """
 version: 1
@@ -27,6 +28,7 @@ shapes:
 targets:
   - {{name: one, backend: tensorrt}}
   - {{name: two, backend: tensorrt, options: {{optimization_level: 5}}}}
+performance: {{scenario: offline, batch: 4, limits: ["samples_per_second>=1", "p99_ms<=1e-9"]}}
 verify: {{data: {digits}/test.npz}}
 """
 LOAD = Load(seconds=0.0, queries=12, warmup_seconds=0.0)
@@ -129,3 +131,25 @@ def test_a_bare_engine_has_no_targets(bundle: Path) -> None:
         measured(engine, target="one")
     with pytest.raises(UsageError, match="ONNX Runtime does not run"):
         measured(engine, backend="onnxruntime")
+
+
+def test_the_recipe_says_what_is_measured_and_what_must_hold(bundle: Path, tmp_path: Path) -> None:
+    found = declared(bundle, Asked())
+    assert (found.load.scenario, found.load.samples_per_query) == ("offline", 4)
+    assert found.limits == ("samples_per_second>=1", "p99_ms<=1e-9")
+    assert declared(bundle, Asked(limits=("p99_ms<=5",))).limits == ("p99_ms<=5",)
+    other = declared(bundle, Asked(scenario="multi-stream"))
+    assert (other.load.samples_per_query, other.limits) == (8, ())
+    assert "not judged" in (other.note or "")
+    assert declared(bundle, Asked(batch=2)).note
+    assert declared(bundle / "model.onnx", Asked()).load == Load()
+
+    short = ("--seconds", "0", "--queries", "8", "--warmup", "0", "--target", "one")
+    run = trtforge("bench", bundle, *short, store=tmp_path)
+    assert run.status == 6, run.stdout + run.stderr
+    assert "missed: p99_ms <= 1e-09" in run.stdout
+    assert "GPU's own time" in run.stdout
+    run = trtforge("bench", bundle, *short, "--batch", "2", "--json", store=tmp_path)
+    assert run.status == 0, run.stdout + run.stderr
+    (note,) = [text for text in json.loads(run.stdout)["warnings"] if "not judged" in text]
+    assert "the recipe's limits" in note

@@ -158,6 +158,13 @@ CASES = (
     Case("not-utf8", edited("digits-int8", "dígits").encode("latin-1"), "TF0202", "2:8", "byte 0xed is not UTF-8", "save the recipe as UTF-8"),
     Case("utf-16", GOOD.encode("utf-16"), "TF0202", "", "UTF-16", "save it as UTF-8"),
     Case("too-large", GOOD + "#" * 1_000_000, "TF0201", "", "is larger than 1 MB", "right file"),
+    # performance
+    Case("limit-unknown-figure", GOOD + 'performance: {limits: ["p99_ms<=5", "p98_ms<=5"]}\n', "TF0212", "16:37", "'p98_ms<=5' is no limit", "samples_per_second"),
+    Case("limit-no-number", GOOD + 'performance: {limits: ["p99_ms<=1e"]}\n', "TF0212", "16:24", "'1e' is no number", "write p99_ms<=5"),
+    Case("server-without-rate", GOOD + "performance: {scenario: server, batch: 4}\n", "TF0210", "16:1", "needs a rate", "rate: 100"),
+    Case("rate-without-server", GOOD + "performance: {rate: 100}\n", "TF0213", "16:15", "not of single-stream", "scenario: server"),
+    Case("streams-one-at-a-time", GOOD + "performance: {streams: 4}\n", "TF0213", "16:15", "one query at a time", "scenario: offline"),
+    Case("scenario-far", GOOD + "performance: {scenario: single_stream}\n", "TF0212", "16:25", "performance.scenario", "single-stream"),
     # --set
     Case("set-unknown-path", GOOD, "TF0209", "", "unknown key 'tolerence' in verify", "did you mean 'tolerance'?", 1, ("verify.tolerence.sqnr_db=3",)),
     Case("set-wrong-type", GOOD, "TF0211", "", "calibration.samples must be a whole number", "samples", 1, ("calibration.samples=many",)),

@@ -1,7 +1,6 @@
 """`trtforge bench`: latency and throughput of ONNX files and of the engines in a bundle."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -13,30 +12,9 @@ from trtforge.engine.measuring.statistics import Comparison, compare
 from trtforge.errors import EXIT_BUDGET, EXIT_OK, UsageError
 from trtforge.pipeline.events import Sink, StageProgress, ignore
 from trtforge.pipeline.measured import Measured, opened
+from trtforge.recipe.limits import HINT, Limit, read_limit
 
 _ROUNDS = 20
-
-_LIMIT = re.compile(r"\s*(\w[\w.]*)\s*(<=|>=)\s*([0-9.eE+-]+)\s*")
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A bound on a figure: at most or at least."""
-
-    figure: str
-    is_most: bool
-    bound: float
-
-    def __str__(self) -> str:
-        return f"{self.figure} {'<=' if self.is_most else '>='} {self.bound:g}"
-
-    def holds(self, found: float) -> bool:
-        """Whether a figure meets it."""
-        return found <= self.bound if self.is_most else found >= self.bound
-
-
-FIGURES = ("mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99.9_ms", "samples_per_second")
-"""What limits may be set on."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +35,7 @@ class BenchOptions:
         target: of a bundle: the target whose engine is measured; None where it has one only.
         against_target: likewise of `against`.
         graphs: engines: launch each query as one CUDA graph.
+        notes: what to warn of beside the figures.
     """
 
     load: Load = field(default_factory=Load)
@@ -71,6 +50,7 @@ class BenchOptions:
     target: str | None = None
     against_target: str | None = None
     graphs: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,7 +137,7 @@ def bench(subject: Path, options: BenchOptions, emit: Sink = ignore) -> BenchRes
         tuple(missed),
         rates,
         environment=environment(measured),
-        warnings=_doubts(measurement, busy, (measured,)),
+        warnings=options.notes + _doubts(measurement, busy, (measured,)),
     )
 
 
@@ -167,16 +147,10 @@ def parse_limit(text: str) -> Limit:
     Raises:
         UsageError: TF0140, it is not of that form, or there is no such figure.
     """
-    found = _LIMIT.fullmatch(text)
-    known = ", ".join(FIGURES)
-    if found is None or found[1] not in FIGURES:
-        raise UsageError(
-            "TF0140", f"'{text}' is no limit", f"write p99_ms<=5; figures are: {known}"
-        )
     try:
-        return Limit(found[1], found[2] == "<=", float(found[3]))
-    except ValueError:
-        raise UsageError("TF0140", f"'{found[3]}' is no number", "write p99_ms<=5") from None
+        return read_limit(text)
+    except ValueError as error:
+        raise UsageError("TF0140", str(error), HINT) from None
 
 
 def figure(measurement: Measurement, name: str) -> float:
@@ -235,7 +209,7 @@ def _compared(
         other=theirs,
         comparison=compare(*medians),
         environment=environment(sides[0]),
-        warnings=_doubts(mine, busy, sides),
+        warnings=options.notes + _doubts(mine, busy, sides),
     )
 
 

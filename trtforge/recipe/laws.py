@@ -12,6 +12,7 @@ from trtforge.recipe.attest_laws import attestation_laws
 from trtforge.recipe.broken import Broken, get, is_list, is_number, items
 from trtforge.recipe.budget_laws import auto_laws, choice_laws, without_auto
 from trtforge.recipe.nodes import Loc
+from trtforge.recipe.performance_laws import performance_laws
 from trtforge.recipe.target_laws import hardware_laws, target_laws, unique_names
 from trtforge.recipe.technique_laws import technique_laws
 
@@ -39,6 +40,7 @@ def recipe_laws(data: Any) -> Iterator[Broken]:
     yield from _calibration_laws(data)
     yield from attestation_laws(data)
     yield from _verification_laws(data)
+    yield from performance_laws(get(data, "performance"), ("performance",))
 
 
 def shape_laws(dims: Any, loc: Loc = ()) -> Iterator[Broken]:

@@ -33,6 +33,7 @@ from trtforge.recipe.fields import (
     Section,
     keep_laws,
 )
+from trtforge.recipe.performance import Performance as Performance
 from trtforge.recipe.precision import Budget as Budget
 from trtforge.recipe.precision import FloatType as FloatType
 from trtforge.recipe.precision import ForceRule as ForceRule
@@ -253,6 +254,7 @@ class Recipe(Section):
     calibration: Calibration | None = None
     targets: tuple[Target, ...] = Field(min_length=1)
     verify: Verify = Field(default_factory=Verify)
+    performance: Performance | None = None
     bundle: BundleOptions = Field(default_factory=BundleOptions)
 
     @model_validator(mode="after")

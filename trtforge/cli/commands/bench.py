@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 @click.option(
     "--scenario",
     type=click.Choice(("single-stream", "multi-stream", "server", "offline")),
-    default="single-stream",
-    show_default=True,
-    help="What arrives when, in the manner of MLPerf inference.",
+    help="What arrives when, in the manner of MLPerf inference; default single-stream. A bundle's "
+    "recipe may say otherwise in `performance`, of this and of other options.",
 )
 @click.option(
     "--batch", type=click.IntRange(1), help="Samples per query; default 1, multi-stream 8."
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     "--target-ms", type=float, help="server: find the highest rate whose p99 is within this."
 )
 @click.option(
-    "--streams", type=click.IntRange(1), default=1, help="server, offline: queries at a time."
+    "--streams", type=click.IntRange(1, 64), help="server, offline: queries at a time; default 1."
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads per operator; default all cores.")
 @click.option("--target", metavar="NAME", help="Of a bundle: the target whose engine is measured.")
@@ -70,18 +69,20 @@ def bench(
     With --against, both take turns in one run, and the answer says whether the difference is above
     noise. Exit status 6: a --limit does not hold.
     """
-    from trtforge.engine.measuring.scenarios import Load
+    from dataclasses import replace
+
     from trtforge.pipeline.bench import BenchOptions
     from trtforge.pipeline.bench import bench as run
+    from trtforge.pipeline.declared import Asked, declared
 
-    load = Load(
-        scenario,
-        batch or (8 if scenario == "multi-stream" else 1),
-        asked["seconds"],
-        asked["queries"],
-        asked["warmup"],
-        asked["rate"],
-        asked["streams"],
+    found = declared(
+        subject, Asked(scenario, batch, asked["rate"], asked["streams"], asked["limits"])
+    )
+    load = replace(
+        found.load,
+        seconds=asked["seconds"],
+        queries=asked["queries"],
+        warmup_seconds=asked["warmup"],
     )
     options = BenchOptions(
         load,
@@ -90,12 +91,13 @@ def bench(
         asked["target_ms"],
         asked["threads"],
         asked["backend"],
-        asked["limits"],
+        found.limits,
         asked["against"],
         asked["rounds"],
         asked["target"],
         asked["against_target"],
         asked["cuda_graphs"],
+        () if found.note is None else (found.note,),
     )
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
     try:
@@ -135,6 +137,8 @@ def _show(result: "BenchResult", *, quiet: bool) -> None:
             f"{name}: {one.latency_ms:.4g} ms ({one.load.scenario}), "
             f"{one.throughput:.4g} samples/s, {one.latencies.count} queries"
         )
+        for text in _of_the_gpu(one.as_json(), result.environment.get("idle_watts")):
+            say(f"{name}: {text}")
     for rate, late in result.rates:
         say(f"rate {rate:.4g}/s: p99 {late:.4g} ms")
     if (comparison := result.comparison) is not None:
@@ -147,3 +151,15 @@ def _show(result: "BenchResult", *, quiet: bool) -> None:
         say(f"warning: {text}")
     for text in result.missed:
         say(f"missed: {text}")
+
+
+def _of_the_gpu(found: dict[str, Any], idle_watts: float | None) -> list[str]:
+    """Lines on what the device took by its own clock and meter; none of a CPU."""
+    texts = []
+    if (device := found["device"]) is not None:
+        medians = [one["ms"] for one in device["percentiles"] if one["percent"] == 50]
+        texts.append(f"median of the GPU's own time {medians[0]:.4g} ms, copies not counted")
+    if (joules := found["joules_per_sample"]) is not None:
+        idle = "not known" if idle_watts is None else f"{idle_watts:.3g} W"
+        texts.append(f"{joules * 1e3:.4g} mJ per sample, idle power ({idle}) included")
+    return texts

@@ -27,7 +27,7 @@ shapes:
   image: {{min: [1, 1, 8, 8], opt: [8, 1, 8, 8], max: [16, 1, 8, 8]}}
 targets:
   - {{name: one, backend: tensorrt}}
-  - {{name: two, backend: tensorrt, options: {{optimization_level: 5}}}}
+  - {{name: two, backend: tensorrt, options: {{refit: identical, strip_weights: true}}}}
 performance: {{scenario: offline, batch: 4, limits: ["samples_per_second>=1", "p99_ms<=1e-9"]}}
 verify: {{data: {digits}/test.npz}}
 """

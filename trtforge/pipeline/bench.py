@@ -35,6 +35,7 @@ class BenchOptions:
         target: of a bundle: the target whose engine is measured; None where it has one only.
         against_target: likewise of `against`.
         graphs: engines: launch each query as one CUDA graph.
+        allow_host_code: let code inside version-compatible engines run on the CPU.
         notes: what to warn of beside the figures.
     """
 
@@ -50,6 +51,7 @@ class BenchOptions:
     target: str | None = None
     against_target: str | None = None
     graphs: bool = False
+    allow_host_code: bool = False
     notes: tuple[str, ...] = ()
 
 

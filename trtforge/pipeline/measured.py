@@ -4,7 +4,7 @@ import hashlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,29 +123,35 @@ def _engine_at(
     from trtforge.engine.measuring.meter import EngineLoad
     from trtforge.pipeline.compare import kind_of
 
-    streams, typed = options.load.streams, None
     if kind_of(path) == "bundle":
-        engine, backend, typed = _engine_of(path, target, options.backend)
+        found, typed = _engine_of(path, target, options.backend)
     elif target is not None:
         raise UsageError("TF0144", "a target is one of a bundle's engines", "leave --target out")
+    elif options.backend == "onnxruntime":
+        raise UsageError("TF0144", f"ONNX Runtime does not run '{path.name}'", "name an ONNX file")
     else:
-        engine, backend = path, options.backend or "tensorrt_rtx"
-        if backend == "onnxruntime":
-            raise UsageError(
-                "TF0144", f"ONNX Runtime does not run '{path.name}'", "name an ONNX file"
-            )
-    cache = _runtime_cache(engine, backend)
-    return EngineLoad(engine, backend, streams, options.graphs, cache), typed
+        found, typed = EngineLoad(path, options.backend or "tensorrt_rtx"), None
+    asked = replace(
+        found,
+        streams=options.load.streams,
+        graphs=options.graphs,
+        allow_host_code=options.allow_host_code,
+        runtime_cache=_runtime_cache(found.engine, found.backend),
+    )
+    return asked, typed
 
 
 def _engine_of(
     path: Path, target: str | None, backend: str | None
-) -> tuple[Path, str, Path | None]:
+) -> tuple["EngineLoad", Path | None]:
+    """A bundle's engine as it is to be loaded, and the typed ONNX where the bundle holds it."""
     from trtforge.bundle.read import open_bundle
+    from trtforge.engine.measuring.meter import EngineLoad
 
     bundle = open_bundle(path)
+    typed = bundle.file("model.onnx") if bundle.manifest.model.included else None
     found = {
-        one.name: (bundle.file(one.engine), one.backend)
+        one.name: one
         for one in bundle.manifest.targets
         if one.engine is not None and backend in (None, one.backend)
     }
@@ -157,9 +163,17 @@ def _engine_of(
         if not found:
             hint = "measure its typed ONNX with --backend onnxruntime"
         raise UsageError("TF0145", f"the bundle has {len(found)} such engines", hint)
-    engine, built_with = found[target if target is not None else next(iter(found))]
-    typed = bundle.file("model.onnx") if bundle.manifest.model.included else None
-    return engine, built_with, typed
+    chosen = found[target if target is not None else next(iter(found))]
+    assert chosen.engine is not None
+    is_stripped = bool(chosen.options.get("strip_weights"))
+    if is_stripped and typed is None:
+        raise UsageError(
+            "TF0145",
+            f"the weights of '{chosen.name}' are stripped, and the bundle holds no ONNX file",
+            "build it with include_onnx: true",
+        )
+    engine = bundle.file(chosen.engine)
+    return EngineLoad(engine, chosen.backend, weights=typed if is_stripped else None), typed
 
 
 def _runtime_cache(engine: Path, backend: str) -> Path | None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     help="onnxruntime: a bundle's typed ONNX on the CPU; else what runs a bare engine.",
 )
 @click.option("--cuda-graphs", is_flag=True, help="Engines: launch each query as a CUDA graph.")
+@click.option("--allow-host-code", is_flag=True, help="Let engines run code that they bring.")
 @click.option(
     "--against", type=click.Path(path_type=Path), help="Another one, measured in turns with it."
 )
@@ -97,6 +98,7 @@ def bench(
         asked["target"],
         asked["against_target"],
         asked["cuda_graphs"],
+        asked["allow_host_code"],
         () if found.note is None else (found.note,),
     )
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)

@@ -30,6 +30,7 @@ class EngineLoad:
         graphs: launch each batch as one CUDA graph.
         runtime_cache: TensorRT-RTX: the file that keeps kernels compiled for this device.
         allow_host_code: let code inside a version-compatible engine run on the CPU.
+        weights: the typed ONNX whose weights are put back into a stripped engine.
     """
 
     engine: Path
@@ -38,6 +39,7 @@ class EngineLoad:
     graphs: bool = False
     runtime_cache: Path | None = None
     allow_host_code: bool = False
+    weights: Path | None = None
 
 
 class EngineMeter:
@@ -129,6 +131,7 @@ class EngineMeter:
                 "backend": subject.backend,
                 "engine": str(subject.engine.absolute()),
                 "allow_host_code": subject.allow_host_code,
+                "weights": None if subject.weights is None else str(subject.weights.absolute()),
                 "streams": subject.streams,
                 "graphs": subject.graphs,
                 "runtime_cache": None if cache is None else str(cache.absolute()),

@@ -31,7 +31,7 @@ def serve_loads(
     """Load an engine, run every batch once, say so, and answer each load with its times.
 
     Args:
-        job: `engine` (path), `backend`, `allow_host_code`; `batches` (.npz files with `path` and
+        job: as `infer.load_engine` takes it; `batches` (.npz files with `path` and
             `members`, see `arrays.store`), or, where there are none, `batch`: samples in each of
             some random batches; `streams`, `graphs`, `runtime_cache` (path or None), see
             SessionOptions.

@@ -142,7 +142,7 @@ def test_synthetic_samples_are_told_of_everywhere(work: Workplace) -> None:
     manifest = open_bundle(measured).manifest
     assert manifest.calibration is not None
     assert not manifest.calibration.synthetic
-    assert "synthetic" not in (measured / "reports" / "report.html").read_text()
+    assert "synthetic samples" not in (measured / "reports" / "report.html").read_text()
 
 
 SLOW = """

@@ -53,7 +53,9 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
             "MemoryPoolType",
             "NetworkDefinitionCreationFlag",
             "OnnxParser",
+            "OnnxParserRefitter",
             "ProfilingVerbosity",
+            "Refitter",
             "Runtime",
             "__version__",
             "init_libnvinfer_plugins",
@@ -143,7 +145,9 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     "ParserError": dict.fromkeys(
         ["code", "desc", "local_function_stack", "node", "node_name", "node_operator"], ALL
     ),
+    "OnnxParserRefitter": {"refit_from_file": ALL},
     "ProfilingVerbosity": {"DETAILED": ALL},
+    "Refitter": {"refit_cuda_engine": ALL},
     "Runtime": dict.fromkeys(["deserialize_cuda_engine", "engine_host_code_allowed"], ALL)
     | {"get_engine_validity": RTX},
     "TensorIOMode": {"INPUT": ALL},
@@ -173,6 +177,8 @@ VARIABLES = {
     "inspector": "EngineInspector",
     "tensor": "ITensor",
     "profile": "IOptimizationProfile",
+    "reader": "OnnxParserRefitter",
+    "refitter": "Refitter",
     "runtime": "Runtime",
     "runtime_cache": "IRuntimeCache",
     "runtime_config": "IRuntimeConfig",
@@ -181,7 +187,7 @@ VARIABLES = {
 }
 MODULES = [
     *("tensorrt", "network", "layers", "options", "targets", "timing_cache", "progress"),
-    *("native_log", "infer", "inspector", "probe", "session"),
+    *("native_log", "infer", "inspector", "probe", "session", "refit"),
 ]
 # What the inspector wrote is plain data there.
 PLAIN_DATA = {"inspector": ("layer", "tensor")}

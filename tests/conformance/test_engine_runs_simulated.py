@@ -219,3 +219,22 @@ def test_stripped_weights_come_back_by_a_refit(simulated: Simulation, tmp_path: 
         "right": True, "refit": True, "runs": True,
     }  # fmt: skip
     assert result == np.full((4, 16), 16.0).tolist()
+
+
+def test_a_stripped_engine_runs_with_the_weights_of_its_model(
+    simulated: Simulation, tmp_path: Path
+) -> None:
+    path, engine = built(
+        tmp_path, conv_net(), profiles=(CONV_PROFILE,), options={"strip_weights": True}
+    )
+    feeds = images(4, 3, 16, 16)
+    with (
+        OnnxRuntimeRunner(path) as reference,
+        EngineRunner(engine, "tensorrt", weights=path) as candidate,
+    ):
+        expected = reference.infer(feeds)["scores"]
+        np.testing.assert_allclose(candidate.infer(feeds)["scores"], expected, rtol=1e-5, atol=1e-5)
+    other = save(matmul(), tmp_path, "other.onnx")
+    with pytest.raises(BuildError, match=r"weights of other\.onnx: .*no weights w") as caught:
+        EngineRunner(engine, "tensorrt", weights=other).__enter__()
+    assert (caught.value.code, caught.value.exit_status) == ("TF0621", 4)

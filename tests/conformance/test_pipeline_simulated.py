@@ -11,6 +11,8 @@ import pytest
 from running import trtforge
 from simulator.simulation import Simulation
 
+from trtforge.pipeline.preflight import machine_here, preflight
+
 RECIPE = """
 version: 1
 name: digits
@@ -21,7 +23,7 @@ shapes:
 precision: {precision}
 calibration: {{data: {digits}/calib.npz, method: minmax, samples: 64}}
 targets:
-  - {{name: trt, backend: tensorrt, options: {{refit: identical}}}}
+  - {{name: trt, backend: tensorrt, options: {options}}}
 verify:
   data: {digits}/test.npz
   tolerance: {{sqnr_db: 18, top1_agreement: 0.98}}
@@ -34,10 +36,10 @@ PRECISIONS = {
 }
 
 
-def recipe(folder: Path, digits: Path, precision: str) -> Path:
+def recipe(folder: Path, digits: Path, precision: str, options: str = "{}") -> Path:
     text, attest = PRECISIONS[precision]
     path = folder / "recipe.yaml"
-    path.write_text(RECIPE.format(digits=digits, precision=text, attest=attest))
+    path.write_text(RECIPE.format(digits=digits, precision=text, attest=attest, options=options))
     return path
 
 
@@ -69,7 +71,7 @@ def test_a_recipe_becomes_a_bundle_whose_engine_is_verified(
     against = ("--against", digits / "model.onnx", "--data", digits / "test.npz")
     again = asked("verify", bundle, *against, "--require-engine", store=store)
     assert again["verdict"] == "pass"
-    assert_preflight(bundle, store)
+    assert_preflight(bundle)
     product = "int8" if precision == "int8" else "fp16"
     views = asked("attest", bundle, "--require", f"macs.{product}>=0.5", store=store)
     assert views["verdict"] == "pass"
@@ -78,16 +80,13 @@ def test_a_recipe_becomes_a_bundle_whose_engine_is_verified(
     assert not engine["contradictions"]
 
 
-def assert_preflight(bundle: Path, store: Path) -> None:
-    here = asked("preflight", bundle, store=store)["targets"]["trt"]
-    assert here["answer"] == "load", here
-    there = asked("preflight", bundle, "--device", "8.6", store=store, status=4)
-    (why,) = [
-        finding["why"]
-        for finding in there["targets"]["trt"]["findings"]
-        if finding["answer"] == "no-load"
-    ]
-    assert why == "the GPU has 8.6, built for 8.9"
+def assert_preflight(bundle: Path) -> None:
+    def answers(device: str | None) -> dict[str, str]:
+        found = preflight(bundle, machine_here(device, None, allow_host_code=False))
+        return {finding.why: finding.answer for finding in found.targets["trt"]}
+
+    assert set(answers(None).values()) == {"load"}
+    assert answers("8.6")["the GPU has 8.6, built for 8.9"] == "no-load"
 
 
 @pytest.mark.parametrize("simulated", ["11"], indirect=True)
@@ -120,3 +119,23 @@ def test_without_a_driver_the_recipe_is_refused_before_any_stage(
     )
     run.assert_clean_failure(3)
     assert "no NVIDIA driver" in run.stderr
+
+
+@pytest.mark.parametrize("simulated", ["10"], indirect=True)
+def test_engines_that_bring_code_or_lack_weights_are_judged_too(
+    simulated: Simulation, digits: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    given = "{version_compatible: true, strip_weights: true}"
+    path = recipe(tmp_path, digits, "fp16", given)
+    # What was built here may run its code here, with the weights of the model put back.
+    (built,) = asked("build", path, "--out", tmp_path / "out", store=store)["builds"]
+    assert built["verdicts"]["engine_parity"]["trt"]["verdict"] == "pass"
+    # What comes from elsewhere may not, unless the user says so.
+    check = ("verify", built["bundle"], "--data", digits / "test.npz")
+    run = trtforge(*check, store=store)
+    run.assert_clean_failure(4)
+    assert "host code, which is not allowed" in run.stderr
+    assert "--allow-host-code" in run.stderr
+    found = asked(*check, "--allow-host-code", store=store)
+    assert found["checks"]["engine:trt"]["verdict"] == "pass"

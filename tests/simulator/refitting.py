@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import onnx
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from . import onnx_layers
@@ -46,3 +48,23 @@ class Refitter:
     def _refuse(self, text: str) -> bool:
         say(self._trt, self._logger, "ERROR", f"Error Code 3: API Usage Error ({text})")
         return False
+
+
+class OnnxParserRefitter:
+    def __init__(self, refitter: Any, logger: Any) -> None:
+        self._refitter = refitter
+        self._logger = logger
+
+    def refit_from_file(self, model: str) -> bool:
+        try:
+            held = {tensor.name: tensor for tensor in onnx.load(model).graph.initializer}
+        except (OSError, ValueError, DecodeError) as error:
+            return bool(self._refitter._refuse(f"the model cannot be read: {error}"))
+        for name in self._refitter.get_all_weights():
+            if name not in held:
+                return bool(self._refitter._refuse(f"the model has no weights {name}"))
+            if not self._refitter.set_named_weights(
+                name, self._trt.Weights(numpy_helper.to_array(held[name]))
+            ):
+                return False
+        return bool(self._refitter.refit_cuda_engine())

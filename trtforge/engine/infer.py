@@ -4,6 +4,7 @@ Polygraphy's TrtRunner moves the data. The engine is deserialized here and not b
 loader, since that one allows the engine's host code to run without being asked.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from trtforge.engine.environment import driver
 from trtforge.engine.flavour import FLAVOURS
 from trtforge.engine.native_log import LogBook, make_logger
 from trtforge.engine.profiles import covering_profile
+from trtforge.engine.refit import refit
 from trtforge.engine.tensorrt import load_module
 from trtforge.engine.worker import to_stderr
 from trtforge.errors import BuildError, MissingError
+
+_HOST_CODE = re.compile(r"host.?code|lean.?runtime", re.IGNORECASE)
+"""What an engine that may not run its own code is refused with speaks of one of these."""
 
 Send = Callable[[Mapping[str, Any]], None]
 
@@ -25,7 +30,7 @@ def serve(job: Mapping[str, Any], cases: Iterable[Mapping[str, Any]], send: Send
     """Load the engine, say so, and answer each case with its outputs; returns their number.
 
     Args:
-        job: `engine` (path), `backend`, `allow_host_code`.
+        job: as `load_engine` takes it.
         cases: each has `feeds` (.npz), `members` (see `arrays.store`), `outputs` (to be written).
         send: takes the answers.
 
@@ -82,13 +87,15 @@ def load_engine(job: Mapping[str, Any], book: LogBook | None = None) -> tuple[An
     """Deserialize the engine of a job; returns it and the runtime that it lives in.
 
     Args:
-        job: `engine` (path), `backend`, `allow_host_code`.
+        job: `engine` (path), `backend`, `allow_host_code`, and `weights` (path) where an ONNX
+            file's weights are to be put into the engine.
         book: takes what the library says, now and while the engine lives; left out, its lines go
             to the worker's log and no further.
 
     Raises:
         MissingError: the library is not installed.
-        BuildError: the library does not take the engine; carries what it logged.
+        BuildError: the library does not take the engine, or the engine not the weights; carries
+            what was logged.
     """
     flavour = FLAVOURS[job["backend"]]
     trt = load_module(flavour)
@@ -101,15 +108,24 @@ def load_engine(job: Mapping[str, Any], book: LogBook | None = None) -> tuple[An
     path = Path(job["engine"])
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
-        raise BuildError(
-            "TF0613",
-            f"{flavour.name} {trt.__version__} cannot load {path.name}: "
-            f"{book.errors[0] if book.errors else 'no reason given'}",
-            hint="an engine runs only with the version it was built with and on the GPUs it was "
-            "built for; rebuild it here",
-            details="\n".join(book.errors) or None,
-        )
+        raise _cannot_load(f"{flavour.name} {trt.__version__} cannot load {path.name}", job, book)
+    if job.get("weights") is not None:
+        refit(trt, engine, logger, Path(job["weights"]), book)
     return engine, runtime
+
+
+def _cannot_load(what: str, job: Mapping[str, Any], book: LogBook) -> BuildError:
+    reason = book.errors[0] if book.errors else "no reason given"
+    hint = (
+        "an engine runs only with the version it was built with and on the GPUs it was built for; "
+        "rebuild it here"
+    )
+    if _HOST_CODE.search(reason) and not job["allow_host_code"]:
+        hint = "an engine built with version_compatible brings code along, which runs on the CPU: "
+        hint += "give --allow-host-code if you trust where it comes from"
+    return BuildError(
+        "TF0613", f"{what}: {reason}", hint=hint, details="\n".join(book.errors[1:]) or None
+    )
 
 
 def engine_profiles(engine: Any) -> tuple[dict[str, ShapeTriple], ...]:

@@ -25,6 +25,7 @@ class EngineRunner:
         timeout_s: how long loading, and each batch, may take. TensorRT-RTX compiles kernels when
             an engine first runs, so this is minutes and not seconds.
         allow_host_code: let code inside a version-compatible engine run on the CPU.
+        weights: the typed ONNX whose weights are put back into a stripped engine.
         program: the worker to start.
     """
 
@@ -35,12 +36,14 @@ class EngineRunner:
         *,
         timeout_s: float = 600.0,
         allow_host_code: bool = False,
+        weights: Path | None = None,
         program: tuple[str, ...] = WORKER_PROGRAM,
     ) -> None:
         self.name = backend
         self._engine = engine
         self._timeout_s = timeout_s
         self._allow_host_code = allow_host_code
+        self._weights = weights
         self._program = program
         self._count = 0
 
@@ -104,9 +107,11 @@ class EngineRunner:
                 "backend": self.name,
                 "engine": str(self._engine.absolute()),
                 "allow_host_code": self._allow_host_code,
+                "weights": None if self._weights is None else str(self._weights.absolute()),
             },
             log=folder / "infer.log",
             timeout_s=self._timeout_s,
             program=self._program,
             environment={"POLYGRAPHY_USE_TENSORRT_RTX": "1" if rtx else "0"},
+            is_kept=False,
         )

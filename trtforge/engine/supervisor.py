@@ -55,6 +55,7 @@ class Job:
         output: the file that it writes by an EngineFile, if any; leftovers of it are removed.
         memory_limit_mib: the worker is stopped once it holds more memory, MiB; None for no limit.
         cancelled: once set by any thread, the worker is stopped.
+        is_kept: log and job's file stay after a failure; where they do not, no message names them.
     """
 
     subject: str
@@ -66,6 +67,7 @@ class Job:
     output: Path | None = None
     memory_limit_mib: int | None = None
     cancelled: threading.Event | None = None
+    is_kept: bool = True
 
     @property
     def file(self) -> Path:
@@ -217,8 +219,10 @@ class Worker:
                     "TF0618",
                     f"{job.subject} was stopped: it took {peak / 2**20:.0f} MiB of memory, the "
                     f"limit is {job.memory_limit_mib} MiB",
-                    hint="raise memory_limit_mib (about 2.7 times the weights, and 300); the same "
-                    f"again by hand, without the limit: {job.repeat}",
+                    hint=self._again(
+                        "raise memory_limit_mib (about 2.7 times the weights, and 300)",
+                        "the same again by hand, without the limit",
+                    ),
                 )
             )
 
@@ -230,7 +234,7 @@ class Worker:
             BuildError(
                 "TF0612",
                 f"{self._job.subject} took longer than {self._job.timeout_s:g} s and was stopped",
-                hint=f"raise timeout_s; the same again by hand: {self._job.repeat}",
+                hint=self._again("raise timeout_s"),
             )
         )
 
@@ -243,8 +247,7 @@ class Worker:
                 BuildError(
                     "TF0610",
                     f"{self._job.subject} was killed (SIGKILL), most likely for want of memory",
-                    hint="free memory or run fewer builds at once; the same again by hand: "
-                    f"{self._job.repeat}",
+                    hint=self._again("free memory or run fewer builds at once"),
                 )
             )
         elif status < 0:
@@ -255,15 +258,23 @@ class Worker:
             BuildError(
                 "TF0609",
                 f"{self._job.subject} failed: {what}",
-                hint=f"the same again by hand, with the whole log: {self._job.repeat} --verbose",
+                hint=self._again(None, "the same again by hand, with the whole log", "--verbose"),
             )
         )
+
+    def _again(
+        self, hint: str | None, how: str = "the same again by hand", flag: str = ""
+    ) -> str | None:
+        """Add to a hint how the job is repeated, where it can be."""
+        if not self._job.is_kept:
+            return hint
+        again = f"{how}: {self._job.repeat} {flag}".rstrip()
+        return f"{hint}; {again}" if hint else again
 
     def _with_repeat(self, error: ForgeError) -> ForgeError:
         if not isinstance(error, BuildError):
             return error
-        again = f"log: {self._job.log}; the same again by hand: {self._job.repeat}"
-        error.hint = f"{error.hint}; {again}" if error.hint else again
+        error.hint = self._again(error.hint, f"log: {self._job.log}; the same again by hand")
         return error
 
     def _with_log(self, error: BuildError) -> BuildError:

@@ -43,10 +43,15 @@ def parsed_network(
     return described
 
 
-def engine_information(engine: Path, backend: str) -> Any:
+def engine_information(engine: Path, backend: str, *, allow_host_code: bool = False) -> Any:
     """Load an engine on this machine's GPU and return what its inspector says, JSON data.
 
     An engine is native code: check its digest first.
+
+    Args:
+        engine: the engine file.
+        backend: "tensorrt_rtx" or "tensorrt", as it was built with.
+        allow_host_code: let code inside a version-compatible engine run on the CPU.
 
     Raises:
         UsageError: no backend has this name.
@@ -60,7 +65,7 @@ def engine_information(engine: Path, backend: str) -> Any:
         "command": "layers",
         "backend": backend,
         "engine": str(engine.absolute()),
-        "allow_host_code": False,
+        "allow_host_code": allow_host_code,
     }
     return _ask(f"inspecting {engine.name} with {backend}", command)
 
@@ -74,5 +79,6 @@ def _ask(subject: str, command: Mapping[str, Any]) -> Any:
             log=Path(folder) / "view.log",
             timeout_s=_TIMEOUT_S,
             environment={"POLYGRAPHY_USE_TENSORRT_RTX": "1" if rtx else "0"},
+            is_kept=False,
         )
         return run_worker(job)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +44,14 @@ class AttestOptions:
         backend: whose parser reads an ONNX file, and which runs an engine; None: tensorrt_rtx, or
             for an engine what the build.json beside it says.
         parse: whether to let the backend's parser read an ONNX file.
+        allow_host_code: let code inside version-compatible engines run on the CPU.
     """
 
     shapes: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
     backend: str | None = None
     parse: bool = True
+    allow_host_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,9 +212,9 @@ def _bundle(path: Path, options: AttestOptions) -> _Seen:
         layers = _json(bundle.file(f"engines/{target.name}/layers.json"))
         networks[target.name] = _described(layers, Path(target.engine))
         views.append(network_view(layers, attested, elements, f"{NETWORK} {target.name}"))
-        backend = options.backend or target.backend
         engine = bundle.file(target.engine)
-        views.append(_inspected(engine, backend, attested, f"{ENGINE} {target.name}"))
+        own = replace(options, backend=options.backend or target.backend)
+        views.append(_inspected(engine, own, attested, f"{ENGINE} {target.name}"))
     warnings = _json(bundle.file("reports/precision.json"))["warnings"]
     judged = judge_attest(recipe.precision, recipe.verify.attest, attested, networks, warnings)
     checks = tuple(Check(**check) for check in judged["checks"])
@@ -240,7 +242,7 @@ def _bundled_onnx(bundle: "Bundle") -> tuple[dict[str, Any], Mapping[str, int], 
 
 
 def _inspected(
-    engine: Path, backend: str, attested: Mapping[str, Any] | None, name: str = ENGINE
+    engine: Path, options: AttestOptions, attested: Mapping[str, Any] | None, name: str = ENGINE
 ) -> View:
     """Return the view of an engine on this machine's GPU, or why there is none."""
     from trtforge.engine.environment import driver
@@ -249,7 +251,9 @@ def _inspected(
     if (reason := driver().reason) is not None:
         return not_attested(name, reason)
     try:
-        return engine_view(engine_information(engine, backend), attested, name)
+        backend = options.backend or "tensorrt_rtx"
+        told = engine_information(engine, backend, allow_host_code=options.allow_host_code)
+        return engine_view(told, attested, name)
     except (MissingError, BuildError) as error:
         return not_attested(name, error.message)
     except ValueError:
@@ -259,8 +263,8 @@ def _inspected(
 def _engine(path: Path, options: AttestOptions) -> _Seen:
     """Attest a single engine, and the network beside it where a build.json says they belong."""
     built = _built_beside(path)
-    backend = options.backend or (built or {}).get("backend") or "tensorrt_rtx"
-    views = [_inspected(path, str(backend), None)]
+    backend = options.backend or (built or {}).get("backend")
+    views = [_inspected(path, replace(options, backend=backend), None)]
     beside = path.parent / "layers.json"
     if built is not None and beside.is_file():
         layers = _json(beside)

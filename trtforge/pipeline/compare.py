@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtforge.errors import EXIT_MISSING, EXIT_OK, EXIT_PARITY, ParityError, Place, UsageError
-from trtforge.pipeline.judge import Question, judge_engine, judge_graph, overall, tolerances_of
+from trtforge.pipeline.judge import (
+    EngineCandidate,
+    Question,
+    judge_engine,
+    judge_graph,
+    overall,
+    tolerances_of,
+)
 from trtforge.recipe.load import load_recipe
 from trtforge.recipe.schema import Precision, Recipe, Tolerance, Verify
 from trtforge.verify.types import ParityReport
@@ -37,6 +44,7 @@ class VerifyOptions:
         backend: for a single engine file: the backend that runs it.
         seed: seed of random inputs.
         layers: also compare every tensor of the typed ONNX with the reference's.
+        allow_host_code: let code inside version-compatible engines run on the CPU.
     """
 
     against: Path | None = None
@@ -46,6 +54,7 @@ class VerifyOptions:
     backend: str = "tensorrt_rtx"
     seed: int = 0
     layers: bool = False
+    allow_host_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,8 @@ def _verify_file(
     """Compare a single ONNX file or engine; an engine's precision cannot be read out of it."""
     if kind == "engine":
         question = question_of(options, reference, Precision())
-        return {f"engine:{path.name}": judge_engine(question, path, options.backend)}
+        engine = EngineCandidate(path, options.backend, allow_host_code=options.allow_host_code)
+        return {f"engine:{path.name}": judge_engine(question, engine)}
     from trtforge.graph.model import Model
     from trtforge.precision.attest import declared_precision
 
@@ -199,8 +209,14 @@ def _verify_bundle(path: Path, options: VerifyOptions) -> dict[str, ParityReport
         checks["graph"] = judge_graph(question, typed)
     for target in facts.targets:
         if target.engine is not None:
-            engine = bundle.file(target.engine)
-            checks[f"engine:{target.name}"] = judge_engine(question, engine, target.backend)
+            engine = EngineCandidate(
+                bundle.file(target.engine),
+                target.backend,
+                target.options,
+                typed,
+                options.allow_host_code,
+            )
+            checks[f"engine:{target.name}"] = judge_engine(question, engine)
     return checks
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from trtforge.recipe.schema import QuantizedType, Tolerance, Verify
 from trtforge.verify.types import Bounds, ParityReport, Tolerances
@@ -77,15 +77,42 @@ def judge_graph(question: Question, typed: Path) -> ParityReport:
     return _judge(question, candidate, _TURN_BYTES if heavy else None)
 
 
-def judge_engine(question: Question, engine: Path, backend: str) -> ParityReport:
+@dataclass(frozen=True)
+class EngineCandidate:
+    """An engine that is to be judged.
+
+    Attributes:
+        path: its file.
+        backend: that it was built with.
+        options: of its target; weights that they strip are put back before it runs.
+        typed: the ONNX that it was built from; None where there is none.
+        allow_host_code: let code inside a version-compatible engine run on the CPU.
+    """
+
+    path: Path
+    backend: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    typed: Path | None = None
+    allow_host_code: bool = False
+
+
+def judge_engine(question: Question, engine: EngineCandidate) -> ParityReport:
     """Compare an engine with the original on this machine's GPU; `not_run` where there is none."""
     from trtforge.engine.runner import EngineRunner
 
-    runner = EngineRunner(engine, backend)
-    if (reason := runner.unavailable_reason()) is not None:
-        return ParityReport.not_run(
-            reason, reference=question.reference.name, candidate=f"{engine.name} ({backend})"
-        )
+    is_stripped = bool(engine.options.get("strip_weights"))
+    runner = EngineRunner(
+        engine.path,
+        engine.backend,
+        allow_host_code=engine.allow_host_code,
+        weights=engine.typed if is_stripped else None,
+    )
+    reason = runner.unavailable_reason()
+    if reason is None and is_stripped and engine.typed is None:
+        reason = "its weights are stripped, and there is no ONNX file to put them back from"
+    if reason is not None:
+        candidate = f"{engine.path.name} ({engine.backend})"
+        return ParityReport.not_run(reason, reference=question.reference.name, candidate=candidate)
     return _judge(question, NarrowEnds(runner, question.narrowed) if question.narrowed else runner)
 
 

@@ -33,6 +33,7 @@ _MOST_SHOWN = 10
     help="Whose parser reads an ONNX file, and what loads an engine.",
 )
 @click.option("--no-parse", is_flag=True, help="Count an ONNX file only; do not parse it.")
+@click.option("--allow-host-code", is_flag=True, help="Let engines run code that they bring.")
 @common_options
 def attest(
     subject: Path,
@@ -40,6 +41,7 @@ def attest(
     shapes: tuple[str, ...],
     backend: str | None,
     no_parse: bool,
+    allow_host_code: bool,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -55,7 +57,7 @@ def attest(
     """
     from trtforge.pipeline.attest import AttestOptions, attest_path
 
-    options = AttestOptions(shapes, require, backend, parse=not no_parse)
+    options = AttestOptions(shapes, require, backend, not no_parse, allow_host_code)
     result = attest_path(subject, options)
     if as_json:
         print_json("trtforge.attest/1", result.as_json())

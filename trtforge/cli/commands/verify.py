@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a report page."
 )
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML.")
+@click.option("--allow-host-code", is_flag=True, help="Let engines run code that they bring.")
 @common_options
 def verify(
     candidate: Path,
@@ -47,6 +48,7 @@ def verify(
     layers: bool,
     html: Path | None,
     junit: Path | None,
+    allow_host_code: bool,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -59,7 +61,11 @@ def verify(
     from trtforge.pipeline.compare import VERIFY_SCHEMA, VerifyOptions
     from trtforge.pipeline.compare import verify as verify_candidate
 
-    options = VerifyOptions(against, data, tolerance, samples, backend, layers=layers)
+    options = VerifyOptions(
+        *(against, data, tolerance, samples, backend),
+        layers=layers,
+        allow_host_code=allow_host_code,
+    )
     result = verify_candidate(candidate, options)
     if junit is not None:
         _write_junit(junit, result)

@@ -11,7 +11,13 @@ from trtforge.graph.data import ArrayData
 from trtforge.graph.model import Model
 from trtforge.pipeline.attesting import judge_attest
 from trtforge.pipeline.corners import corner_shapes
-from trtforge.pipeline.judge import Question, judge_engine, judge_graph, tolerances_of
+from trtforge.pipeline.judge import (
+    EngineCandidate,
+    Question,
+    judge_engine,
+    judge_graph,
+    tolerances_of,
+)
 from trtforge.pipeline.layers import layers_json
 from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
 from trtforge.precision.attest import declared_precision
@@ -78,8 +84,14 @@ class VerifyStage:
         for target in job.recipe.targets:
             if target.name in self.engines:
                 progress(None, f"engine parity: {target.name}")
-                engine = inputs[f"build:{target.name}"].file("model.engine")
-                engines[target.name] = judge_engine(question, engine, target.backend)
+                engine = EngineCandidate(
+                    inputs[f"build:{target.name}"].file("model.engine"),
+                    target.backend,
+                    target.options.given,
+                    typed,
+                    allow_host_code=True,  # it was built here, from this recipe
+                )
+                engines[target.name] = judge_engine(question, engine)
         attested = _judged_attest(job, inputs, tuple(engines))
         verdicts = {
             "schema": VERDICTS_SCHEMA,

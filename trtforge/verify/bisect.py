@@ -165,19 +165,16 @@ class _Search(Generic[Item]):
         kept = list(self.ordered(items))
         size = 1 if len(kept) <= _AT_ONCE else len(kept) // 2
         while True:
-            shorter = self._without_a_part(kept, size)
-            if shorter is not None:
-                kept = shorter
-                size = min(size, max(len(kept) // 2, 1))
-            elif size == 1:
-                return frozenset(kept)
-            else:
-                size = (size + 1) // 2
+            shorter = self._without_parts(kept, size)
+            if size == 1 and len(shorter) == len(kept):
+                return frozenset(kept)  # each was tested since the last was taken back
+            kept = shorter
+            size = max(min(size, len(kept)) // 2, 1)
 
-    def _without_a_part(self, kept: list[Item], size: int) -> list[Item] | None:
-        """The list without its last part that is not needed; None when each is."""
+    def _without_parts(self, kept: list[Item], size: int) -> list[Item]:
+        """The list without those of its parts that are not needed, tried from its end."""
         for start in range((len(kept) - 1) // size * size, -1, -size):
             shorter = kept[:start] + kept[start + size :]
             if self._passes(frozenset(shorter)):
-                return shorter
-        return None
+                kept = shorter
+        return kept

@@ -1,8 +1,8 @@
 """Whether `trtforge bench` measures what a raw loop over ONNX Runtime measures.
 
-For each model both run in processes of their own, in turns: `trtforge bench` (single stream), and a
-loop of nothing but `session.run` and a clock, on the same inputs with the same session settings. One
-table with the medians of each and the median of the ratios over the rounds.
+For each model both run in processes of their own, in turns: `trtforge bench` (single stream), and
+a loop of nothing but `session.run` and a clock, on the same inputs with the same session settings.
+One table with the medians of each and the median of the ratios over the rounds.
 
     python benchmarks/bench_overhead.py MODEL.onnx ... [--rounds 7] [--seconds 2] [--output FILE.md]
 """

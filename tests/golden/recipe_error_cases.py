@@ -120,6 +120,8 @@ CASES = (
     Case("samples-without-data", edited("  data: test.npz\n", "  samples: 5\n"), "TF0213", "14:3", "verify has no data", "remove samples"),
     Case("capabilities-for-onnxruntime", edited("{name: cpu, backend: onnxruntime}", '{name: cpu, backend: onnxruntime, compute_capabilities: ["8.6"]}'), "TF0213", "12:39", "not for 'onnxruntime'", "builds no engine"),
     Case("workspace-for-onnxruntime", edited("{name: cpu,", "{name: cpu, workspace_mib: 64,"), "TF0213", "12:17", "workspace_mib is an option of the TensorRT builders", "remove it"),
+    Case("memory-limit-for-onnxruntime", edited("{name: cpu,", "{name: cpu, memory_limit_mib: 64,"), "TF0213", "12:17", "memory_limit_mib is an option of the TensorRT builders", "remove it"),
+    Case("memory-limit-of-nothing", edited("{name: rtx,", "{name: rtx, memory_limit_mib: 0,"), "TF0212", "11:35", "must be at least 1, not 0", "stopped once it holds more memory"),
     Case("fp8-on-ampere", edited("quantize: int8", "quantize: fp8"), "TF0213", "11:63", "GPUs of compute capability 8.6 have no FP8", "8.9 or later"),
     # files
     Case("no-model-file", edited("model.onnx", "modle.onnx"), "TF0214", "3:15", "model.onnx: 'modle.onnx' does not exist", "did you mean 'model.onnx'?"),

@@ -28,6 +28,7 @@ REQUEST = BuildRequest(
     workspace_mib=512,
     tf32=True,
     timeout_s=12.5,
+    memory_limit_mib=2000,
 )
 
 

@@ -10,57 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_models import CONV_PROFILE, conv_net, save
+from session_program import PROGRAM, REFUSALS, assert_scores_are_right
 from simulator.simulation import Simulation
 
 from trtforge.engine.backend import BuildRequest, get_backend
 from trtforge.engine.measuring.meter import EngineLoad, EngineMeter
 from trtforge.engine.measuring.scenarios import SCENARIOS, Load
-from trtforge.engine.onnxruntime import OnnxRuntimeRunner
 from trtforge.errors import BuildError
 
 WIDE = {"image": ((9, 3, 16, 16), (16, 3, 16, 16), (32, 3, 16, 16))}
 QUICK: dict[str, Any] = {"seconds": 0.0, "queries": 12, "warmup_seconds": 0.0}
-
-SESSION = """
-import sys
-from pathlib import Path
-import numpy as np
-from trtforge.engine import arrays
-from trtforge.engine.cuda import Cuda
-from trtforge.engine.infer import load_engine
-from trtforge.engine.native_log import LogBook
-from trtforge.engine.session import Session, SessionOptions
-from trtforge.errors import BuildError
-import tensorrt as trt
-folder, engine_path = Path(sys.argv[1]), sys.argv[2]
-job = {"backend": "tensorrt", "engine": engine_path, "allow_host_code": False}
-engine, runtime = load_engine(job, LogBook("tensorrt", lambda line: None))
-found = {}
-def image(batch):
-    rng = np.random.default_rng(batch)
-    return {"image": rng.standard_normal((batch, 3, 16, 16)).astype(np.float32)}
-options = SessionOptions(streams=2, graphs=True, runtime_cache=folder / "never")
-with Session(trt, engine, Cuda(), options) as session:
-    for batch in (1, 8, 16, 2):  # two profiles, growing and shrinking
-        found[f"b{batch}"] = session.infer(image(batch))["scores"]
-    pinned = [session.pin(image(batch)) for batch in (3, 4)]
-    first, second = [session.submit(one) for one in pinned]  # both under way
-    for pending in (second, first):
-        with pending:
-            assert pending.wait() >= 0
-            scores = pending.outputs()["scores"]
-            found[f"b{len(scores)}"] = scores
-    session.prepare(pinned[0])
-    print(session.facts)
-    for bad in ({}, {"image": np.zeros((1, 3, 16, 16))}, image(33)):
-        try:
-            session.infer(bad)
-        except BuildError as error:
-            print(error.code)
-    found["b5"] = session.infer(image(5))["scores"]
-    session.keep_runtime_cache()
-arrays.store(folder / "found.npz", found)
-"""
 
 
 @pytest.fixture
@@ -78,20 +37,12 @@ def test_a_session_computes_what_onnxruntime_computes(
     simulated: Simulation, engine: tuple[Path, Path], tmp_path: Path
 ) -> None:
     path, built = engine
-    said = simulated.python(SESSION, str(tmp_path), str(built)).splitlines()
+    said = simulated.python(PROGRAM, "tensorrt", str(tmp_path), str(built)).splitlines()
     # The fake cannot capture what runs in Python, and says so as the real runtime would.
     assert said[0].startswith("{'cuda_graphs': 'not captured: cudaStreamBeginCapture failed")
-    assert said[1:] == ["TF0623", "TF0623", "TF0614"]
-    assert not (tmp_path / "never").exists(), "TensorRT has no runtime cache"
-    with np.load(tmp_path / "found.npz") as file, OnnxRuntimeRunner(path) as reference:
-        found = list(file.values())
-        sizes = [len(scores) for scores in found]
-        assert sizes == [1, 8, 16, 2, 4, 3, 5]
-        for scores in found:
-            rng = np.random.default_rng(len(scores))
-            image = rng.standard_normal((len(scores), 3, 16, 16)).astype(np.float32)
-            expected = reference.infer({"image": image})["scores"]
-            np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
+    assert said[1:] == REFUSALS
+    assert not (tmp_path / "kernels").exists(), "TensorRT has no runtime cache"
+    assert_scores_are_right(tmp_path, path, rtol=1e-5, atol=1e-6)
 
 
 def batches(*sizes: int) -> list[dict[str, Any]]:

@@ -47,6 +47,8 @@ def test_each_precision_builds_to_a_verified_bundle(
         # Compared with the graph that was calibrated: channels that techniques scaled are no error.
         profile = json.loads(bundle.file("reports/layers.json").read_text())
         assert min(layer["sqnr_db"] for layer in profile["layers"]) > (25 if name == "int8" else 15)
+        kinds = {layer["op"]: layer["type"] for layer in profile["layers"]}
+        assert (kinds["Conv"], kinds["Relu"]) == (name, "fp16"), "what is not quantized is FP16"
     else:
         assert verdicts.attest.verdict == ("pass" if name == "fp16" else "not_run")
     assert bundle.file("engines/rtx/model.engine").stat().st_size > 100_000

@@ -59,14 +59,11 @@ class _Finder:
         }
 
     def find(self, node: NodeProto) -> Producer:
-        origin, kind = self._behind_rounding(node)
-        quantized = self._quantized(origin)
-        if quantized is not None:
-            kind = quantized
-        elif kind is None:
-            kind = self._inherited(origin)
+        origin, rounded_to = self._behind_rounding(node)
+        kind = self._quantized(origin) or rounded_to or self._inherited(origin)
         # Q and DQ stand for the float type around them; what reads them is quantized.
-        passed_on = "fp32" if kind not in (*_NARROW, "fp32") else kind
+        is_float = kind in (*_NARROW, "fp32")
+        passed_on = rounded_to or (kind if is_float else "fp32")
         self._types.update((name, passed_on) for name in node.output)
         name = origin.name or next((output for output in origin.output if output), "")
         return Producer(name, origin.op_type, kind, tuple(filter(None, origin.input)))

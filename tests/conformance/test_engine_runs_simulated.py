@@ -21,6 +21,10 @@ from trtforge.engine.runner import EngineRunner
 from trtforge.engine.views import engine_information
 from trtforge.errors import BuildError
 
+# For what does not depend on the major version.
+ON_TEN = pytest.mark.parametrize("simulated", ["10"], indirect=True)
+ON_ELEVEN = pytest.mark.parametrize("simulated", ["11"], indirect=True)
+
 WIDE = {"image": ((9, 3, 16, 16), (16, 3, 16, 16), (32, 3, 16, 16))}
 DIGITS = {"image": ((1, 1, 8, 8), (32, 1, 8, 8), (64, 1, 8, 8))}
 
@@ -75,6 +79,7 @@ def test_an_engine_computes_what_onnxruntime_does_in_each_profile(
         assert candidate.infer(images(3, 3, 16, 16))["scores"].shape == (3, 5)
 
 
+@ON_TEN
 def test_typed_and_static_networks_run(simulated: Simulation, tmp_path: Path, digits: Path) -> None:
     _, half = built(tmp_path / "half", fp16_conv())
     drawn = np.random.default_rng(0).standard_normal((1, 8, 8, 8)).astype(np.float32)
@@ -91,6 +96,7 @@ def test_typed_and_static_networks_run(simulated: Simulation, tmp_path: Path, di
         np.testing.assert_allclose(found, reference.infer(feeds)["logits"], rtol=1e-4, atol=1e-5)
 
 
+@ON_TEN
 def test_feeds_of_another_type_or_name_are_one_clear_error(
     simulated: Simulation, tmp_path: Path
 ) -> None:
@@ -104,6 +110,7 @@ def test_feeds_of_another_type_or_name_are_one_clear_error(
         assert candidate.infer({"x": feed})["y"].shape == (4, 16)  # the worker is alive
 
 
+@ON_TEN
 def test_a_failed_execution_is_told_in_the_librarys_words(
     simulated: Simulation, tmp_path: Path
 ) -> None:
@@ -113,27 +120,24 @@ def test_a_failed_execution_is_told_in_the_librarys_words(
         candidate.infer({"x": np.zeros((4, 8), np.float32)})
 
 
-@pytest.mark.parametrize("damage", ["truncated", "changed", "empty", "text"])
-@pytest.mark.parametrize("simulated", ["11"], indirect=True)
-def test_a_damaged_engine_is_one_clear_error(
-    simulated: Simulation, tmp_path: Path, damage: str
-) -> None:
+@ON_ELEVEN
+def test_a_damaged_engine_is_one_clear_error(simulated: Simulation, tmp_path: Path) -> None:
     _, engine = built(tmp_path, matmul())
     held = engine.read_bytes()
-    changed = {
-        "truncated": held[:-40],
-        "changed": held[:200] + b"\xff" + held[201:],
-        "empty": b"",
-        "text": b"no engine at all, but long enough for a header",
-    }
-    engine.write_bytes(changed[damage])
-    with pytest.raises(BuildError, match=r"cannot load m\.plan") as caught:
-        EngineRunner(engine, "tensorrt").__enter__()
-    assert (caught.value.code, caught.value.exit_status) == ("TF0613", 4)
-    assert "rebuild it here" in (caught.value.hint or "")
+    for damaged in (
+        held[:-40],
+        held[:200] + b"\xff" + held[201:],
+        b"",
+        b"no engine at all, but long enough for a header",
+    ):
+        engine.write_bytes(damaged)
+        with pytest.raises(BuildError, match=r"cannot load m\.plan") as caught:
+            EngineRunner(engine, "tensorrt").__enter__()
+        assert (caught.value.code, caught.value.exit_status) == ("TF0613", 4)
+        assert "rebuild it here" in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("simulated", ["10"], indirect=True)
+@ON_TEN
 def test_an_engine_of_another_version_or_device_is_refused_with_the_librarys_words(
     simulated: Simulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +158,7 @@ def test_an_engine_of_another_version_or_device_is_refused_with_the_librarys_wor
         assert candidate.infer({"x": np.zeros((4, 8), np.float32)})
 
 
-@pytest.mark.parametrize("simulated", ["11"], indirect=True)
+@ON_ELEVEN
 def test_host_code_runs_only_when_it_is_allowed(simulated: Simulation, tmp_path: Path) -> None:
     _, engine = built(tmp_path, matmul(), options={"version_compatible": True})
     with pytest.raises(BuildError, match="host code, which is not allowed"):

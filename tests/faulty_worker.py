@@ -72,6 +72,12 @@ def truncate(engine: Path) -> None:
     os.truncate(engine, engine.stat().st_size // 2)
 
 
+def flip_a_bit(engine: Path) -> None:
+    data = bytearray(engine.read_bytes())
+    data[len(data) // 2] ^= 1
+    engine.write_bytes(data)
+
+
 def parse_garbage() -> None:
     """What is no ONNX at all, to which TensorRT-RTX's real parser says True."""
     parse = tensorrt.network.parse
@@ -117,6 +123,8 @@ FAULTS = {
     "disk": full_disk,
     "log": lambda: at_half(lose_log),
     "magic": lambda: after_build(spoil_magic),
+    "flipped": lambda: after_build(flip_a_bit),
+    "gone": lambda: after_build(Path.unlink),
     "truncated": lambda: after_build(truncate),
     "garbage": parse_garbage,
     "error-line": log_an_error,

@@ -11,7 +11,8 @@ import pytest
 from engine_models import matmul, save
 from faulty_builds import RECIPE, failing_build, inject, stored_engines
 
-from trtforge.engine import builder
+from trtforge.cli.main import _run
+from trtforge.engine import builder, supervisor
 from trtforge.engine.backend import BuildReport, BuildRequest
 from trtforge.errors import BuildError
 from trtforge.pipeline.run import BuildOptions, build_recipe
@@ -43,6 +44,57 @@ def test_all_failures_are_told_and_the_status_is_that_of_the_first(
     assert err.count("error[TF") == 2
     assert "faulty_worker.py" in err.partition("\ntarget 'worse':\n")[2]
     assert len(stored_engines(work)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        ("flipped", "TF0625", "the engine of 'bad' changed on the disk after it was built"),
+        ("gone", "TF0623", "left no whole engine: it cannot be read: No such file or directory"),
+    ],
+)
+def test_an_engine_that_is_not_what_was_built_is_not_stored(
+    fault: str,
+    code: str,
+    words: str,
+    work: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (work / "recipe.yaml").write_text(RECIPE.format(target=""))
+    inject(fault, "bad", monkeypatch)
+    status, err = failing_build(work, capfd)
+    assert status == 4
+    assert f"error[{code}]: target 'bad': " in err
+    assert words in err
+    assert len(stored_engines(work)) == 1
+
+
+def test_a_memory_limit_that_cannot_be_watched_is_refused(
+    work: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As outside of Linux."""
+    monkeypatch.setattr(supervisor, "peak_rss_of", lambda process: None)
+    (work / "recipe.yaml").write_text(RECIPE.format(target="memory_limit_mib: 4000"))
+    status, err = failing_build(work, capfd)
+    assert status == 3
+    assert "error[TF0622]: target 'bad': the memory of building model.onnx" in err
+    assert len(stored_engines(work)) == 1
+
+
+def test_a_limit_that_is_kept_changes_nothing(
+    work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the engine nor its place in the store."""
+    recipe = work / "recipe.yaml"
+    arguments = ["build", str(recipe), "--out", str(work / "out"), "--target", "bad"]
+    outcomes = []
+    for target in ("memory_limit_mib: 4000", "memory_limit_mib: 3000"):
+        recipe.write_text(RECIPE.format(target=target))
+        assert _run(arguments) == 0
+        line = next(row for row in capfd.readouterr().err.splitlines() if "build:bad" in row)
+        outcomes.append("from the store" in line)
+    assert outcomes == [False, True]
 
 
 def test_a_failed_build_is_repeated_by_the_command_that_it_prints(

@@ -87,7 +87,7 @@ def build_job(request: BuildRequest) -> Job:
 
 
 def _require_whole(engine: Path, report: BuildReport, job: Job) -> None:
-    """Look at what a worker says it wrote; its digest is held against the bytes by the store.
+    """Look at what a worker says it wrote; whoever stores it compares the digest, at no cost.
 
     Raises:
         BuildError: the file is missing, shorter or longer than was written, or no plan; it is

@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 _BYTES_PER_WEIGHT_BYTE = 2.7
 _FIXED_BYTES = 300 * 10**6
 """Source: measured with TensorRT-RTX 1.7.1, peaks of resident memory. Of squeezenet, mobilenetv3,
-unet, resnet50 and vit (5 to 346 MB) the estimate is within 4 %, of yolo (25 MB) 10 % too low, of vgg19
-(514 MB) 24 % too high. Networks of hundreds of generated kernels take more: densenet121 603 MB, not
-388."""
+unet, resnet50 and vit (5 to 346 MB) the estimate is within 4 %, of yolo (25 MB) 10 % too low, of
+vgg19 (514 MB) 24 % too high. Networks of hundreds of generated kernels take more: densenet121
+603 MB, not 388."""
 
 
 def build_estimate_bytes(weight_bytes: int) -> int:

@@ -225,7 +225,14 @@ def _make(
         except OSError as error:
             raise write_error(error, made, f"the result of stage {stage.name}") from error
         give_back()
-        return job.store.put(stage.kind, document, made, time.monotonic() - started), note
+        entry = job.store.put(stage.kind, document, made, time.monotonic() - started)
+    if isinstance(stage, BuildStage):
+        try:
+            stage.require_engine_as_written(entry)
+        except BuildError:
+            job.store.drop(entry)
+            raise
+    return entry, note
 
 
 def _tell(job: Job, stage: Stage, share: float | None, text: str) -> None:

@@ -173,6 +173,10 @@ class Store:
         digests = {name: str(fact["sha256"]) for name, fact in files.items()}
         return Entry(stage, key, folder, digests, seconds, document)
 
+    def drop(self, entry: Entry) -> None:
+        """Take an entry out again; hold its lock around it."""
+        self._discard(entry.path)
+
     def remember(self, recipe_id: str, documents: Mapping[str, Any]) -> None:
         """Note the key documents of a recipe's last build, to explain the next one's misses."""
         path = self.root / "last" / f"{recipe_id}.json"

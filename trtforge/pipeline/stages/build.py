@@ -12,9 +12,10 @@ from trtforge.engine.environment import engine_facts
 from trtforge.engine.memory import build_estimate_bytes
 from trtforge.engine.network_types import layer_counts
 from trtforge.engine.profiles import profile_shapes
+from trtforge.errors import BuildError
 from trtforge.pipeline.events import Warned
 from trtforge.pipeline.stage import Inputs, Job, Progress, write_json
-from trtforge.pipeline.store import digest_of
+from trtforge.pipeline.store import Entry, digest_of
 from trtforge.recipe.schema import Target
 
 _NO_RESULT = {"name", "timeout_s", "memory_limit_mib"}
@@ -103,6 +104,20 @@ class BuildStage:
             f" build {report.build_seconds:.2f} s,"
             f" worker peak {report.peak_rss_bytes / 2**20:.0f} MiB"
         )
+
+    def require_engine_as_written(self, entry: Entry) -> None:
+        """Hold the digest of the stored engine against the one that the worker wrote.
+
+        Raises:
+            BuildError: another engine was stored than was built.
+        """
+        written = entry.json("build.json")["engine_sha256"]
+        if written != f"sha256:{entry.files['model.engine']}":
+            raise BuildError(
+                "TF0625",
+                f"the engine of '{self.target.name}' changed on the disk after it was built",
+                "check the disk, and build again",
+            )
 
     def _sparsity(self, onnx: Path, job: Job) -> list[dict[str, Any]] | None:
         """Say which layers have the pattern that `sparsity` is for, before it is asked for."""

@@ -51,6 +51,10 @@ test-gpu: $(VENV)/.dev ## run the tests that need an NVIDIA GPU; without one the
 bench: $(VENV)/.base ## time trtforge beside bare TensorRT-RTX and Polygraphy
 	$(BIN)/python benchmarks/build_overhead.py
 
+.PHONY: bench-gpu
+bench-gpu: $(VENV)/.base ## run and measure engines on this machine's GPU; writes docs/gpu-results.md
+	$(BIN)/python benchmarks/gpu.py
+
 PEERS ?= .peers
 MODELS ?= models
 

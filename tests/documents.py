@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 _BLOCK = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```$", re.M | re.S)
 
-_FIGURES = r"\d+\.\d+|peak \d+|\d+ ms|\d+ other passes"
+_FIGURES = r"\d+\.\d+(?:e[-+]\d+)?|peak \d+|\d+ ms|\d+(?= samples/s)|\d+ other passes"
 """What differs from machine to machine, and how many passes there are."""
 
 

@@ -1,4 +1,4 @@
-"""docs/migrating.md and docs/engines.md: the pages run, and show what is really printed.
+"""docs/migrating.md, engines.md and measuring.md: the pages run, and show what is really printed.
 
 To accept the table of options: TRTFORGE_UPDATE_GOLDENS=1 pytest tests/docs/test_engine_pages.py
 """
@@ -19,8 +19,8 @@ from documents import (
 
 from trtforge.recipe.engine_options import REFUSED, EngineOptions
 
-PAGES = [REPOSITORY / "docs" / name for name in ("migrating.md", "engines.md")]
-ENGINES = PAGES[1]
+PAGES = [REPOSITORY / "docs" / name for name in ("migrating.md", "engines.md", "measuring.md")]
+ENGINES, MEASURING = PAGES[1:]
 
 
 def blocks(page: Path) -> list[Block]:
@@ -73,3 +73,25 @@ def test_the_recipe_on_the_page_is_one() -> None:
     assert root is not None
     targets = [Target.model_validate(one) for one in plain(root)["targets"]]
     assert [target.backend for target in targets] == ["tensorrt_rtx", "tensorrt", "onnxruntime"]
+
+
+def test_the_page_names_scenarios_figures_and_a_section_that_are_there() -> None:
+    from trtforge.engine.measuring.scenarios import SCENARIOS
+    from trtforge.recipe.compose import compose
+    from trtforge.recipe.limits import FIGURES
+    from trtforge.recipe.nodes import Source, plain
+    from trtforge.recipe.performance import Performance
+
+    page = MEASURING.read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    named = {row.split(" | ")[0].removeprefix("| "): row for row in rows}
+    assert set(named) == set(SCENARIOS)
+    for name, percent in SCENARIOS.items():
+        wanted = "samples per second" if name == "offline" else f"p{percent:g} of latency"
+        assert named[name].endswith(f"{wanted} |")
+    assert all(f"`{figure}`" in page for figure in FIGURES)
+    (text,) = [block.text for block in blocks(MEASURING) if block.language == "yaml"]
+    root, problems = compose(Source("page", text))
+    assert problems == []
+    assert root is not None
+    assert Performance.model_validate(plain(root)["performance"]).limits

@@ -5,12 +5,14 @@ Nothing here is a GPU result: the simulator computes with ONNX Runtime over a fa
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from running import trtforge
 from simulator.simulation import Simulation
 
+from trtforge.pipeline.judge import EngineCandidate, judge_engine
 from trtforge.pipeline.preflight import machine_here, preflight
 
 RECIPE = """
@@ -144,3 +146,14 @@ def test_engines_that_bring_code_or_lack_weights_are_judged_too(
     assert "--allow-host-code" in run.stderr
     found = asked(*check, "--allow-host-code", store=store)
     assert found["checks"]["engine:trt"]["verdict"] == "pass"
+
+
+@pytest.mark.parametrize("simulated", ["11"], indirect=True)
+def test_a_stripped_engine_without_its_model_is_not_run(simulated: Simulation) -> None:
+    question: Any = SimpleNamespace(reference=Path("model.onnx"))
+    engine = EngineCandidate(Path("model.engine"), "tensorrt", {"strip_weights": True})
+    report = judge_engine(question, engine)
+    assert report.verdict == "not_run"
+    assert report.reason == (
+        "its weights are stripped, and there is no ONNX file to put them back from"
+    )

@@ -4,6 +4,8 @@ A fake stands at the GPU boundary: no figure of it is a GPU result.
 """
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from simulator.bindings import VERSIONS
 from simulator.simulation import Simulation, simulation
 
 from trtforge.engine import environment
+from trtforge.engine.measuring.meter import EngineLoad, EngineMeter
 from trtforge.engine.measuring.scenarios import Load
-from trtforge.errors import DataError, UsageError
+from trtforge.errors import BuildError, DataError, UsageError
 from trtforge.pipeline.bench import BenchOptions, BenchResult, bench
 from trtforge.pipeline.declared import Asked, declared
 
@@ -131,6 +134,23 @@ def test_a_bare_engine_has_no_targets(bundle: Path) -> None:
         measured(engine, target="one")
     with pytest.raises(UsageError, match="ONNX Runtime does not run"):
         measured(engine, backend="onnxruntime")
+
+
+def test_an_engine_that_does_not_run_tells_why(bundle: Path) -> None:
+    stripped = bundle / "engines" / "two" / "model.engine"
+    with pytest.raises(BuildError, match="did not run") as caught:
+        measured(stripped, backend="tensorrt")
+    assert "weights are missing" in (caught.value.hint or "")
+
+
+def test_a_worker_that_dies_is_one_clear_error(bundle: Path) -> None:
+    subject = EngineLoad(bundle / "engines" / "one" / "model.engine", "tensorrt")
+    with EngineMeter(subject, ()) as meter:
+        os.kill(meter.worker.process_id, signal.SIGKILL)
+        with pytest.raises(BuildError, match="was killed") as caught:
+            meter.measure(LOAD)
+    assert caught.value.exit_status == 4
+    assert "/" not in (caught.value.hint or ""), "no file is named that is gone"
 
 
 def test_the_recipe_says_what_is_measured_and_what_must_hold(bundle: Path, tmp_path: Path) -> None:

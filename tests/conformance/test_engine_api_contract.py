@@ -187,7 +187,7 @@ VARIABLES = {
 }
 MODULES = [
     *("tensorrt", "network", "layers", "options", "targets", "timing_cache", "progress"),
-    *("native_log", "infer", "inspector", "probe", "session", "refit"),
+    *("native_log", "infer", "inspector", "probe", "session", "interface", "refit"),
 ]
 # What the inspector wrote is plain data there.
 PLAIN_DATA = {"inspector": ("layer", "tensor")}

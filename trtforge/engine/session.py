@@ -11,21 +11,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import ml_dtypes
 import numpy as np
 
 from trtforge.disk import write_bytes
 from trtforge.engine.arrays import Array
 from trtforge.engine.backend import Dims
 from trtforge.engine.cuda import Cuda, PinnedArray
-from trtforge.engine.infer import choose_profile, engine_profiles
-from trtforge.engine.layers import dtype_of
+from trtforge.engine.infer import choose_profile
+from trtforge.engine.interface import Interface
 from trtforge.errors import BuildError
 
 Pinned = dict[str, PinnedArray]
 """The arrays of one batch in pinned memory, by input."""
-
-_PACKED = ("INT4", "FP4")
 
 
 @dataclass(frozen=True)
@@ -219,63 +216,6 @@ class Pending:
         return {name: one.array.copy() for name, one in self._lane.results.items()}
 
 
-@dataclass(frozen=True)
-class Interface:
-    """The inputs and outputs of an engine.
-
-    Attributes:
-        profiles: see `infer.engine_profiles`.
-        inputs: name -> type.
-        outputs: name -> type.
-        on_host: inputs and outputs that the engine reads and writes in host memory.
-    """
-
-    profiles: tuple[dict[str, tuple[Dims, Dims, Dims]], ...]
-    inputs: Mapping[str, np.dtype[Any]]
-    outputs: Mapping[str, np.dtype[Any]]
-    on_host: frozenset[str]
-
-    @classmethod
-    def of(cls, engine: Any) -> "Interface":
-        """Ask an ICudaEngine."""
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        types = {name: _numpy_type(name, engine.get_tensor_dtype(name)) for name in names}
-        is_input = {name: engine.get_tensor_mode(name).name == "INPUT" for name in names}
-        return cls(
-            engine_profiles(engine),
-            {name: types[name] for name in names if is_input[name]},
-            {name: types[name] for name in names if not is_input[name]},
-            frozenset(name for name in names if engine.get_tensor_location(name).name == "HOST"),
-        )
-
-    def check(self, feeds: Mapping[str, Array]) -> None:
-        """Refuse feeds that are not the engine's inputs.
-
-        Raises:
-            BuildError: TF0623.
-        """
-        if set(feeds) != set(self.inputs):
-            raise BuildError(
-                "TF0623",
-                f"the engine's inputs are {', '.join(self.inputs)}; given: {', '.join(feeds)}",
-            )
-        for name, array in feeds.items():
-            if array.dtype != self.inputs[name]:
-                raise BuildError(
-                    "TF0623",
-                    f"input '{name}' of the engine is {self.inputs[name]}, not {array.dtype}",
-                )
-
-
-def _numpy_type(name: str, dtype: Any) -> np.dtype[Any]:
-    if dtype.name in _PACKED:
-        raise BuildError(
-            "TF0625", f"'{name}' is {dtype.name}: two values to a byte, which numpy does not have"
-        )
-    known = dtype_of(dtype)
-    return np.dtype(getattr(ml_dtypes, known, known))
-
-
 class _Lane:
     """One execution context with its stream, its buffers and perhaps a captured graph."""
 
@@ -337,7 +277,7 @@ class _Lane:
     def _execute(self) -> None:
         context = self.context
         if not context.execute_async_v3(self._stream):
-            raise BuildError("TF0624", "the engine did not run", hint="the log says why")
+            raise BuildError("TF0624", "the engine did not run")
 
     def _take_shapes(self, feeds: Pinned) -> None:
         """Choose a profile, and make room for these shapes and for what they lead to."""

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 DISTINCT = 16
 """Different batches that queries go through, so that no cache holds a single one."""
 
+_LOADING_S = 600.0
+_PATIENCE = 10.0
+"""A measurement may take that many times as long as asked for, plus a second per query."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -111,8 +115,14 @@ def _on_gpu(path: Path, target: str | None, options: "BenchOptions") -> Iterator
             f"cannot run the engines of '{path.name}': {reason}",
             "measure the typed ONNX on this CPU with --backend onnxruntime",
         )
-    batches = _engine_batches(typed, options)
-    with EngineMeter(subject, batches, options.load.samples_per_query) as meter:
+    load = options.load
+    meter = EngineMeter(
+        subject,
+        _engine_batches(typed, options),
+        load.samples_per_query,
+        timeout_s=_LOADING_S + _PATIENCE * load.seconds + load.queries,
+    )
+    with meter:
         yield Measured(subject.backend, meter.measure, meter.facts)
 
 

@@ -8,7 +8,7 @@ import click
 from trtforge.cli.console import ProgressLines, common_options, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from trtforge.pipeline.bench import BenchResult
+    from trtforge.pipeline.bench import BenchOptions, BenchResult
 
 
 @click.command()
@@ -70,37 +70,9 @@ def bench(
     With --against, both take turns in one run, and the answer says whether the difference is above
     noise. Exit status 6: a --limit does not hold.
     """
-    from dataclasses import replace
-
-    from trtforge.pipeline.bench import BenchOptions
     from trtforge.pipeline.bench import bench as run
-    from trtforge.pipeline.declared import Asked, declared
 
-    found = declared(
-        subject, Asked(scenario, batch, asked["rate"], asked["streams"], asked["limits"])
-    )
-    load = replace(
-        found.load,
-        seconds=asked["seconds"],
-        queries=asked["queries"],
-        warmup_seconds=asked["warmup"],
-    )
-    options = BenchOptions(
-        load,
-        asked["data"],
-        asked["shapes"],
-        asked["target_ms"],
-        asked["threads"],
-        asked["backend"],
-        found.limits,
-        asked["against"],
-        asked["rounds"],
-        asked["target"],
-        asked["against_target"],
-        asked["cuda_graphs"],
-        asked["allow_host_code"],
-        () if found.note is None else (found.note,),
-    )
+    options = _options(subject, scenario, batch, asked)
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
     try:
         result = run(subject, options, show)
@@ -116,6 +88,42 @@ def bench(
         return result.exit_status
     _show(result, quiet=quiet)
     return result.exit_status
+
+
+def _options(
+    subject: Path, scenario: Any, batch: int | None, asked: dict[str, Any]
+) -> "BenchOptions":
+    """What is asked for; what is not, as the recipe of a bundle says."""
+    from dataclasses import replace
+
+    from trtforge.pipeline.bench import BenchOptions
+    from trtforge.pipeline.declared import Asked, declared
+
+    found = declared(
+        subject, Asked(scenario, batch, asked["rate"], asked["streams"], asked["limits"])
+    )
+    load = replace(
+        found.load,
+        seconds=asked["seconds"],
+        queries=asked["queries"],
+        warmup_seconds=asked["warmup"],
+    )
+    return BenchOptions(
+        load,
+        asked["data"],
+        asked["shapes"],
+        asked["target_ms"],
+        asked["threads"],
+        asked["backend"],
+        found.limits,
+        asked["against"],
+        asked["rounds"],
+        asked["target"],
+        asked["against_target"],
+        asked["cuda_graphs"],
+        asked["allow_host_code"],
+        () if found.note is None else (found.note,),
+    )
 
 
 def _show(result: "BenchResult", *, quiet: bool) -> None:

@@ -53,6 +53,7 @@ class EngineMeter:
         timeout_s: how long loading, and each measurement, may take.
 
     Attributes:
+        worker: the process, once the context is entered.
         facts: what the session says of itself: `cuda_graphs`, `runtime_cache`, `idle_watts`, and
             `gpu`: clocks, temperature and what holds the clocks back, after the last load.
     """
@@ -84,10 +85,10 @@ class EngineMeter:
             raise MissingError("TF0603", f"cannot run {name}: {reason}")
         require_installed(load_backend(self._subject.backend))
         self._folder = tempfile.TemporaryDirectory(prefix="trtforge-measure-")
-        self._worker = Worker(self._job(Path(self._folder.name)))
+        self.worker = Worker(self._job(Path(self._folder.name)))
         try:
-            self._worker.__enter__()
-            self.facts = self._worker.answer()
+            self.worker.__enter__()
+            self.facts = self.worker.answer()
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -99,7 +100,7 @@ class EngineMeter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._worker.__exit__(kind, error, trace)
+        self.worker.__exit__(kind, error, trace)
         self._folder.cleanup()
 
     def measure(self, load: Load) -> Measurement:
@@ -108,7 +109,7 @@ class EngineMeter:
         Raises:
             BuildError: the engine failed, or the worker crashed or ran out of time.
         """
-        answer = self._worker.ask({"load": dataclasses.asdict(load)})
+        answer = self.worker.ask({"load": dataclasses.asdict(load)})
         self.facts["gpu"] = answer["gpu"]
         return dataclasses.replace(
             Measurement.of(load, answer["times"], answer["seconds"]),
@@ -140,5 +141,6 @@ class EngineMeter:
             },
             log=folder / "measure.log",
             timeout_s=self._timeout_s,
+            is_kept=False,
             environment={"POLYGRAPHY_USE_TENSORRT_RTX": "1" if rtx else "0"},
         )

@@ -12,10 +12,11 @@ from trtforge.engine.cuda import Cuda
 from trtforge.engine.environment import driver
 from trtforge.engine.flavour import FLAVOURS
 from trtforge.engine.infer import load_engine
+from trtforge.engine.interface import Interface
 from trtforge.engine.measuring.power import Power
 from trtforge.engine.measuring.scenarios import Load, Query, measure
 from trtforge.engine.native_log import LogBook
-from trtforge.engine.session import Interface, Pinned, Session, SessionOptions
+from trtforge.engine.session import Pinned, Session, SessionOptions
 from trtforge.engine.tensorrt import load_module
 from trtforge.engine.worker import to_stderr
 from trtforge.errors import BuildError, MissingError
@@ -57,12 +58,18 @@ def serve_loads(
         batches = [
             session.pin(one) for one in given or random_batches(session.interface, job["batch"])
         ]
-        for batch in batches:
-            session.prepare(batch)
+        try:
+            for batch in batches:
+                session.prepare(batch)
+        except BuildError as error:
+            raise _explained(error, book) from error
         session.keep_runtime_cache()
         send(messages.result({**session.facts, "idle_watts": idle, "gpu": power.state()}))
         for request in requests:
-            send(_answer(session, batches, Load(**request["load"]), power))
+            try:
+                send(messages.result(_answer(session, batches, Load(**request["load"]), power)))
+            except BuildError as error:  # the parent decides whether another load is tried
+                send(messages.failure(_explained(error, book)))
         for batch in batches:
             for one in batch.values():
                 one.free()
@@ -101,21 +108,24 @@ def _answer(
         timed.device_times.clear()
         before.append(power.joules())
 
-    try:
-        found = measure([timed.query(batch) for batch in batches], load, begin)
-    except BuildError as error:
-        return messages.failure(error)
+    found = measure([timed.query(batch) for batch in batches], load, begin)
     after = power.joules()
     joules = None if after is None or before[0] is None else after - before[0]
-    return messages.result(
-        {
-            "times": found.times,
-            "seconds": found.seconds,
-            "device_times": timed.device_times,
-            "joules": joules,
-            "gpu": power.state(),
-        }
-    )
+    return {
+        "times": found.times,
+        "seconds": found.seconds,
+        "device_times": timed.device_times,
+        "joules": joules,
+        "gpu": power.state(),
+    }
+
+
+def _explained(error: BuildError, book: LogBook) -> BuildError:
+    """Add what the library logged, which the session does not see."""
+    if book.errors:
+        error.hint = f"the library said: {book.errors[-1]}"
+        error.details = "\n".join(book.errors)
+    return error
 
 
 class _Timed:

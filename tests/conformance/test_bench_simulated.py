@@ -121,6 +121,7 @@ def test_a_bare_engine_says_itself_what_it_takes(
         ({"backend": "tensorrt_rtx"}, "has 0 such engines"),
         ({"target": "three"}, "has no engine 'three'"),
         ({"target": "one", "backend": "onnxruntime"}, "a target is one of"),
+        ({"target": "one", "threads": 2}, "threads are of ONNX Runtime"),
     ],
 )
 def test_which_engine_must_be_clear(bundle: Path, options: dict[str, Any], said: str) -> None:

@@ -208,6 +208,8 @@ def test_two_are_measured_in_turns() -> None:
         ({"load": Load("server")}, "needs a rate"),
         ({"target_ms": 5.0}, "of the server scenario"),
         ({"load": Load("offline"), "against": DIGITS / "model.onnx"}, "takes turns"),
+        ({"graphs": True}, "CUDA graphs are of engines"),
+        ({"target": "rtx"}, "a target is one of"),
         ({"load": Load("offline", 10**7), "data": DIGITS / "calib.npz"}, "a query takes"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from trtforge.engine.cuda import Cuda
 from trtforge.engine.session import Session, SessionOptions
-from trtforge.errors import BuildError
+from trtforge.errors import BuildError, MissingError
 
 
 class FakeRuntime:
@@ -195,7 +195,7 @@ def test_a_batch_is_captured_once_and_launched_after_that(runtime: FakeRuntime) 
         assert runtime.calls.count("cudaStreamBeginCapture") == 3
     assert runtime.calls.count("cudaGraphExecDestroy") == 3
     assert runtime.calls.count("cudaStreamCreate") == runtime.calls.count("cudaStreamDestroy") == 2
-    assert runtime.calls.count("cudaMalloc") == runtime.calls.count("cudaFree")
+    assert runtime.calls.count("cudaMalloc") == runtime.calls.count("cudaFree") - 1, "one opens"
 
 
 @pytest.mark.parametrize("where", ["cudaStreamBeginCapture", "cudaGraphInstantiateWithFlags"])
@@ -267,3 +267,18 @@ def test_a_failing_call_is_one_clear_error(runtime: FakeRuntime) -> None:
         runtime.broken = set()
         assert session.infer({"x": X})["y"].shape == (2, 4), "its stream is free again"
     assert Cuda().bus_id() == "0000:01:00.0"
+
+
+def test_a_missing_library_and_a_device_in_use_are_said(
+    runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime.broken = {"cudaFree"}
+    with pytest.raises(BuildError, match="cudaFree failed"):
+        Cuda()
+
+    def missing() -> None:
+        raise OSError("libcudart.so: cannot open shared object file")
+
+    monkeypatch.setattr("polygraphy.cuda.wrapper", missing)
+    with pytest.raises(MissingError, match="libcudart"):
+        Cuda()

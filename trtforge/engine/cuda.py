@@ -48,6 +48,7 @@ class Cuda:
 
     Raises:
         MissingError: TF0621, its library is not found.
+        BuildError: TF0622, the device cannot be used.
     """
 
     def __init__(self) -> None:
@@ -62,6 +63,8 @@ class Cuda:
                 hint="pip install 'trtforge[gpu]', or put CUDA's lib64 on LD_LIBRARY_PATH",
             ) from error
         self._library.cudaGetErrorString.restype = ctypes.c_char_p
+        # Opens this process's context on the device, which a runtime cache is checked against.
+        self._call("cudaFree", None)
 
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)

@@ -120,7 +120,10 @@ def bench(subject: Path, options: BenchOptions, emit: Sink = ignore) -> BenchRes
             emit(StageProgress("bench", None, f"loading {options.against.name}"))
             other = opened(options.against, options.against_target, options)
             emit(StageProgress("bench", None, f"measuring: {options.load.scenario}"))
-            return _compared(subject, (measured, stack.enter_context(other)), options, limits)
+            sides = (measured, stack.enter_context(other))
+            _check_sides(sides, options)
+            return _compared(subject, sides, options, limits)
+        _check_sides((measured,), options)
         emit(StageProgress("bench", None, f"measuring: {options.load.scenario}"))
         busy = _load_average()
         rates: tuple[tuple[float, float], ...] = ()
@@ -180,6 +183,15 @@ def _check(options: BenchOptions) -> None:
         )
 
 
+def _check_sides(sides: Sequence[Measured], options: BenchOptions) -> None:
+    """Refuse options that none of what is measured takes."""
+    on_cpu = [side.backend == "onnxruntime" for side in sides]
+    if options.graphs and all(on_cpu):
+        raise UsageError("TF0147", "CUDA graphs are of engines", "leave --cuda-graphs out")
+    if options.threads is not None and not any(on_cpu):
+        raise UsageError("TF0147", "threads are of ONNX Runtime", "leave --threads out")
+
+
 def _compared(
     subject: Path,
     sides: tuple[Measured, Measured],
@@ -210,7 +222,7 @@ def _compared(
         tuple(_missed(limits, mine)),
         other=theirs,
         comparison=compare(*medians),
-        environment=environment(sides[0]),
+        environment=environment(sides[0]) | {"against": dict(sides[1].facts)},
         warnings=options.notes + _doubts(mine, busy, sides),
     )
 

@@ -85,6 +85,14 @@ def test_a_bundles_engine_is_measured_and_limits_hold(bundle: Path, digits: Path
     assert found.exit_status == 6
 
 
+def test_the_highest_rate_of_an_engine_is_searched_for(bundle: Path) -> None:
+    load = Load("server", seconds=0.05, queries=10, warmup_seconds=0.0, streams=2)
+    found = measured(bundle, load, target="one", target_ms=1000.0)
+    assert found.rates
+    assert found.missed == ()
+    assert found.measurement.latency_ms <= 1000.0
+
+
 def test_engines_take_turns_with_each_other_and_with_onnx(bundle: Path, digits: Path) -> None:
     for against, target in ((bundle, "two"), (digits / "model.onnx", None)):
         found = measured(bundle, target="one", against=against, against_target=target, rounds=3)

@@ -85,10 +85,11 @@ class FakeContext:
         self.engine = engine
         self.addresses: dict[str, int] = {}
         self.shape: tuple[int, ...] = ()
-        self.runs = 0
+        self.runs, self.shaped = 0, 0
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = tuple(shape)
+        self.shaped += 1
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -217,6 +218,11 @@ def test_host_tensors_are_not_copied_nor_captured(runtime: FakeRuntime) -> None:
         session.prepare(pinned)
         assert engine.contexts[0].addresses["x"] == pinned["x"].address
         assert "host memory" in session.facts["cuda_graphs"]
+        before = engine.contexts[0].shaped
+        session.infer({"x": X})
+        assert engine.contexts[0].shaped == before
+        session.infer({"x": X * 2})  # other sizes in it may make other shapes of outputs
+        assert engine.contexts[0].shaped == before + 1
     assert "cudaMemcpyAsync" not in runtime.calls
 
 

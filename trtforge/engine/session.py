@@ -229,7 +229,7 @@ class _Lane:
         self._graph = 0
         self._stream = cuda.create_stream()
         self._events = (cuda.create_event(), cuda.create_event())
-        self._shapes: dict[str, Dims] = {}
+        self._ready_for: dict[str, tuple[Dims, bytes]] | None = None
         self._buffers: dict[str, tuple[int, int]] = {}
 
     @property
@@ -240,7 +240,7 @@ class _Lane:
     def start(self, feeds: Pinned) -> None:
         """Queue the copies in, the computation, and the copies out."""
         context = self.context
-        if {name: one.array.shape for name, one in feeds.items()} != self._shapes:
+        if self._key(feeds) != self._ready_for:
             self._take_shapes(feeds)
         for name, one in feeds.items():
             if name in self._interface.on_host:
@@ -274,6 +274,14 @@ class _Lane:
         self._cuda.destroy_stream(self._stream)
         del self.context
 
+    def _key(self, feeds: Pinned) -> dict[str, tuple[Dims, bytes]]:
+        """What shapes of outputs depend on: shapes of inputs, values of those in host memory."""
+        on_host = self._interface.on_host
+        return {
+            name: (one.array.shape, one.array.tobytes() if name in on_host else b"")
+            for name, one in feeds.items()
+        }
+
     def _execute(self) -> None:
         context = self.context
         if not context.execute_async_v3(self._stream):
@@ -283,7 +291,7 @@ class _Lane:
         """Choose a profile, and make room for these shapes and for what they lead to."""
         context, interface = self.context, self._interface
         self._drop_graph()
-        self._shapes = {}
+        self._ready_for = None
         arrays = {name: one.array for name, one in feeds.items()}
         profile = choose_profile(interface.profiles, arrays)
         if context.active_optimization_profile != profile:
@@ -300,7 +308,7 @@ class _Lane:
         for name, dtype in interface.outputs.items():
             self._make_result(name, dtype)
         self._settle(feeds)
-        self._shapes = {name: array.shape for name, array in arrays.items()}
+        self._ready_for = self._key(feeds)
 
     def _make_result(self, name: str, dtype: np.dtype[Any]) -> None:
         context = self.context

@@ -208,7 +208,7 @@ def _engine_batches(typed: Path | None, options: "BenchOptions") -> Iterator[dic
     elif options.shapes:
         raise UsageError(
             "TF0144",
-            "--shapes needs the model, and only its engine is here",
+            "--shape needs the model, and only its engine is here",
             "give --data; random inputs have the shape that the engine is tuned for",
         )
     elif options.data is not None:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     "--batch", type=click.IntRange(1), help="Samples per query; default 1, multi-stream 8."
 )
 @click.option("--data", type=click.Path(path_type=Path), help=".npz with inputs; default random.")
-@click.option("--shapes", multiple=True, metavar="NAME=1x3x224x224", help="Of a dynamic input.")
+@click.option(
+    "--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="A dynamic input's shape."
+)
 @click.option("--seconds", type=float, default=3.0, show_default=True, help="Measure this long.")
 @click.option("--queries", type=click.IntRange(1), default=64, help="... and as many queries.")
 @click.option("--warmup", type=float, default=0.5, show_default=True, help="Seconds before that.")

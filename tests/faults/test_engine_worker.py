@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from engine_models import conv_net, light_densenet, matmul, save
+from engine_models import CONV_PROFILE, conv_net, light_densenet, matmul, save
 
 from trtforge.engine import supervisor
 from trtforge.engine.backend import BuildRequest, get_backend
@@ -290,8 +290,8 @@ def test_what_a_killed_worker_wrote_of_the_engine_is_removed(tmp_path):
 
 def test_a_full_disk_is_exit_3_and_leaves_no_engine(tmp_path):
     """A limit on file size stands for the full disk: the real builder, a real failing write."""
-    path = save(matmul(), tmp_path)
-    request = request_for(path, tmp_path)
+    path = save(conv_net(), tmp_path)
+    request = request_for(path, tmp_path, profiles=(CONV_PROFILE,))
     whole = get_backend("tensorrt_rtx").build(request).engine_bytes
     request.output.unlink()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

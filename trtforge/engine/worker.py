@@ -38,6 +38,10 @@ _ORPHAN_GRACE_S = 5.0
 
 _READ_BYTES = 65536
 
+_HERE = Path("/proc/self/cwd" if sys.platform.startswith("linux") else ".")
+"""The current folder under a name of one length: the library asks for the whole path of a bare name
+and keeps it in memory."""
+
 
 class Channel:
     """The line to the parent: stdout as it was, while stdout itself now leads to stderr."""
@@ -108,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, _setter(cancelled))
     requests = Requests() if parent is not None else None
     _preload(os.environ.get(BACKEND_VARIABLE, ""))
-    job = json.loads(Path(paths[0]).read_text(encoding="utf-8"))
+    job = json.loads(_content(paths[0]))
     work = _Work(job | {"verbose": verbose}, channel, requests, cancelled)
     work.prepare()
     # Signal handlers run in the main thread only, and native code would keep it from running them.
@@ -116,6 +120,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     thread.start()
     thread.join()
     return work.status
+
+
+def _content(path: str) -> bytes:
+    """Read a file; as a Path its name would be taken apart, into lists as long as it is."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, os.fstat(descriptor).st_size)
+    finally:
+        os.close(descriptor)
 
 
 def _preload(backend: str) -> None:
@@ -158,7 +171,7 @@ class _Work:
             request = BuildRequest.from_json(self._job["request"])
             with contextlib.suppress(OSError):  # said again by the build itself
                 os.chdir(request.onnx.parent)
-                request = dataclasses.replace(request, onnx=Path(request.onnx.name))
+                request = dataclasses.replace(request, onnx=_HERE / request.onnx.name)
             self._request = request
 
     def run(self) -> None:

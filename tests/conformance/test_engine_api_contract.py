@@ -103,6 +103,9 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
             "get_tensor_mode",
             "get_tensor_name",
             "get_tensor_profile_shape",
+            "get_tensor_profile_values",
+            "get_tensor_shape",
+            "is_shape_inference_io",
             "num_io_tensors",
             "num_optimization_profiles",
         ],
@@ -129,7 +132,7 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     "INetworkDefinition": dict.fromkeys(
         ["get_input", "get_layer", "get_output", "num_inputs", "num_layers", "num_outputs"], ALL
     ),
-    "IOptimizationProfile": {"set_shape": ALL},
+    "IOptimizationProfile": dict.fromkeys(["set_shape", "set_shape_input"], ALL),
     "IProgressMonitor": dict.fromkeys(["phase_start", "step_complete", "phase_finish"], ALL),
     "IPoolingLayer": {"type": ALL},
     "IReduceLayer": {"op": ALL},

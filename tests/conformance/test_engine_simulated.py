@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 import pytest
-from engine_models import CONV_PROFILE, conv_net, matmul, model, save, weights
+from engine_models import CONV_PROFILE, conv_net, matmul, model, save, shape_input, weights
 from onnx import TensorProto, helper
 from simulator import plan
 from simulator.building import FAULT, STEP_MS
@@ -202,14 +202,12 @@ def test_profiles_that_do_not_fit_are_refused_before_the_build(
 
 
 @ON_ONE
-def test_an_input_that_decides_shapes_is_refused(simulated: Simulation, tmp_path: Path) -> None:
-    graph = model(
-        [helper.make_node("Reshape", ["x", "shape"], ["y"], name="reshape")],
-        {"x": (TensorProto.FLOAT, [4, 4]), "shape": (TensorProto.INT64, [2])},
-        {"y": (TensorProto.FLOAT, ["a", "b"])},
-    )
-    error = refused(request(tmp_path, graph, dynamic=False))
+def test_an_input_that_decides_shapes_needs_its_values(
+    simulated: Simulation, tmp_path: Path
+) -> None:
+    error = refused(request(tmp_path, shape_input(), dynamic=False))
     assert "input 'shape' decides shapes by its values" in error.message
+    assert "`values: true`" in str(error.hint)
 
 
 @ON_ONE

@@ -46,7 +46,7 @@ class Builder:
         )  # fmt: skip
 
     def create_optimization_profile(self) -> Any:
-        return self._trt.IOptimizationProfile._made(_shapes={})
+        return self._trt.IOptimizationProfile._made(_shapes={}, _values={})
 
     def build_serialized_network(self, network: Any, config: Any) -> Any:
         data = self._build(network, config)
@@ -141,7 +141,8 @@ def _problems(network: Any, config: Any) -> Iterator[str]:
         yield f"{usage} (Networks with Q/DQ layers need the flag of their type)"
     shapes = {tensor.name: tensor._value.shape for tensor in network._inputs}
     dynamic = [name for name, shape in shapes.items() if -1 in shape]
-    if dynamic and not config._profiles:
+    deciding = [tensor.name for tensor in network._inputs if tensor.is_shape_tensor]
+    if (dynamic or deciding) and not config._profiles:
         yield (
             f"{usage} (Network has dynamic or shape inputs, but no optimization profile has been "
             "defined.)"
@@ -150,6 +151,9 @@ def _problems(network: Any, config: Any) -> Iterator[str]:
         for name in dynamic:
             if name not in profile._shapes:
                 yield f"Dynamic input tensor {name} is missing dimensions in profile {index}"
+        for name in deciding:
+            if name not in profile._values:
+                yield f"Shape tensor {name} is missing values in profile {index}"
         for name, triple in profile._shapes.items():
             if name in shapes and not all(_fits(shapes[name], shape) for shape in triple):
                 yield f"{usage} (profile {index} does not fit {name})"
@@ -163,7 +167,9 @@ def _fits(dims: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 def _timing_key(layer: Any, config: Any) -> str:
     tensors = [*layer._inputs, *layer._outputs]
     parts = [(tensor._value.dtype, tensor._value.shape) for tensor in tensors if tensor is not None]
-    profiles = [sorted(profile._shapes.items()) for profile in config._profiles]
+    profiles = [
+        sorted([*profile._shapes.items(), *profile._values.items()]) for profile in config._profiles
+    ]
     text = repr((layer._layer.kind, layer.name, parts, profiles, sorted(config._settings.items())))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -178,6 +184,7 @@ def _facts(trt: Any, network: Any, config: Any) -> dict[str, Any]:
         "settings": config._settings,
         "pools": config._pools,
         "profiles": [profile._shapes for profile in config._profiles],
+        "values": [profile._values for profile in config._profiles],
         "refit": refit,
         "stripped": "STRIP_PLAN" in flags,
         "host_code": "VERSION_COMPATIBLE" in flags and "EXCLUDE_LEAN_RUNTIME" not in flags,

@@ -87,7 +87,7 @@ class IBuilderConfig:
         return len(self._profiles)
 
     def add_optimization_profile(self, profile: Any) -> int:
-        for name, (low, mid, high) in profile._shapes.items():
+        for name, (low, mid, high) in (*profile._shapes.items(), *profile._values.items()):
             if not all(a <= b <= c for a, b, c in zip(low, mid, high, strict=True)):
                 text = f"Invalid optimization profile: {name} must have MIN<=OPT<=MAX"
                 say(self._trt, self._logger, "ERROR", text)
@@ -157,6 +157,12 @@ class IOptimizationProfile:
 
     def get_shape(self, input: str) -> Any:
         return [self._trt.Dims(list(shape)) for shape in self._shapes.get(input, ())]
+
+    def set_shape_input(self, input: str, min: Any, opt: Any, max: Any) -> None:
+        self._values[input] = (list(min), list(opt), list(max))
+
+    def get_shape_input(self, input: str) -> Any:
+        return [list(values) for values in self._values.get(input, ())]
 
     def __bool__(self) -> bool:
         return True

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
@@ -125,10 +126,22 @@ def load(path: Path) -> onnx.ModelProto:
     return model
 
 
-def infer(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, Value]:
-    """Types and shapes of all tensors, with these shapes of inputs in place of the model's."""
+def infer(
+    model: onnx.ModelProto,
+    shapes: Mapping[str, Sequence[int]],
+    known: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Value]:
+    """Types and shapes of all tensors.
+
+    Args:
+        model: it.
+        shapes: of inputs, in place of the model's.
+        known: values of inputs that decide shapes.
+    """
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(model)
+    for name, array in (known or {}).items():
+        skeleton.graph.initializer.append(numpy_helper.from_array(array, name))
     for held in skeleton.graph.input:
         if held.name in shapes:
             held.type.tensor_type.shape.Clear()
@@ -192,8 +205,12 @@ def _with_operands(model: onnx.ModelProto, values: dict[str, Value]) -> Iterator
 
 def decides_shapes(model: onnx.ModelProto, name: str) -> bool:
     """Whether an input's values, and not its shape, decide the shape of something."""
-    places = {"Reshape": 1, "Expand": 1, "Tile": 1, "ConstantOfShape": 0}
+    places = {
+        "Reshape": [1], "Expand": [1], "Tile": [1], "ConstantOfShape": [0], "TopK": [1],
+        "Slice": [1, 2, 4], "Resize": [3],
+    }  # fmt: skip
     return any(
-        len(node.input) > places.get(node.op_type, 99) and node.input[places[node.op_type]] == name
+        place < len(node.input) and node.input[place] == name
         for node in model.graph.node
+        for place in places.get(node.op_type, [])
     )

@@ -77,6 +77,7 @@ class ICudaEngine:
         constants = {tensor.name for tensor in model.graph.initializer}
         self._inputs = [held.name for held in model.graph.input if held.name not in constants]
         self._outputs = [held.name for held in model.graph.output]
+        self._deciding = [n for n in self._inputs if onnx_layers.decides_shapes(model, n)]
         self._missing = set(constants) if self._facts["stripped"] else set()
         self._session = None
 
@@ -157,7 +158,8 @@ class ICudaEngine:
         return self._trt.Dims(list(self._values[name].shape))
 
     def get_tensor_location(self, name: str) -> Any:
-        return self._trt.TensorLocation.DEVICE
+        places = self._trt.TensorLocation
+        return places.HOST if name in self._deciding else places.DEVICE
 
     def get_tensor_format(self, name: str, profile_index: int = 0) -> Any:
         return self._trt.TensorFormat.LINEAR
@@ -166,7 +168,11 @@ class ICudaEngine:
         return None
 
     def is_shape_inference_io(self, name: str) -> bool:
-        return False
+        return name in self._deciding
+
+    def get_tensor_profile_values(self, name: int, profile_index: str) -> Any:
+        # The bindings name the two so, and take them in this order: the index, then the tensor.
+        return [list(one) for one in self._facts["values"][name][profile_index]]
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> Any:
         return [self._trt.Dims(list(shape)) for shape in self._triple(name, profile_index)]
@@ -212,8 +218,18 @@ class IExecutionContext:
     def get_tensor_shape(self, name: str) -> Any:
         known = self._shapes.get(name, self._engine._values[name].shape)
         if name in self._engine._outputs and -1 in known and self._knows_inputs:
-            known = onnx_layers.infer(self._engine._model, self._shapes)[name].shape
+            inferred = onnx_layers.infer(self._engine._model, self._shapes, self._decisions())
+            known = inferred[name].shape
         return self._trt.Dims(list(known))
+
+    def _decisions(self) -> dict[str, Any]:
+        """Values that decide shapes: of host memory, as soon as the context knows where."""
+        found = {}
+        for name in self._engine._deciding:
+            value = self._engine._values[name]
+            if address := self.get_tensor_address(name):
+                found[name] = _read(address, value.shape, value.dtype)
+        return found
 
     @property
     def _knows_inputs(self) -> bool:
@@ -221,6 +237,8 @@ class IExecutionContext:
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         self._addresses[name] = int(memory)
+        for output in self._engine._outputs if name in self._engine._deciding else ():
+            self._shapes.pop(output, None)  # of the last run, for other values
         return True
 
     def get_tensor_address(self, name: str) -> int:
@@ -242,6 +260,10 @@ class IExecutionContext:
         if engine._missing:
             return self._refuse(f"weights are missing: {min(engine._missing)}")
         feeds = {}
+        for name, decided in self._decisions().items():
+            low, _, high = engine.get_tensor_profile_values(self._profile, name)
+            if not all(a <= n <= b for a, n, b in zip(low, decided.flat, high, strict=True)):
+                return self._refuse(f"values of {name} are outside of profile {self._profile}")
         for name in engine._inputs:
             shape = tuple(self.get_tensor_shape(name))
             if -1 in shape or not self.get_tensor_address(name):

@@ -13,6 +13,7 @@ from trtforge.engine.backend import (
     Availability,
     BuildReport,
     BuildRequest,
+    ValueTriple,
     get_backend,
     require_installed,
 )
@@ -23,7 +24,10 @@ REQUEST = BuildRequest(
     output=Path("b/model.engine"),
     log=Path("b/build.log"),
     backend="tensorrt_rtx",
-    profiles=({"x": ((1, 3), (4, 3), (8, 3)), "ids": ((1,), (1,), (1,))}, {"x": ((9,),) * 3}),
+    profiles=(
+        {"x": ((1, 3), (4, 3), (8, 3)), "ids": ((1,), (1,), (1,))},
+        {"x": ((9,),) * 3, "k": ValueTriple(((-1,), (2,), (3,)))},
+    ),
     compute_capabilities=("8.6", "12.0"),
     workspace_mib=512,
     tf32=True,
@@ -33,7 +37,10 @@ REQUEST = BuildRequest(
 
 
 def test_a_request_survives_json():
-    assert BuildRequest.from_json(json.loads(json.dumps(REQUEST.as_json()))) == REQUEST
+    read = BuildRequest.from_json(json.loads(json.dumps(REQUEST.as_json())))
+    assert read == REQUEST
+    kinds = [[type(triple) for triple in profile.values()] for profile in read.profiles]
+    assert kinds == [[tuple, tuple], [tuple, ValueTriple]], "equal to a plain tuple, but not one"
 
 
 def test_a_report_survives_json_and_names_its_measured_fields():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from trtforge.engine.backend import ValueTriple
 from trtforge.engine.profiles import covering_profile, covers, profile_problems, profile_shapes
 from trtforge.recipe.schema import ShapeRange
 
@@ -12,6 +13,15 @@ def test_a_recipes_profiles_become_triples_in_order():
     shape = ShapeRange(min=(1, 3), opt=(4, 3), max=(8, 3))
     assert profile_shapes([{"b": shape, "a": shape}]) == ({"b": TRIPLE, "a": TRIPLE},)
     assert list(profile_shapes([{"b": shape, "a": shape}])[0]) == ["b", "a"]
+
+
+def test_values_stay_values():
+    shape = ShapeRange(min=(-1, 2), opt=(-1, 3), max=(-1, 9), values=True)
+    ((found,),) = (profile.values() for profile in profile_shapes([{"k": shape}]))
+    assert isinstance(found, ValueTriple)
+    assert found == ((-1, 2), (-1, 3), (-1, 9))
+    assert covering_profile(({"k": found},), {"k": (-1, 9)}) == 0
+    assert covering_profile(({"k": found},), {"k": (0, 9)}) is None
 
 
 @pytest.mark.parametrize(
@@ -67,3 +77,41 @@ def test_problems_are_named_with_profile_input_and_numbers(profiles, expected):
 
 def test_static_networks_need_no_profile():
     assert profile_problems({"y": (2, 2)}, ()) == ()
+
+
+DECIDING = {"x": (-1, 3), "k": (2,), "n": ()}
+K, N = ValueTriple(((1, 1), (2, 2), (4, 4))), ValueTriple(((1,), (2,), (3,)))
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        ({"k": K, "n": N}, ()),
+        (
+            {"k": K},
+            ("profile 0 lacks the values of input 'n', which decides shapes by its values",),
+        ),
+        (
+            {"k": ((2,),) * 3, "n": N},
+            ("profile 0 gives the shape of input 'k', which decides shapes by its values",),
+        ),
+        ({"k": N, "n": N}, ("profile 0, input 'k': the input has 2 values",)),
+        ({"k": K, "n": K}, ("profile 0, input 'n': the input has 1 value",)),
+        (
+            {"k": ValueTriple(((1, 1), (0, 2), (4, 4))), "n": N},
+            ("profile 0, input 'k': not min <= opt <= max: [1, 1], [0, 2], [4, 4]",),
+        ),
+        (
+            {"x": ValueTriple(((1,),) * 3), "k": K, "n": N},
+            ("profile 0, input 'x': its values are given, but they decide no shapes",),
+        ),
+    ],
+)
+def test_values_are_held_against_the_inputs_that_decide_shapes(profile, expected):
+    assert profile_problems(DECIDING, ({"x": TRIPLE} | profile,), ["k", "n"]) == expected
+
+
+def test_values_need_a_profile():
+    assert profile_problems({"k": (2,)}, (), ["k"]) == (
+        "input 'k' decides shapes by its values, but there is no profile of them",
+    )

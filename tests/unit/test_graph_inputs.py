@@ -1,18 +1,28 @@
 """Made-up inputs, profile checks, and running models."""
 
+import copy
 import zlib
 from pathlib import Path
+from typing import Any
 
 import models_graph as mg
 import numpy as np
 import onnx
 import pytest
+from shape_values import DECIDING
 
 from trtforge.errors import GraphError
 from trtforge.graph.contract import IoContract, TensorSpec
 from trtforge.graph.execute import Session
-from trtforge.graph.inputs import check_profiles, index_limits, random_feeds, resolve_shapes
+from trtforge.graph.inputs import (
+    Values,
+    check_profiles,
+    index_limits,
+    random_feeds,
+    resolve_shapes,
+)
 from trtforge.graph.model import Model
+from trtforge.precision.attest import attest
 from trtforge.recipe.schema import ShapeRange
 
 
@@ -152,6 +162,64 @@ def test_dimensions_of_one_name_must_be_equal_in_each_bound() -> None:
     )
     crooked = check_profiles(CONTRACT, [{"image": span((1, 3, 8, 8), (1, 3, 8, 9), (1, 3, 9, 9))}])
     assert [path for path, _, _ in crooked] == [("shapes", 0, "image", "opt")]
+
+
+# Values that decide shapes
+
+
+def values(low: tuple[int, ...], high: tuple[int, ...]) -> ShapeRange:
+    return ShapeRange(min=low, opt=low, max=high, values=True)
+
+
+def test_values_are_fed_as_the_input_declares_them() -> None:
+    for case, dtype in ((DECIDING["range"], np.int64), (DECIDING["slice"], np.int32)):
+        model = Model(case.graph)
+        (spec,) = [spec for spec in model.contract.inputs if spec.name == "k"]
+        for low, high in ((1, 8), (2, 5)):
+            shapes = resolve_shapes(model.contract, {"k": values((low,), (high,))}, "max")
+            assert shapes["k"] == (high,)
+            assert isinstance(shapes["k"], Values)
+            for seed in (0, 1):
+                fed = random_feeds(model, shapes, seed)["k"]
+                assert (fed.dtype, fed.shape, int(fed.ravel()[0])) == (dtype, spec.dims, high)
+
+
+def test_a_count_at_values_that_decide_shapes() -> None:
+    model = Model(DECIDING["expand"].graph)
+    macs = copy.deepcopy(model.proto)
+    macs.graph.node.append(onnx.helper.make_node("MatMul", ["y", "w"], ["z"], name="mm"))
+    macs.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((6, 3), np.float32), "w"))
+    del macs.graph.output[:]
+    macs.graph.output.append(onnx.helper.make_tensor_value_info("z", 1, ["a", 3]))
+    for rows in (1, 4, 8):
+        shapes = {"x": (1, 6), "k": Values((rows, 6))}
+        assert attest(Model(macs), shapes).macs == {"fp32": rows * 6 * 3}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message", "hint"),
+    [
+        (
+            ("float32", (2,)),
+            "'k' is float32; values that decide shapes are int32 or",
+            "shape",
+        ),
+        (("int64", ("N",)), "'k' is [N] in the model; values that decide", "give its length"),
+        (("int64", (1, 2)), "'k' is [1, 2] in the model; values that decide", "`values: true`"),
+        (("int64", (3,)), "'k' has 3 values in the model, 2 here", "declares [3]"),
+        (("int32", ()), "'k' has 1 value in the model, 2 here", "declares []"),
+    ],
+)
+def test_values_that_do_not_fit_their_input(
+    spec: tuple[str, tuple[Any, ...]], message: str, hint: str
+) -> None:
+    contract = IoContract((TensorSpec("k", *spec),), ())
+    found = check_profiles(contract, [{"k": values((1, 1), (4, 4))}])
+    assert found[0][0] == ("shapes", 0, "k")
+    assert found[0][1].startswith(message)
+    assert hint in str(found[0][2])
+    good = IoContract((TensorSpec("k", "int64", (2,)),), ())
+    assert check_profiles(good, [{"k": values((1, 1), (4, 4))}]) == []
 
 
 # Running

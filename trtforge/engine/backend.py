@@ -29,8 +29,13 @@ Dims = tuple[int, ...]
 ShapeTriple = tuple[Dims, Dims, Dims]
 """The smallest, the preferred and the largest shape of one input: min, opt, max."""
 
+
+class ValueTriple(tuple[Dims, Dims, Dims]):
+    """Min, opt and max of an input's values, where those decide shapes, and not of its shape."""
+
+
 ProfileShapes = tuple[dict[str, ShapeTriple], ...]
-"""Optimization profiles: for each, input name -> (min, opt, max)."""
+"""Optimization profiles: for each, input name -> (min, opt, max), of its shape or its values."""
 
 OnProgress = Callable[[float, str], None]
 """Called with the share of the work done (0..1, never falling) and what is being done."""
@@ -204,26 +209,29 @@ class BuildReport:
         )
 
 
-def profiles_as_json(profiles: ProfileShapes) -> list[dict[str, dict[str, list[int]]]]:
+def profiles_as_json(profiles: ProfileShapes) -> list[dict[str, dict[str, Any]]]:
     """Return profiles as plain JSON data, inputs in the order given."""
     return [
-        {
-            name: {"min": list(low), "opt": list(mid), "max": list(high)}
-            for name, (low, mid, high) in profile.items()
-        }
-        for profile in profiles
+        {name: _triple_as_json(triple) for name, triple in profile.items()} for profile in profiles
     ]
 
 
-def profiles_from_json(data: list[dict[str, dict[str, list[int]]]]) -> ProfileShapes:
+def _triple_as_json(triple: ShapeTriple) -> dict[str, Any]:
+    low, mid, high = map(list, triple)
+    mark = {"values": True} if isinstance(triple, ValueTriple) else {}
+    return {"min": low, "opt": mid, "max": high, **mark}
+
+
+def profiles_from_json(data: list[dict[str, dict[str, Any]]]) -> ProfileShapes:
     """Read what `profiles_as_json` wrote."""
     return tuple(
-        {
-            name: (tuple(shape["min"]), tuple(shape["opt"]), tuple(shape["max"]))
-            for name, shape in profile.items()
-        }
-        for profile in data
+        {name: _triple_from_json(written) for name, written in profile.items()} for profile in data
     )
+
+
+def _triple_from_json(written: dict[str, Any]) -> ShapeTriple:
+    triple = tuple(written["min"]), tuple(written["opt"]), tuple(written["max"])
+    return ValueTriple(triple) if written.get("values") else triple
 
 
 @dataclass(frozen=True)

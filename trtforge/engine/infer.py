@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trtforge.engine import arrays, messages
-from trtforge.engine.backend import ShapeTriple
+from trtforge.engine.backend import Dims, ShapeTriple, ValueTriple
 from trtforge.engine.environment import driver
 from trtforge.engine.flavour import FLAVOURS
 from trtforge.engine.native_log import LogBook, make_logger
@@ -129,13 +129,20 @@ def _cannot_load(what: str, job: Mapping[str, Any], book: LogBook) -> BuildError
 
 
 def engine_profiles(engine: Any) -> tuple[dict[str, ShapeTriple], ...]:
-    """The optimization profiles of an ICudaEngine, shapes of its inputs only."""
+    """The optimization profiles of an ICudaEngine: shapes of its inputs, or values."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name).name == "INPUT"]
     return tuple(
-        {name: _triple(engine.get_tensor_profile_shape(name, index)) for name in inputs}
+        {name: _profile_of(engine, name, index) for name in inputs}
         for index in range(engine.num_optimization_profiles)
     )
+
+
+def _profile_of(engine: Any, name: str, index: int) -> ShapeTriple:
+    if engine.is_shape_inference_io(name):
+        # by position: the bindings call the first `name` and the second `profile_index`
+        return ValueTriple(_triple(engine.get_tensor_profile_values(index, name)))
+    return _triple(engine.get_tensor_profile_shape(name, index))
 
 
 def _triple(shapes: Any) -> ShapeTriple:
@@ -146,15 +153,23 @@ def _triple(shapes: Any) -> ShapeTriple:
 def choose_profile(
     profiles: tuple[dict[str, ShapeTriple], ...], feeds: Mapping[str, arrays.Array]
 ) -> int:
-    """The first profile that the feeds' shapes lie in.
+    """The first profile that the feeds lie in: their shapes, and values that decide shapes.
 
     Raises:
         BuildError: there is none.
     """
-    shapes = {name: array.shape for name, array in feeds.items()}
+    declared = profiles[0] if profiles else {}
+    deciding = {name for name, triple in declared.items() if isinstance(triple, ValueTriple)}
+    shapes: dict[str, Dims] = {
+        name: tuple(map(int, array.ravel())) if name in deciding else array.shape
+        for name, array in feeds.items()
+    }
     index = covering_profile(profiles, shapes)
     if index is None:
-        shown = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        shown = ", ".join(
+            f"{name}{' =' if name in deciding else ''} {list(shape)}"
+            for name, shape in shapes.items()
+        )
         raise BuildError(
             "TF0614",
             f"no optimization profile of the engine covers {shown}",

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from trtforge.engine.arrays import Array
-from trtforge.engine.backend import ShapeTriple
+from trtforge.engine.backend import Dims, ShapeTriple
 from trtforge.engine.infer import engine_profiles
 from trtforge.engine.layers import dtype_of
 from trtforge.errors import BuildError
@@ -25,12 +25,14 @@ class Interface:
         inputs: name -> type.
         outputs: name -> type.
         on_host: inputs and outputs that the engine reads and writes in host memory.
+        deciding: the inputs that decide shapes by their values: name -> own shape, () or (n,).
     """
 
     profiles: tuple[dict[str, ShapeTriple], ...]
     inputs: Mapping[str, np.dtype[Any]]
     outputs: Mapping[str, np.dtype[Any]]
     on_host: frozenset[str]
+    deciding: Mapping[str, Dims]
 
     @classmethod
     def of(cls, engine: Any) -> "Interface":
@@ -43,6 +45,11 @@ class Interface:
             {name: types[name] for name in names if is_input[name]},
             {name: types[name] for name in names if not is_input[name]},
             frozenset(name for name in names if engine.get_tensor_location(name).name == "HOST"),
+            {
+                name: tuple(engine.get_tensor_shape(name))
+                for name in names
+                if is_input[name] and engine.is_shape_inference_io(name)
+            },
         )
 
     def check(self, feeds: Mapping[str, Array]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trtforge.engine.backend import ProfileShapes
+from trtforge.engine.backend import ProfileShapes, ValueTriple
 from trtforge.engine.layers import tensor_facts
 from trtforge.engine.profiles import profile_problems
 from trtforge.engine.remedies import PARSER_REMEDIES, explain
@@ -135,26 +135,27 @@ def check_profiles(network: Any, profiles: ProfileShapes, file: str) -> None:
     """Hold the profiles against the network's inputs.
 
     Raises:
-        BuildError: they do not fit, or an input's values and not its shape must be given.
+        BuildError: they do not fit.
     """
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    for tensor in inputs:
-        if tensor.is_shape_tensor:
-            raise BuildError(
-                "TF0605",
-                f"input '{tensor.name}' decides shapes by its values, and a profile gives shapes",
-                hint="make it a constant of the model",
-                where=Place(file=file, node=tensor.name),
-            )
+    deciding = [tensor.name for tensor in inputs if tensor.is_shape_tensor]
     known = {tensor.name: tuple(tensor_facts(tensor)["shape"] or ()) for tensor in inputs}
-    if problems := profile_problems(known, profiles):
+    if problems := profile_problems(known, profiles, deciding):
+        lacking = [f"'{name}'" for name in deciding if _lacks_values(profiles, name)]
         raise BuildError(
             "TF0605",
             problems[0],
-            hint="correct `shapes` in the recipe",
+            hint="correct `shapes` in the recipe"
+            if not lacking
+            else f"give {lacking[0]} min, opt and max of its values and `values: true` under "
+            "`shapes` in the recipe, or make it a constant of the model",
             where=Place(file=file),
             details="\n".join(problems),
         )
+
+
+def _lacks_values(profiles: ProfileShapes, name: str) -> bool:
+    return not profiles or not all(isinstance(one.get(name), ValueTriple) for one in profiles)
 
 
 def set_shapes(network: Any, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -174,8 +175,11 @@ def add_profiles(builder: Any, config: Any, profiles: ProfileShapes) -> None:
     for index, shapes in enumerate(profiles):
         profile = builder.create_optimization_profile()
         try:
-            for name, (low, mid, high) in shapes.items():
-                profile.set_shape(name, low, mid, high)
+            for name, triple in shapes.items():
+                if isinstance(triple, ValueTriple):
+                    profile.set_shape_input(name, *triple)
+                else:
+                    profile.set_shape(name, *triple)
             taken = config.add_optimization_profile(profile) == index
         except (ValueError, TypeError, RuntimeError) as error:
             raise BuildError("TF0605", f"optimization profile {index}: {error}") from error

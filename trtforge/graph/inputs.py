@@ -1,5 +1,6 @@
 """Inputs made up from a model's contract, and the shapes that profiles ask for."""
 
+import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,11 @@ Shapes = dict[str, tuple[int, ...]]
 Which = Literal["min", "opt", "max"]
 ShapeProblem = tuple[tuple[str | int, ...], str, str | None]
 
+
+class Values(tuple[int, ...]):
+    """Stands among shapes for an input whose values decide shapes: these, and not its shape."""
+
+
 _BOUNDS: tuple[Which, ...] = ("min", "opt", "max")
 
 _PASSING_ON = frozenset(
@@ -38,7 +44,7 @@ def random_feeds(model: Model, shapes: Shapes, seed: int) -> Feeds:
 
     Args:
         model: gives the inputs and says which of them index tables.
-        shapes: the shape of each input; static inputs may be left out.
+        shapes: the shape of each input, or its Values; static inputs may be left out.
         seed: together with the input's name it determines the values.
 
     Raises:
@@ -48,6 +54,9 @@ def random_feeds(model: Model, shapes: Shapes, seed: int) -> Feeds:
     feeds = {}
     for spec in model.contract.inputs:
         shape = shapes[spec.name] if spec.name in shapes else _static_shape(spec)
+        if isinstance(shape, Values):
+            feeds[spec.name] = np.array(shape, _dtype(spec)).reshape(_static_shape(spec))
+            continue
         generator = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
         feeds[spec.name] = _draw(generator, spec, shape, rows.get(spec.name))
     return feeds
@@ -123,7 +132,7 @@ def _axis(node: NodeProto) -> int:
 def resolve_shapes(
     contract: IoContract, profile: "Mapping[str, ShapeRange]", which: Which
 ) -> Shapes:
-    """Return the shape of every input at one end of a profile.
+    """Return the shape of every input at one end of a profile, or its Values.
 
     Args:
         contract: the model's inputs.
@@ -134,11 +143,14 @@ def resolve_shapes(
         GraphError: TF0412, a dynamic input is absent from the profile.
     """
     return {
-        spec.name: getattr(profile[spec.name], which)
-        if spec.name in profile
-        else _static_shape(spec)
+        spec.name: _at(profile[spec.name], which) if spec.name in profile else _static_shape(spec)
         for spec in contract.inputs
     }
+
+
+def _at(shape_range: "ShapeRange", which: Which) -> tuple[int, ...]:
+    numbers: tuple[int, ...] = getattr(shape_range, which)
+    return Values(numbers) if shape_range.values else numbers
 
 
 def _static_shape(spec: TensorSpec) -> tuple[int, ...]:
@@ -159,8 +171,9 @@ def check_profiles(
 
     Returns:
         (path in the recipe, message, hint) of each problem: unknown input names, wrong ranks,
-        dimensions that the model fixes otherwise, dimensions of one name that are not equal (ONNX
-        IR, "Static tensor shapes": a name is one size), dynamic inputs without a range.
+        dimensions that the model fixes otherwise, values that do not fit their input, dimensions
+        of one name that are not equal (ONNX IR, "Static tensor shapes": a name is one size),
+        dynamic inputs without a range.
     """
     problems: list[ShapeProblem] = []
     if not profiles:
@@ -194,6 +207,9 @@ def _lacking(index: tuple[int, ...], spec: TensorSpec) -> ShapeProblem:
 def _range_problems(
     path: tuple[str | int, ...], spec: TensorSpec, shape_range: "ShapeRange"
 ) -> Iterable[ShapeProblem]:
+    if shape_range.values:
+        yield from _value_problems(path, spec, len(shape_range.min))
+        return
     if not spec.rank_known:
         return
     if len(shape_range.min) != len(spec.dims):
@@ -215,6 +231,32 @@ def _range_problems(
                 )
 
 
+def _value_problems(
+    path: tuple[str | int, ...], spec: TensorSpec, count: int
+) -> Iterable[ShapeProblem]:
+    """What keeps an input from deciding shapes by so many values."""
+    if spec.dtype not in ("int32", "int64"):
+        yield (
+            path,
+            f"'{spec.name}' is {spec.dtype}; values that decide shapes are int32 or int64",
+            "without `values: true`, min, opt and max are its shape",
+        )
+    elif not spec.rank_known or spec.is_dynamic or len(spec.dims) > 1:
+        yield (
+            path,
+            f"'{spec.name}' is {_dims_text(spec)} in the model; values that decide shapes are one "
+            "number or a list of fixed length",
+            "give its length in the model, or remove `values: true`",
+        )
+    elif count != (wanted := math.prod(_static_shape(spec))):
+        yield (
+            path,
+            f"'{spec.name}' has {wanted} value{'s' if wanted != 1 else ''} in the model, "
+            f"{count} here",
+            f"the model declares {_dims_text(spec)}",
+        )
+
+
 def _unequal_names(
     path: tuple[str | int, ...],
     known: Mapping[str, TensorSpec],
@@ -224,7 +266,7 @@ def _unequal_names(
         first: dict[str, tuple[str, int, int]] = {}
         for name, shape_range in profile.items():
             shape = getattr(shape_range, which)
-            if name not in known or len(shape) != len(known[name].dims):
+            if name not in known or shape_range.values or len(shape) != len(known[name].dims):
                 continue
             for axis, (dim, size) in enumerate(zip(known[name].dims, shape, strict=True)):
                 if not isinstance(dim, str):

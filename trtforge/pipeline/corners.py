@@ -15,7 +15,7 @@ _CORNERS: tuple[Literal["min", "opt", "max"], ...] = ("min", "opt", "max")
 def corner_shapes(
     contract: IoContract, profiles: "Sequence[Profile]"
 ) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Return corner name -> input name -> shape, each distinct set of shapes once.
+    """Return corner name -> input name -> shape (or Values), each distinct set of them once.
 
     Corners are called `min`, `opt` and `max`; with several profiles `0.min`, `0.opt`, ... A model
     without dynamic inputs has the one corner `opt`.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtforge.engine.backend import ProfileShapes, profiles_as_json
+from trtforge.engine.backend import ProfileShapes, ValueTriple, profiles_as_json
 from trtforge.engine.profile_advice import Assessment, Shapes, assess, suggest
 from trtforge.engine.profiles import profile_shapes
 from trtforge.errors import DataError, Place, UsageError
@@ -87,8 +87,11 @@ def check_profiles(recipe: Path, trace: Path) -> ProfilesResult:
     from trtforge.recipe.load import load_recipe
 
     loaded = load_recipe(recipe)
-    profiles = profile_shapes(loaded.recipe.shapes)
-    if not profiles:
+    profiles = tuple(
+        {name: one for name, one in profile.items() if not isinstance(one, ValueTriple)}
+        for profile in profile_shapes(loaded.recipe.shapes)
+    )
+    if not any(profiles):
         raise UsageError("TF0130", f"'{recipe}' has no shapes", "`trtforge profiles suggest` does")
     contract = Model.load(loaded.resolve(loaded.recipe.model.onnx)).contract
     named = list(dict.fromkeys(name for profile in profiles for name in profile))

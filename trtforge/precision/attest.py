@@ -116,7 +116,7 @@ def attest(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Attestation:
 
     Args:
         model: the typed model.
-        shapes: concrete shape of every dynamic input.
+        shapes: concrete shape of every dynamic input; Values of those that decide shapes.
 
     Raises:
         GraphError: a shape is missing or does not fit (TF0533).

@@ -11,7 +11,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 from trtforge.errors import GraphError, Place
 from trtforge.graph.cleanup.functions import InlineFunctions
 from trtforge.graph.execute import Session
-from trtforge.graph.inputs import random_feeds
+from trtforge.graph.inputs import Values, random_feeds
 from trtforge.graph.model import Model
 from trtforge.graph.weights import graph_nodes, storage_bytes
 from trtforge.precision.bodies import known_shapes, with_body_shapes
@@ -74,7 +74,8 @@ class Count:
         self._made: list[str] = []
         self._nodes: list[tuple[NodeProto, str]] = []
         self._constants = {name for name, _, _ in stored_weights(model.proto.graph)}
-        graph = with_body_shapes(infer_with_values(_inlined(model.proto), shapes)).graph
+        fixed = {name: at for name, at in shapes.items() if not isinstance(at, Values)}
+        graph = with_body_shapes(infer_with_values(_inlined(model.proto), fixed)).graph
         self._made += [value.name for value in graph.input if value.name not in self._constants]
         self._walk(graph)
         kept = [name for name in dict.fromkeys(self._made) if self._is_kept(name)]

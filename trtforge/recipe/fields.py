@@ -16,10 +16,14 @@ Flag = Annotated[bool, Strict()]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 """Names of recipes and targets: they become folder names, so no separators and no spaces."""
 
-Dims = Annotated[
-    tuple[Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)], ...], Field(max_length=8)
+MOST_DIMENSIONS = 8
+"""Of a shape in TensorRT (`Dims::MAX_DIMS`)."""
+
+Numbers = Annotated[
+    tuple[Annotated[int, Field(ge=-(2**31), le=2**31 - 1, strict=True)], ...], Field(max_length=64)
 ]
-"""A shape; TensorRT's dimensions are at most 8 (`Dims::MAX_DIMS`) and 32-bit in profiles."""
+"""A shape, or the values of an input that decides shapes; TensorRT's profiles hold 32 bits. More
+than 64 values are read by no operator: the longest are the two pads of 8 dimensions."""
 
 _Value = TypeVar("_Value")
 

@@ -11,6 +11,7 @@ from trtforge.recipe import codes
 from trtforge.recipe.attest_laws import attestation_laws
 from trtforge.recipe.broken import Broken, get, is_list, is_number, items
 from trtforge.recipe.budget_laws import auto_laws, choice_laws, without_auto
+from trtforge.recipe.fields import MOST_DIMENSIONS
 from trtforge.recipe.nodes import Loc
 from trtforge.recipe.performance_laws import performance_laws
 from trtforge.recipe.target_laws import hardware_laws, target_laws, unique_names
@@ -38,6 +39,7 @@ def recipe_laws(data: Any) -> Iterator[Broken]:
     yield from _quantization_laws(data)
     yield from choice_laws(data)
     yield from _calibration_laws(data)
+    yield from _value_laws(data)
     yield from attestation_laws(data)
     yield from _verification_laws(data)
     yield from performance_laws(get(data, "performance"), ("performance",))
@@ -48,10 +50,12 @@ def shape_laws(dims: Any, loc: Loc = ()) -> Iterator[Broken]:
     low, mid, high = (_dims(get(dims, key)) for key in ("min", "opt", "max"))
     if low is None or mid is None or high is None:
         return
+    name = f"input '{loc[-1]}'" if loc else "an input"
+    if get(dims, "values") is not True:
+        yield from _size_laws(dims, name, loc)
     if not len(low) == len(mid) == len(high):
         yield _rank_law(loc, low, mid, high)
         return
-    name = f"input '{loc[-1]}'" if loc else "an input"
     crossed = [axis for axis in range(len(low)) if low[axis] > high[axis]]
     if crossed:
         axis = crossed[0]
@@ -75,6 +79,29 @@ def shape_laws(dims: Any, loc: Loc = ()) -> Iterator[Broken]:
             "opt must lie between min and max in every dimension; "
             f"did you mean {_repair(low, mid, high)}?",
         )
+
+
+def _size_laws(dims: Any, name: str, loc: Loc) -> Iterator[Broken]:
+    """What numbers a shape has not; values may be any."""
+    hint = "min, opt and max are shapes; add `values: true` if they are the input's values"
+    for key in ("min", "opt", "max"):
+        shape = items(get(dims, key))
+        if len(shape) > MOST_DIMENSIONS:
+            yield Broken(
+                (*loc, key),
+                codes.WRONG_VALUE,
+                f"{key} of {name} has {len(shape)} dimensions; "
+                f"TensorRT's tensors have at most {MOST_DIMENSIONS}",
+                hint,
+            )
+        for axis, size in enumerate(shape):
+            if size < 0:
+                yield Broken(
+                    (*loc, key, axis),
+                    codes.WRONG_VALUE,
+                    f"{key} of {name} is {size} in dimension {axis}; a size is at least 0",
+                    hint,
+                )
 
 
 def keep_laws(rule: Any, loc: Loc = ()) -> Iterator[Broken]:
@@ -147,6 +174,28 @@ def _calibration_laws(data: Any) -> Iterator[Broken]:
         )
     if isinstance(given, Mapping) and given.get("images") is not None:
         yield from _image_laws(given, ("calibration", "data"))
+
+
+def _value_laws(data: Any) -> Iterator[Broken]:
+    """Recorded samples have rows, one per sample, and values that decide shapes do not."""
+    shapes = get(data, "shapes")
+    profiles = shapes if is_list(shapes) else (shapes,)
+    given = [
+        (index, str(name))
+        for index, profile in enumerate(profiles)
+        for name, dims in (profile.items() if isinstance(profile, Mapping) else ())
+        if get(dims, "values") is True
+    ]
+    samples = (("calibration",), "calibration"), (("verify", "data"), "verify.data")
+    for index, name in given[:1]:
+        for keys, text in samples:
+            if get(data, *keys) is not None:
+                yield Broken(
+                    ("shapes", index, name, "values"),
+                    codes.CONTRADICTION,
+                    f"{text} is of samples, and the values of input '{name}' belong to no sample",
+                    f"remove {text}, or make '{name}' a constant of the model",
+                )
 
 
 def _image_laws(given: Mapping[str, Any], loc: Loc) -> Iterator[Broken]:

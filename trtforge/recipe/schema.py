@@ -23,12 +23,12 @@ from trtforge.recipe import attest_laws, laws
 from trtforge.recipe.calibration import Calibration
 from trtforge.recipe.engine_options import EngineOptions
 from trtforge.recipe.fields import (
-    Dims,
     Flag,
     FrozenDict,
     Integer,
     Name,
     Number,
+    Numbers,
     PathText,
     Section,
     keep_laws,
@@ -77,11 +77,18 @@ class ModelSource(Section):
 
 
 class ShapeRange(Section):
-    """The shapes that one input takes in one optimization profile."""
+    """The shapes that one input takes in one optimization profile, or its values."""
 
-    min: Dims = Field(description="smallest shape, every dimension")
-    opt: Dims = Field(description="shape to optimize for; between min and max in every dimension")
-    max: Dims = Field(description="largest shape, every dimension")
+    min: Numbers = Field(description="smallest shape, every dimension")
+    opt: Numbers = Field(
+        description="shape to optimize for; between min and max in every dimension"
+    )
+    max: Numbers = Field(description="largest shape, every dimension")
+    values: Flag = Field(
+        False,
+        description="min, opt and max are the input's values, which decide shapes (of a Reshape, "
+        "TopK, ...), and not its shape",
+    )
 
     @model_validator(mode="after")
     def _laws(self) -> Self:
@@ -94,7 +101,7 @@ Profile = Annotated[
     Field(min_length=1),
     AfterValidator(FrozenDict),
 ]
-"""The shapes of every dynamic input, by input name."""
+"""The shapes of every dynamic input, and the values of those that decide shapes, by name."""
 
 
 PassName = Annotated[str, Field(min_length=1)]

@@ -145,7 +145,7 @@ def _too_long(context: Mapping[str, Any], value: Any, _: str | None) -> Wording:
     return (
         codes.WRONG_VALUE,
         f"has {count} entries, at most {context.get('max_length')} are possible",
-        "TensorRT's tensors have at most 8 dimensions",
+        "no operator reads so many",
     )
 
 

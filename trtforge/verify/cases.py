@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from trtforge.errors import UsageError
 from trtforge.graph.data import ArrayData
-from trtforge.graph.inputs import random_feeds
+from trtforge.graph.inputs import Values, random_feeds
 from trtforge.graph.model import Model
 from trtforge.verify.types import Group
 
@@ -75,7 +75,8 @@ def cases_from(
 
     Args:
         data: recorded inputs; labels are passed along where it has them.
-        corners: (name, input name -> shape), usually the min, opt and max of every profile.
+        corners: (name, input name -> shape or Values), usually the min, opt and max of every
+            profile.
         model: the reference; its inputs decide what random inputs look like.
         seed: of the random inputs.
         batch: samples per data case; brought into the corners' range (or to the model's own batch
@@ -90,10 +91,23 @@ def cases_from(
         "random": its ranges are not those that a quantized model is made for.
 
     Raises:
-        UsageError: an input is dynamic and there is neither a corner nor data to tell its shape.
+        UsageError: an input is dynamic and there is neither a corner nor data to tell its shape;
+            or there is data, and values of an input decide shapes.
     """
+    if data is not None:
+        _refuse_values(corners)
     plan = _Plan(data, corners, model, seed, batch, limit)
     return chain(_data_cases(plan), _corner_cases(plan), _random_cases(plan))
+
+
+def _refuse_values(corners: Sequence[tuple[str, Shapes]]) -> None:
+    for name, shape in (item for _, shapes in corners for item in shapes.items()):
+        if isinstance(shape, Values):
+            raise UsageError(
+                "TF0723",
+                f"data is of samples, and the values of input '{name}' belong to no sample",
+                hint="compare without data: values are taken from the profiles then",
+            )
 
 
 def _data_cases(plan: _Plan) -> Iterator[Case]:

@@ -90,6 +90,9 @@ def random_batches(interface: Interface, batch: int) -> list[dict[str, arrays.Ar
         feeds = {}
         for name, dtype in interface.inputs.items():
             low, best, high = interface.profiles[0][name]
+            if name in interface.deciding:
+                feeds[name] = np.array(best, dtype).reshape(interface.deciding[name])
+                continue
             shape = (batch, *best[1:]) if best and low[0] != high[0] else best
             is_whole = dtype.kind in "biu"  # 0 and 1: tokens and masks take any model's of these
             values = rng.integers(0, 2, shape) if is_whole else rng.standard_normal(shape)

@@ -41,7 +41,10 @@ class PrecisionStage:
             "recipe": {
                 "precision": job.recipe.precision.model_dump(mode="json"),
                 "shapes": [
-                    {name: list(shape.opt) for name, shape in profile.items()}
+                    {
+                        name: {"values": list(shape.opt)} if shape.values else list(shape.opt)
+                        for name, shape in profile.items()
+                    }
                     for profile in job.recipe.shapes[:1]
                 ],
             },

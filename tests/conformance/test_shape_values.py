@@ -25,6 +25,8 @@ from trtforge.engine.runner import EngineRunner
 from trtforge.errors import BuildError
 from trtforge.graph.inputs import Feeds, Values, random_feeds
 from trtforge.graph.model import Model
+from trtforge.pipeline.attest import attest_path
+from trtforge.pipeline.compare import VerifyOptions, verify
 from trtforge.pipeline.corners import corner_shapes
 from trtforge.pipeline.run import BuildOptions, BuildResult, build_recipe
 from trtforge.recipe.load import load_recipe
@@ -82,6 +84,20 @@ def test_a_recipe_is_built_and_judged_at_every_corner(name: str, tmp_path: Path)
     assert found == {f"corner {which} (random)": at for which, at in expected.items()} | {
         "random": expected["opt"]
     }
+
+
+def test_a_bundle_is_judged_again_at_its_values(tmp_path: Path) -> None:
+    case = DECIDING["expand"]
+    bundle = built(case, tmp_path, case.recipe(RTX)).bundle
+    options = VerifyOptions(against=tmp_path / "model.onnx", layers=True)
+    found = verify(bundle, options)
+    assert found.checks["graph"].verdict == "pass"
+    assert found.layers is not None
+    assert {layer.tensor for layer in found.layers.layers} >= {"r", "y"}
+    attested = attest_path(bundle).as_json()
+    assert (attested["verdict"], attested["shapes"]) == ("pass", {"x": [1, 6]})
+    assert attested["values"] == {"k": [4, 6]}
+    assert attested["views"][0]["reason"] is None, "all activations are counted"
 
 
 @pytest.mark.parametrize(

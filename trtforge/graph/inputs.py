@@ -29,6 +29,9 @@ class Values(tuple[int, ...]):
 
 _BOUNDS: tuple[Which, ...] = ("min", "opt", "max")
 
+_DECIDING_TYPES = ("int32", "int64")
+"""What values that decide shapes can be (TensorRT, `IOptimizationProfile.set_shape_input`)."""
+
 _PASSING_ON = frozenset(
     {"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Expand"}
 )
@@ -217,7 +220,7 @@ def _range_problems(
             path,
             f"'{spec.name}' has {len(spec.dims)} dimensions in the model, "
             f"{len(shape_range.min)} here",
-            f"the model declares {_dims_text(spec)}",
+            _declared(spec),
         )
         return
     for which in _BOUNDS:
@@ -227,15 +230,22 @@ def _range_problems(
                 yield (
                     (*path, which),
                     f"dimension {axis} of '{spec.name}' is {dim} in the model, {asked} here",
-                    f"the model declares {_dims_text(spec)}",
+                    _declared(spec),
                 )
+
+
+def _declared(spec: TensorSpec) -> str:
+    text = f"the model declares {_dims_text(spec)}"
+    if spec.dtype in _DECIDING_TYPES and len(spec.dims) <= 1 and not spec.is_dynamic:
+        text += "; if these are values that decide shapes, add `values: true`"
+    return text
 
 
 def _value_problems(
     path: tuple[str | int, ...], spec: TensorSpec, count: int
 ) -> Iterable[ShapeProblem]:
     """What keeps an input from deciding shapes by so many values."""
-    if spec.dtype not in ("int32", "int64"):
+    if spec.dtype not in _DECIDING_TYPES:
         yield (
             path,
             f"'{spec.name}' is {spec.dtype}; values that decide shapes are int32 or int64",

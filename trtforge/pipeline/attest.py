@@ -62,6 +62,7 @@ class AttestResult:
         subject: as it was named.
         kind: onnx, bundle, engine or layers.
         shapes: the input shapes that MACs and activations are for.
+        values: of the inputs that decide shapes, likewise.
         views: what was looked at.
         checks: what was judged.
         reasons: what failed, beside the checks.
@@ -75,6 +76,7 @@ class AttestResult:
     checks: tuple[Check, ...]
     reasons: tuple[str, ...] = ()
     per_node: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    values: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
@@ -105,6 +107,7 @@ class AttestResult:
             "verdict": self.verdict,
             "reasons": list(self.reasons),
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            **({"values": dict(self.values)} if self.values else {}),
             "views": [view.as_json() for view in self.views],
             "checks": [check.as_json() for check in self.checks],
             "per_node": [dict(node) for node in self.per_node],
@@ -120,6 +123,7 @@ class _Seen:
     per_node: tuple[Mapping[str, Any], ...] = ()
     checks: tuple[Check, ...] = ()
     reasons: tuple[str, ...] = ()
+    values: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 def attest_path(subject: Path | str, options: AttestOptions | None = None) -> AttestResult:
@@ -146,7 +150,14 @@ def attest_path(subject: Path | str, options: AttestOptions | None = None) -> At
         if view.contradictions and not view.name.startswith(ENGINE) and kind == "onnx":
             reasons.append(f"the {view.name} contradicts the {TYPED_ONNX}")
     return AttestResult(
-        path, kind, seen.shapes, seen.views, tuple(checks), tuple(reasons), seen.per_node
+        path,
+        kind,
+        seen.shapes,
+        seen.views,
+        tuple(checks),
+        tuple(reasons),
+        seen.per_node,
+        seen.values,
     )
 
 
@@ -224,7 +235,12 @@ def _bundle(path: Path, options: AttestOptions) -> _Seen:
         if view["contradictions"]
     ]
     return _Seen(
-        tuple(views), attested["shapes"], tuple(attested["per_node"]), checks, tuple(others)
+        tuple(views),
+        attested["shapes"],
+        tuple(attested["per_node"]),
+        checks,
+        tuple(others),
+        attested.get("values", {}),
     )
 
 
@@ -234,10 +250,9 @@ def _bundled_onnx(bundle: "Bundle") -> tuple[dict[str, Any], Mapping[str, int], 
     if not bundle.manifest.model.included:
         return recorded, {}, "as the build recorded it: the bundle holds no ONNX file"
     from trtforge.graph.model import Model
-    from trtforge.precision.attest import attest
+    from trtforge.precision.attest import attest, shapes_from_json
 
-    shapes = {name: tuple(shape) for name, shape in recorded["shapes"].items()}
-    attestation = attest(Model.load(bundle.file("model.onnx")), shapes)
+    attestation = attest(Model.load(bundle.file("model.onnx")), shapes_from_json(recorded))
     return attestation.as_json(), attestation.elements, None
 
 

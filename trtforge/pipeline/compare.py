@@ -116,11 +116,16 @@ def verify(candidate: Path | str, options: VerifyOptions | None = None) -> Verif
     return VerifyResult(path, kind, checks, overall(tuple(checks.values())), layers)
 
 
+_OTHER_FILES = {".yaml", ".yml", ".npz", ".npy", ".py", ".md", ".html", ".xml", ".cache"}
+"""Ends of names of what is here besides models and engines, which may have any name."""
+
+
 def kind_of(path: Path) -> Kind:
     """Return what a path is: a bundle's folder, an ONNX file, or else an engine.
 
     Raises:
-        UsageError: there is nothing at the path, or it is a folder that is no bundle.
+        UsageError: there is nothing at the path, or it is a folder that is no bundle, or a file
+            that is none of these by its name.
     """
     where = Place(file=str(path))
     if not path.exists():
@@ -130,6 +135,9 @@ def kind_of(path: Path) -> Kind:
             return "bundle"
         hint = "a bundle is a folder with a manifest.json, as `trtforge build` writes it"
         raise UsageError("TF0713", f"'{path}' is a folder, but not a bundle", hint, where)
+    if path.suffix.lower() in _OTHER_FILES or not path.is_file():
+        hint = "ONNX files end in .onnx, engines in .engine, .plan or .trt"
+        raise UsageError("TF0713", f"'{path}' is no ONNX file, engine or bundle", hint, where)
     return "onnx" if path.suffix.lower() == ".onnx" else "engine"
 
 
@@ -137,19 +145,20 @@ def _layers(path: Path, kind: Kind, options: VerifyOptions) -> "LayerProfile":
     """Compare every tensor of a typed ONNX file, which may lie in a bundle, with the reference."""
     from trtforge.pipeline.layers import profile_layers
 
-    typed = path
+    typed, recipe = path, None
     if kind == "bundle":
         from trtforge.bundle.read import open_bundle
 
         bundle = open_bundle(path)
         typed = bundle.file("model.onnx") if bundle.manifest.model.included else path
+        recipe = load_recipe(bundle.file("recipe.yaml"), check_files=False).recipe
     if kind == "engine" or typed.is_dir() or options.against is None:
         raise UsageError(
             "TF0742",
             "--layers compares a typed ONNX file with its original, and one of them is not given",
             "name the original with --against, and an ONNX file or a bundle that includes one",
         )
-    question = question_of(options, _reference(options.against), Precision())
+    question = question_of(options, _reference(options.against), Precision(), recipe)
     return profile_layers(question, typed, options.samples or LAYER_SAMPLES)
 
 

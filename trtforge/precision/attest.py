@@ -7,6 +7,7 @@ from typing import Any
 
 from onnx import TensorProto
 
+from trtforge.graph.inputs import Values
 from trtforge.graph.model import Model
 from trtforge.precision.counting import INT4, Count, stored_weights, weight_bytes
 from trtforge.recipe.schema import FloatType, Precision, QuantizedType
@@ -91,9 +92,22 @@ class Attestation:
             "results": dict(self.results),
             "quantized_weights_bytes": dict(self.quantized_weights_bytes),
             "unmeasured_activations": self.unmeasured,
-            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            **shapes_as_json(self.shapes),
             "per_node": [node.as_json() for node in self.per_node],
         }
+
+
+def shapes_as_json(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, list[int]]]:
+    """Return `shapes`, and where there are Values `values`, as plain JSON data."""
+    values = {name: list(at) for name, at in shapes.items() if isinstance(at, Values)}
+    written = {name: list(at) for name, at in shapes.items() if name not in values}
+    return {"shapes": written, "values": values} if values else {"shapes": written}
+
+
+def shapes_from_json(written: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Read what `shapes_as_json` wrote."""
+    shapes = {name: tuple(at) for name, at in written["shapes"].items()}
+    return shapes | {name: Values(at) for name, at in written.get("values", {}).items()}
 
 
 def shares(amounts: Mapping[str, int]) -> dict[str, float]:

@@ -71,9 +71,10 @@ def _show(result: "AttestResult", *, quiet: bool, verbose: bool) -> None:
         rows = [row for view in result.views for row in _rows(view, verbose)]
         if rows:
             print_table(("view", "type", "MACs", "nodes", "weights", "activations"), rows)
-        if result.shapes:
-            shapes = ", ".join(f"{n} {'x'.join(map(str, s))}" for n, s in result.shapes.items())
-            say(f"counted at {shapes}")
+        if result.shapes or result.values:
+            shapes = [f"{n} {'x'.join(map(str, s))}" for n, s in result.shapes.items()]
+            shapes += [f"{name} = {list(values)}" for name, values in result.values.items()]
+            say(f"counted at {', '.join(shapes)}")
         for view in result.views:
             if not view.attested:
                 say(f"{view.name}: not_run: {view.reason}")

@@ -347,3 +347,11 @@ def test_what_to_do_about_engines_is_said_of_what_may_ship():
     assert "Do not ship. Out of bounds: graph parity." in render_html(failed)
     ready = render_html(replace(SAMPLE, engine_parity={"rtx": parity()}))
     assert "Every check was run and is within its bounds. Ready to ship." in ready
+
+
+def test_profiles_tell_values_from_shapes() -> None:
+    bounds = {"min": [-1, 4], "opt": [-1, 6], "max": [2, 12]}
+    table = tables.profiles_table(
+        [{"x": bounds | {"values": False}, "k": bounds | {"values": True}}]
+    )
+    assert [row[2] for row in table.rows] == ["-1 × 4", "values -1, 4"]

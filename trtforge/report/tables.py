@@ -260,11 +260,18 @@ def contract_table(contract: Json) -> Table:
 def profiles_table(profiles: Sequence[Json]) -> Table:
     """Return the optimization profiles, one row per profile and input."""
     rows = tuple(
-        (str(index), str(name), *(shape(dims.get(key)) for key in ("min", "opt", "max")))
+        (str(index), str(name), *(_bound(dims, key) for key in ("min", "opt", "max")))
         for index, profile in enumerate(profiles)
         for name, dims in profile.items()
     )
     return Table(("profile", "input", "min", "opt", "max"), rows, names=frozenset({1}))
+
+
+def _bound(dims: Json, key: str) -> str:
+    """A shape, or values that decide shapes."""
+    if dims.get("values"):
+        return f"values {', '.join(map(str, dims.get(key) or ()))}"
+    return shape(dims.get(key))
 
 
 def targets_table(targets: Sequence[Json]) -> Table:

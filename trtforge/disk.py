@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,11 +66,16 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file under a temporary name and rename it: a reader never sees half a file.
 
+    What is no plain file is written to as it is: renaming would replace /dev/null.
+
     Raises:
         MissingError: no space, or the folder is missing or not writable (exit 3).
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with writing(path):
+    try:
+        if is_special(path):
+            path.write_bytes(data)
+            return
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
             temporary.write_bytes(data)
             sync(temporary)
@@ -77,6 +83,17 @@ def write_bytes(path: Path, data: bytes) -> None:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+    except OSError as error:  # which names the temporary file
+        raise write_error(OSError(error.errno, error.strerror, str(path)), path) from error
+
+
+def is_special(path: Path) -> bool:
+    """Whether something stands there, or where a link leads, that is neither file nor folder."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def sync(path: Path) -> None:

@@ -46,7 +46,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trtforge.cli.commands.inspect:inspect",
         "Say what a file or bundle is, without a GPU.",
     ),
-    "diff": ("trtforge.cli.commands.diff:diff", "Show what changed between two ONNX files."),
+    "diff": (
+        "trtforge.cli.commands.diff:diff",
+        "Show what changed between two ONNX files or bundles.",
+    ),
     "optimize": (
         "trtforge.cli.commands.optimize:optimize",
         "Clean up and fuse an ONNX graph, with proof.",
@@ -181,6 +184,14 @@ def _run_command(arguments: list[str]) -> int:
         from trtforge.cli.console import show_error
 
         return show_error(error, as_json=as_json)
+    except MemoryError as error:
+        from trtforge.cli.console import show_problems
+
+        reason = str(error) or "an allocation failed"
+        hint = "use smaller shapes, a smaller batch or fewer samples, or a machine with more memory"
+        problem = Problem("TF0304", f"out of memory: {reason}", hint)
+        show_problems([problem], EXIT_MISSING, as_json=as_json)
+        return EXIT_MISSING
     except Exception as error:  # the boundary: whatever reaches it is a bug of ours
         if isinstance(error, BrokenPipeError) or (
             isinstance(error, OSError) and is_output_error(error)

@@ -8,7 +8,7 @@ from pathlib import Path
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from trtforge.disk import write_error
+from trtforge.disk import is_special, write_error
 from trtforge.errors import GraphError, Place
 from trtforge.graph.copying import write_tensor
 from trtforge.graph.external import ExternalFiles
@@ -46,7 +46,8 @@ Source: https://onnx.ai/onnx/repo-docs/ExternalData.html ("offset ... should be 
 def write_model(proto: ModelProto, files: ExternalFiles, path: Path) -> tuple[Path, ...]:
     """Write a model, and `<name>.data` beside it when its weights do not belong inside.
 
-    The files are staged in a folder beside the target, checked there, and renamed.
+    The files are staged in a folder beside the target, checked there, and renamed; a device such as
+    /dev/null is written to, and gets no weights that do not belong inside.
 
     Returns:
         All files written, the model first.
@@ -56,7 +57,8 @@ def write_model(proto: ModelProto, files: ExternalFiles, path: Path) -> tuple[Pa
         MissingError: TF0301, no space left; TF0302, the folder cannot be written.
     """
     try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        beside = None if is_special(path) else path.parent
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=beside))
     except OSError as error:
         raise write_error(error, path) from error
     try:
@@ -157,6 +159,10 @@ def _serialized(proto: ModelProto) -> bytes:
 
 def _publish(staged: tuple[Path, ...], path: Path) -> tuple[Path, ...]:
     """Rename into place. Old model and new weights never stand side by side."""
+    if is_special(path):
+        with staged[0].open("rb") as content, path.open("wb") as device:
+            shutil.copyfileobj(content, device)
+        return (path,)
     targets = tuple(path.with_name(file.name) for file in staged)
     if len(staged) > 1 and targets[1].exists():
         path.unlink(missing_ok=True)

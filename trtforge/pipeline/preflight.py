@@ -7,6 +7,7 @@ of these tells is `unknown`, never a guess.
 """
 
 import platform
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -104,9 +105,11 @@ def machine_here(device: str | None, version: str | None, *, allow_host_code: bo
     """Return this machine, with what was given in place of what it has.
 
     Raises:
-        UsageError: TF0131, `device` is no compute capability.
+        UsageError: TF0131, `device` is no compute capability; TF0133, `version` is no version.
     """
     here, why = f"{platform.system()}-{platform.machine()}".lower(), ""
+    if version is not None and not re.fullmatch(r"\d+(\.\d+){1,3}", version):
+        raise UsageError("TF0133", f"'{version}' is no version", "write --library-version 10.16.1")
     if device is None:
         found = driver()
         device = found.gpus[0].compute_capability if found.gpus else None

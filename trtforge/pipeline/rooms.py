@@ -90,6 +90,10 @@ def optimize_file(
     return {**report, "unsupported": [problem.as_json() for problem in problems]}
 
 
+_MOST = 2**31 - 1
+"""TensorRT counts a dimension in 32 bits."""
+
+
 def given_shapes(contract: Any, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return the shapes that `name=1x3x224x224` texts give inputs.
 
@@ -97,15 +101,17 @@ def given_shapes(contract: Any, texts: Sequence[str]) -> dict[str, tuple[int, ..
         UsageError: TF0104 no shape, TF0105 no such input, TF0106 it does not fit the input.
     """
     specs = {spec.name: spec for spec in contract.inputs}
-    given = {}
+    given: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, equals, dims = text.rpartition("=")
         try:
             shape = tuple(int(dim) for dim in dims.replace(",", "x").split("x"))
         except ValueError:
             shape = ()
-        if not equals or not shape or min(shape) < 0:
+        if not equals or not shape or min(shape) < 0 or max(shape) > _MOST:
             raise UsageError("TF0104", f"'{text}' is not a shape", "write NAME=1x3x224x224")
+        if given.get(name, shape) != shape:
+            raise UsageError("TF0104", f"two shapes are given for '{name}'", "leave one out")
         if name not in specs:
             known = ", ".join(specs)
             raise UsageError("TF0105", f"the model has no input '{name}'", f"inputs: {known}")

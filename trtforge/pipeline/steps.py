@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 
-from trtforge.disk import write_error
+from trtforge.disk import is_special, write_error
 from trtforge.pipeline.events import Sink, StageFinished, StageProgress, Warned, ignore
 
 
@@ -68,6 +68,8 @@ def check_writable(path: Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if is_special(path):
+            return
         probe = path.with_name(f".{path.name}.probe")
         probe.touch()
         probe.unlink()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trtforge.cli.bounds import finite
 from trtforge.cli.console import ProgressLines, common_options, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -26,12 +27,23 @@ if TYPE_CHECKING:
 @click.option(
     "--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="A dynamic input's shape."
 )
-@click.option("--seconds", type=float, default=3.0, show_default=True, help="Measure this long.")
-@click.option("--queries", type=click.IntRange(1), default=64, help="... and as many queries.")
-@click.option("--warmup", type=float, default=0.5, show_default=True, help="Seconds before that.")
-@click.option("--rate", type=float, metavar="QPS", help="server: queries per second in the mean.")
 @click.option(
-    "--target-ms", type=float, help="server: find the highest rate whose p99 is within this."
+    "--seconds", type=finite(0), default=3.0, show_default=True, help="Measure this long."
+)
+@click.option("--queries", type=click.IntRange(1), default=64, help="... and as many queries.")
+@click.option(
+    "--warmup", type=finite(0), default=0.5, show_default=True, help="Seconds before that."
+)
+@click.option(
+    "--rate",
+    type=finite(0, 1e6, min_open=True),
+    metavar="QPS",
+    help="server: queries per second in the mean.",
+)
+@click.option(
+    "--target-ms",
+    type=finite(0, min_open=True),
+    help="server: find the highest rate whose p99 is within this.",
 )
 @click.option(
     "--streams", type=click.IntRange(1, 64), help="server, offline: queries at a time; default 1."
@@ -73,7 +85,10 @@ def bench(
     noise. Exit status 6: a --limit does not hold.
     """
     from trtforge.pipeline.bench import bench as run
+    from trtforge.pipeline.steps import check_writable
 
+    if plot is not None:
+        check_writable(plot)
     options = _options(subject, scenario, batch, asked)
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
     try:

@@ -88,6 +88,7 @@ def debug(
     from trtforge.pipeline.debug_subject import DebugOptions
 
     target = _recipe(subject, into) if write else None
+    _check(subject, html, into=into, write=write, overrides=options["overrides"])
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
     try:
         result = find_culprits(subject, DebugOptions(**options), show, write=target)
@@ -100,6 +101,25 @@ def debug(
     else:
         _show(result, quiet=quiet)
     return result.exit_status
+
+
+def _check(
+    subject: Path, html: Path | None, *, into: Path | None, write: bool, overrides: tuple[str, ...]
+) -> None:
+    """Refuse before the search what would come to nothing after it."""
+    from trtforge.errors import UsageError
+    from trtforge.pipeline.steps import check_writable
+
+    if into is not None and not write:
+        raise UsageError(
+            "TF0766", "--recipe names the recipe that --write writes into", "add --write"
+        )
+    if overrides and subject.suffix.lower() == ".onnx":
+        raise UsageError(
+            "TF0767", "--set changes a recipe, and an ONNX file has none", "name the recipe instead"
+        )
+    if html is not None:
+        check_writable(html)
 
 
 def _recipe(subject: Path, into: Path | None) -> Path:

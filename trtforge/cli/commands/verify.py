@@ -60,6 +60,11 @@ def verify(
     """
     from trtforge.pipeline.compare import VERIFY_SCHEMA, VerifyOptions
     from trtforge.pipeline.compare import verify as verify_candidate
+    from trtforge.pipeline.steps import check_writable
+
+    for page in (html, junit):
+        if page is not None:
+            check_writable(page)
 
     options = VerifyOptions(
         *(against, data, tolerance, samples, backend),

@@ -34,6 +34,7 @@ from trtforge.verify.cases import cases_from
 
 RTX = "tensorrt_rtx"
 BOUNDS = ("min", "opt", "max")
+ON_ELEVEN = pytest.mark.parametrize("simulated", ["11"], indirect=True)
 
 
 def built(case: Deciding, folder: Path, text: str) -> BuildResult:
@@ -133,6 +134,7 @@ targets: [{name: engine, backend: tensorrt_rtx}]
     assert "`values: true`" not in str(no.value.hint)
 
 
+@ON_ELEVEN
 @pytest.mark.parametrize("name", [name for name in DECIDING if name != "range"])
 def test_an_engine_takes_values_within_its_profile(
     name: str, simulated: Simulation, tmp_path: Path
@@ -157,7 +159,7 @@ def test_an_engine_takes_values_within_its_profile(
         assert caught.value.code == "TF0614"
 
 
-@pytest.mark.parametrize("simulated", ["11"], indirect=True)
+@ON_ELEVEN
 def test_values_choose_the_profile_and_random_batches_have_them(
     simulated: Simulation, tmp_path: Path
 ) -> None:
@@ -181,3 +183,10 @@ def test_values_choose_the_profile_and_random_batches_have_them(
         EngineMeter(EngineLoad(wanted.output, "tensorrt"), [given | {"k": np.array([13, 6])}]),
     ):
         pass
+
+
+@pytest.mark.parametrize("simulated", ["10"], indirect=True)
+def test_an_engine_is_judged_at_its_values(simulated: Simulation, tmp_path: Path) -> None:
+    case = DECIDING["topk"]
+    verdicts = built(case, tmp_path, case.recipe("tensorrt")).verdicts
+    assert verdicts["engine_parity"]["engine"]["verdict"] == "pass"

@@ -101,6 +101,9 @@ def test_what_onnx_runtime_refuses_is_no_bug_of_ours(tmp_path: Path) -> None:
     [
         (("--seconds", "nan"), 2, "not a number"),
         (("--seconds", "inf"), 2, "not in the range"),
+        (("--rate", "5"), 2, "add --scenario server"),
+        (("--against-target", "rtx"), 2, "add --against"),
+        (("--backend", "tensorrt_rtx", "--shape", "x=1x16"), 2, "runs engines"),
         (("--warmup", "-1"), 2, "not in the range"),
         (("--rate", "1e12"), 2, "not in the range"),
         (("--target-ms", "0"), 2, "not in the range"),
@@ -140,3 +143,14 @@ def test_a_file_that_is_no_engine_is_not_taken_for_one(tmp_path: Path, command: 
 
 def test_preflight_wants_a_version(tmp_path: Path) -> None:
     assert "is no version" in problem(2, "preflight", tmp_path, "--library-version", "newest")
+
+
+def test_a_shape_that_is_missing_is_asked_for_where_it_can_be_given(tmp_path: Path) -> None:
+    model = dense(tmp_path / "m.onnx", batch="N")
+    said = problem(4, "cast", model, "-o", tmp_path / "o.onnx", "--synthetic")
+    assert "--shape" in said
+
+
+def test_a_model_that_is_not_fp32_is_said_to_be_so(tmp_path: Path) -> None:
+    out, _ = ran(0, "cast", integers(tmp_path / "m.onnx"), "-o", tmp_path / "o.onnx")
+    assert "none was cast" in out

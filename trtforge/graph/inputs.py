@@ -161,7 +161,7 @@ def _static_shape(spec: TensorSpec) -> tuple[int, ...]:
         raise GraphError(
             "TF0412",
             f"input '{spec.name}' has dynamic dimensions {_dims_text(spec)} and no shape is given",
-            "give it min, opt and max under `shapes`",
+            "give it min, opt and max under `shapes` in the recipe, or --shape without one",
             Place(node=spec.name),
         )
     return tuple(dim for dim in spec.dims if isinstance(dim, int))

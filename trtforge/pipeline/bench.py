@@ -173,6 +173,12 @@ def _check(options: BenchOptions) -> None:
         raise UsageError(
             "TF0141", "the server scenario needs a rate", "give --rate, or --target-ms to find it"
         )
+    if load.rate is not None and load.scenario != "server":
+        raise UsageError("TF0141", "--rate is of the server scenario", "add --scenario server")
+    if options.against_target is not None and options.against is None:
+        raise UsageError(
+            "TF0141", "--against-target is of a bundle given to --against", "add --against"
+        )
     if options.target_ms is not None and load.scenario != "server":
         raise UsageError("TF0141", "--target-ms is of the server scenario", "add --scenario server")
     if options.against is not None and load.scenario not in ("single-stream", "multi-stream"):
@@ -188,6 +194,12 @@ def _check_sides(sides: Sequence[Measured], options: BenchOptions) -> None:
     on_cpu = [side.backend == "onnxruntime" for side in sides]
     if options.graphs and all(on_cpu):
         raise UsageError("TF0147", "CUDA graphs are of engines", "leave --cuda-graphs out")
+    if options.backend not in (None, "onnxruntime") and all(on_cpu):
+        raise UsageError(
+            "TF0147",
+            f"{options.backend} runs engines, and an ONNX file is measured with ONNX Runtime",
+            "leave --backend out, or build an engine and name that",
+        )
     if options.threads is not None and not any(on_cpu):
         raise UsageError("TF0147", "threads are of ONNX Runtime", "leave --threads out")
 

@@ -112,7 +112,7 @@ def _show(result: "CastResult", *, explain: bool) -> None:
     else:
         say(f"ranges: {ranges_summary(result.ranges)}")
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.nodes.items())
-    say(f"nodes: {kinds}; casts added: {report.casts_added}")
+    say(f"nodes: {kinds or 'none are FP32, so none was cast'}; casts added: {report.casts_added}")
     wide = Counter(d.op for d in report.decisions)
     if wide:
         say(f"stayed wide: {', '.join(f'{count} {op}' for op, count in wide.most_common())}")

@@ -154,3 +154,21 @@ def test_a_shape_that_is_missing_is_asked_for_where_it_can_be_given(tmp_path: Pa
 def test_a_model_that_is_not_fp32_is_said_to_be_so(tmp_path: Path) -> None:
     out, _ = ran(0, "cast", integers(tmp_path / "m.onnx"), "-o", tmp_path / "o.onnx")
     assert "none was cast" in out
+
+
+def test_debug_wants_the_model_that_a_typed_one_comes_from(tmp_path: Path) -> None:
+    ran(
+        0, "cast", dense(tmp_path / "m.onnx"), "-o", tmp_path / "typed.onnx", "--force", "op=MatMul"
+    )
+    other = onnx.load(tmp_path / "m.onnx")
+    other.graph.node[1].output[0] = other.graph.output[0].name = "z"
+    onnx.save(other, tmp_path / "other.onnx")
+    typed, against = tmp_path / "typed.onnx", tmp_path / "other.onnx"
+    assert "the outputs differ: ['y'] here" in problem(2, "debug", typed, "--against", against)
+
+
+def test_shapes_that_no_engine_takes_are_no_profile(tmp_path: Path) -> None:
+    trace = tmp_path / "t.jsonl"
+    trace.write_text('{"x": [4294967296, 16]}')
+    model = dense(tmp_path / "m.onnx", batch="N")
+    assert "below 2^31" in problem(2, "profiles", "suggest", model, "--trace", trace)

@@ -75,9 +75,9 @@ def subject_of(path: Path, options: DebugOptions, emit: Sink = ignore) -> Subjec
     """Find out what a path names, and prepare it as a build does: cleaned, and calibrated.
 
     Raises:
-        UsageError: TF0712, TF0713: it is nothing known; TF0761: the original is needed; TF0762: no
-            type but FP32 is asked for; TF0763: a quantized ONNX file, whose ranges are not known,
-            or quantization that is to be judged without data.
+        UsageError: TF0712, TF0713: it is nothing known; TF0761, TF0768: the original is needed;
+            TF0762: no type but FP32 is asked for; TF0763: a quantized ONNX file, whose ranges are
+            not known, or quantization that is to be judged without data.
         RecipeError, DataError, GraphError, MissingError: what preparing it raises.
     """
     where = Place(str(path))
@@ -121,7 +121,15 @@ def _of_onnx(path: Path, options: DebugOptions) -> Subject:
         if options.against is None:
             raise _original_needed(f"'{path}' is typed already")
         kind = options.type or ("bf16" if declared.type == "bf16" else "fp16")
-        model = Model.load(options.against)
+        typed, model = model, Model.load(options.against)
+        sides = [sorted(spec.name for spec in one.contract.outputs) for one in (typed, model)]
+        if sides[0] != sides[1]:
+            raise UsageError(
+                "TF0768",
+                f"the outputs differ: {sides[0]} here, {sides[1]} in '{options.against}'",
+                f"--against must name the model that '{path}' comes from",
+                Place(str(path)),
+            )
     precision = Precision(type=kind)
     asked = VerifyOptions(data=options.data, tolerance=options.tolerance, samples=options.samples)
     question = question_of(asked, options.against or path, precision)

@@ -166,8 +166,10 @@ def _fitting(shapes: Mapping[str, Any], contract: "IoContract", place: Place) ->
         if dims is None and not spec.is_dynamic:
             found.append((spec.name, tuple(int(dim) for dim in spec.dims if dim is not None)))
             continue
-        if not isinstance(dims, list) or not all(type(dim) is int and dim >= 0 for dim in dims):
-            raise _malformed(f"input '{spec.name}' has no list of whole numbers", place)
+        if not isinstance(dims, list) or not all(
+            type(dim) is int and 0 <= dim < 2**31 for dim in dims
+        ):
+            raise _malformed(f"input '{spec.name}' has no list of whole numbers below 2^31", place)
         declared = list(spec.dims)
         fits = not spec.rank_known or (
             len(dims) == len(declared)

@@ -48,8 +48,8 @@ def profile_layers(
 def layers_json(question: Question, typed: Path) -> dict[str, Any]:
     """Return what a build stores as `layers.json`: a profile of few samples, or why there is none.
 
-    It costs at most LAYER_SAMPLES runs of both graphs; models of more than 256 MiB are left out, and
-    a profile that cannot be made does not fail a build.
+    It costs at most LAYER_SAMPLES runs of both graphs; models of more than 256 MiB are left out,
+    and a profile that cannot be made does not fail a build.
     """
     from trtforge.graph.model import source_files
     from trtforge.verify.layers import LAYERS_SCHEMA

@@ -29,5 +29,5 @@ DEFAULT: dict[str, tuple[str, ...]] = {
 """What `techniques: default` stands for, by `precision.quantize`."""
 
 FOR_FIXED_LAYERS = ("rounding", "bias-correction")
-"""They change the float model to suit one fixed set of quantized layers. Where a budget chooses that
-set they are left out; the search corrects the biases of each mix (`precision.mixes`)."""
+"""They change the float model to suit one fixed set of quantized layers. Where a budget chooses
+that set they are left out; the search corrects the biases of each mix (`precision.mixes`)."""

@@ -151,6 +151,9 @@ class FakeEngine:
     def get_tensor_mode(self, name):
         return SimpleNamespace(name="OUTPUT" if name == "y" else "INPUT")
 
+    def is_shape_inference_io(self, name):
+        return False
+
     def get_tensor_profile_shape(self, name, index):
         high = 4 if index == 0 else 64
         return [(2,)] * 3 if name == "s" else [(1, 3), (2, 3), (high, 3)]

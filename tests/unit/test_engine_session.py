@@ -130,6 +130,9 @@ class FakeEngine:
     def get_tensor_location(self, name: str) -> Any:
         return SimpleNamespace(name=self.location)
 
+    def is_shape_inference_io(self, name: str) -> bool:
+        return False
+
     def get_tensor_profile_shape(self, name: str, index: int) -> Any:
         return [(1, 4), (2, 4), (8, 4)]
 

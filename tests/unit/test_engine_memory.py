@@ -22,7 +22,7 @@ def machine(root: Path, files: dict[str, str]) -> Path:
 
 
 FREE = {"proc/meminfo": "MemTotal: 16777216 kB\nMemAvailable:    8388608 kB\n"}
-V2 = {**FREE, "proc/self/cgroup": "0::/work/job\n"}
+V2 = {**FREE, "proc/self/cgroup": "0::/jobs/one\n"}
 V1 = {**FREE, "proc/self/cgroup": "5:cpu:/x\n4:cpuset,memory:/job\n0::/\n"}
 
 
@@ -50,8 +50,8 @@ def old_group(folder: str, limit: int, used: int, droppable: int) -> dict[str, s
         ({"proc/meminfo": "MemTotal: 5 kB\n"}, None),
         (FREE, 8 * GIB),
         (V2, 8 * GIB),
-        ({**V2, **group("sys/fs/cgroup/work/job", 4 * GIB, 3 * GIB, GIB)}, 2 * GIB),
-        ({**V2, **group("sys/fs/cgroup/work/job", "max", 3 * GIB, 0)}, 8 * GIB),
+        ({**V2, **group("sys/fs/cgroup/jobs/one", 4 * GIB, 3 * GIB, GIB)}, 2 * GIB),
+        ({**V2, **group("sys/fs/cgroup/jobs/one", "max", 3 * GIB, 0)}, 8 * GIB),
         ({**V2, **group("sys/fs/cgroup/work", 2 * GIB, GIB, 0)}, GIB),
         ({**V2, **group("sys/fs/cgroup", 1 * GIB, 2 * GIB, 0)}, 0),
         ({**V1, **old_group("sys/fs/cgroup/memory/job", 3 * GIB, 2 * GIB, GIB)}, 2 * GIB),

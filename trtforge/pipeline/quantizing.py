@@ -117,8 +117,7 @@ def quantize_file(
     wanted = Wanted(
         precision, calibration, Path, options.asked.profiles(original.contract), options.cache
     )
-    ready = _measured(cleaned.model, wanted, options, steps)
-    ranges = None
+    ready, ranges = _measured(cleaned.model, wanted, options, steps), None
     if casts_by_data(precision, calibration):
         with steps.step("ranges"):
             ranges = type_ranges(ready.model, ready.source, wanted, steps.tell, ready.cache)

@@ -52,7 +52,7 @@ def old_group(folder: str, limit: int, used: int, droppable: int) -> dict[str, s
         (V2, 8 * GIB),
         ({**V2, **group("sys/fs/cgroup/jobs/one", 4 * GIB, 3 * GIB, GIB)}, 2 * GIB),
         ({**V2, **group("sys/fs/cgroup/jobs/one", "max", 3 * GIB, 0)}, 8 * GIB),
-        ({**V2, **group("sys/fs/cgroup/work", 2 * GIB, GIB, 0)}, GIB),
+        ({**V2, **group("sys/fs/cgroup/jobs", 2 * GIB, GIB, 0)}, GIB),
         ({**V2, **group("sys/fs/cgroup", 1 * GIB, 2 * GIB, 0)}, 0),
         ({**V1, **old_group("sys/fs/cgroup/memory/job", 3 * GIB, 2 * GIB, GIB)}, 2 * GIB),
         ({**V1, **old_group("sys/fs/cgroup/memory", 2**63 - 4096, GIB, 0)}, 8 * GIB),

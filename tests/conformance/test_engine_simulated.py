@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 import pytest
 from engine_models import CONV_PROFILE, conv_net, matmul, model, save, shape_input, weights
+from engine_option_samples import EXAMPLES
 from onnx import TensorProto, helper
 from simulator import plan
 from simulator.building import FAULT, STEP_MS
@@ -25,24 +26,8 @@ from trtforge.engine.views import parsed_network
 from trtforge.errors import BuildError
 from trtforge.recipe.engine_options import EngineOptions
 
-OPTIONS: dict[str, Any] = {
-    "optimization_level": 5,
-    "tiling": "full",
-    "tiling_l2_bytes": 1 << 20,
-    "hardware_compatibility": "ampere_plus",
-    "version_compatible": True,
-    "exclude_lean_runtime": True,
+OPTIONS: dict[str, Any] = EXAMPLES | {
     "runtime_platform": "windows_amd64",
-    "refit": "all",
-    "strip_weights": True,
-    "weight_streaming": True,
-    "sparsity": True,
-    "strict_nans": True,
-    "max_aux_streams": 2,
-    "avg_timing_iterations": 8,
-    "max_tactics": 10,
-    "tactic_shared_memory_kib": 40,
-    "tactic_dram_mib": 512,
     "profiling": "none",
     "timing_cache": "use",
 }

@@ -4,9 +4,9 @@ import json
 import subprocess
 import sys
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from engine_option_samples import EXAMPLES
 from pydantic import ValidationError
 
 from trtforge.engine import options
@@ -15,28 +15,6 @@ from trtforge.engine.flavour import FLAVOURS
 from trtforge.errors import BuildError, MissingError
 from trtforge.recipe.engine_options import REFUSED, EngineOptions, option_laws
 from trtforge.recipe.schema import Target
-
-EXAMPLES: dict[str, Any] = {
-    "optimization_level": 5,
-    "tiling": "full",
-    "tiling_l2_bytes": 1 << 20,
-    "hardware_compatibility": "ampere_plus",
-    "version_compatible": True,
-    "exclude_lean_runtime": True,
-    "runtime_platform": "same_as_build",
-    "refit": "all",
-    "strip_weights": True,
-    "weight_streaming": True,
-    "sparsity": True,
-    "strict_nans": True,
-    "max_aux_streams": 2,
-    "avg_timing_iterations": 8,
-    "max_tactics": 10,
-    "tactic_shared_memory_kib": 40,
-    "tactic_dram_mib": 512,
-    "profiling": "detailed",
-    "timing_cache": "require",
-}
 
 
 def test_every_option_has_an_example() -> None:

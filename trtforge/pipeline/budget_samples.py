@@ -18,6 +18,7 @@ from trtforge.pipeline.stage import Job
 from trtforge.precision.attest import attest
 from trtforge.precision.emulate import emulate
 from trtforge.precision.ends import narrowed
+from trtforge.recipe.precision import Precision
 
 _MOST = 1024
 """Samples of a mix where the measure counts right answers: it needs as many as there are."""
@@ -127,20 +128,21 @@ def trial_of(original: Model, data: Data, measure: str) -> Trial:
     return Trial(data, len(kept), tuple(kept), original.contract)
 
 
-def search_data(job: Job, *, needs_labels: bool) -> Data:
+def search_data(calibration: Data | None, judging: Data | None, precision: Precision) -> Data:
     """Return the samples that mixes are searched on: those of calibration where they will do.
 
+    Args:
+        calibration: the samples that ranges come from; None where there are none.
+        judging: other samples; None where there are none.
+        precision: its budget says whether labels are needed.
+
     Raises:
-        DataError: TF0563, labels are needed and nothing has any.
+        DataError: TF0563, labels are needed and nothing has any; or there are no samples.
     """
-    calibration, found = job.recipe.calibration, job.calibration_data
-    if calibration is not None and found is not None:
-        labels = _calibration_labels(job, calibration.data)
-        if labels is not None or not needs_labels:
-            return Data(found, calibration.samples, "calibration.data", labels)
-    judged = judging_data(job)
-    if judged is not None and (judged.labels is not None or not needs_labels):
-        return judged
+    needs_labels = precision.budget is not None and precision.budget.top1_drop is not None
+    for data in (calibration, judging):
+        if data is not None and (data.labels is not None or not needs_labels):
+            return data
     raise DataError(
         "TF0563",
         "top1_drop needs labels, and neither calibration.data nor verify.data has any"
@@ -152,14 +154,31 @@ def search_data(job: Job, *, needs_labels: bool) -> Data:
     )
 
 
-def judging_data(job: Job) -> Data | None:
-    """Return the samples that the recipe verifies on, None where it has none."""
+def calibration_samples(job: Job) -> Data | None:
+    """Return the samples that a recipe calibrates on, None where it has none."""
+    calibration, found = job.recipe.calibration, job.calibration_data
+    if calibration is None or found is None:
+        return None
+    path = job.loaded.resolve(calibration.data) if isinstance(calibration.data, str) else None
+    labels = labels_of(path, Model.load(job.model_path).contract)
+    return Data(found, calibration.samples, "calibration.data", labels)
+
+
+def verifying_samples(job: Job) -> Data | None:
+    """Return the samples that a recipe verifies on, None where it has none."""
     verify = job.recipe.verify
     if verify.data is None:
         return None
     contract = Model.load(job.model_path).contract
     source = ArrayData.open(job.loaded.resolve(verify.data), contract, labels=True)
     return Data(source, verify.samples, "verify.data", source.labels)
+
+
+def labels_of(path: Path | None, contract: IoContract) -> Labels | None:
+    """Return the class ids that stand beside the samples of a .npz file; None for anything else."""
+    if path is None or path.suffix.lower() != ".npz":
+        return None
+    return ArrayData.open(path, contract, labels=True).labels
 
 
 def _enough(original: Model, data: Data) -> int:
@@ -170,14 +189,6 @@ def _enough(original: Model, data: Data) -> int:
         return _FEW
     samples = data.source.static_batch or 1
     return int(min(max(_MACS * samples / max(macs, 1), _FEW), _MANY))
-
-
-def _calibration_labels(job: Job, data: object) -> Labels | None:
-    path = job.loaded.resolve(data) if isinstance(data, str) else Path()
-    if path.suffix.lower() != ".npz":
-        return None
-    contract = Model.load(job.model_path).contract
-    return ArrayData.open(path, contract, labels=True).labels
 
 
 def _outputs(model: Model, data: Data, samples: int) -> Iterator[Outputs]:

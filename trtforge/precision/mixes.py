@@ -12,7 +12,6 @@ from trtforge.precision.attest import attest
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.cast import TypedModel, typed
 from trtforge.precision.corrected import corrected
-from trtforge.precision.float_ranges import FloatRanges
 from trtforge.precision.opgroups import (
     CONTROL_FLOW,
     CONVERTERS,
@@ -89,8 +88,6 @@ class Mixes:
         precision: what the recipe asks for, without its budget.
         units: the nodes whose types are chosen, in graph order.
         fixed_macs: multiply-accumulates of all other nodes, by type.
-        ranges: what was measured of float tensors, for the choice of float types; None where
-            nothing was.
     """
 
     model: Model
@@ -98,7 +95,6 @@ class Mixes:
     precision: Precision
     units: tuple[Unit, ...]
     fixed_macs: Mapping[str, int]
-    ranges: FloatRanges | None = None
 
     def narrowest(self) -> Mix:
         """Each unit in its cheapest type."""
@@ -164,7 +160,7 @@ class Mixes:
         Raises:
             GraphError: the graph is refused.
         """
-        return typed(self.corrected(mix), self.cache, self.settled(mix), self.ranges)
+        return typed(self.corrected(mix), self.cache, self.settled(mix))
 
     def layered(self) -> LayeredModel:
         """Return the layers in two forms, the quantized ones with their bias corrected."""
@@ -208,7 +204,6 @@ def mixes_of(
     cache: CalibrationCache | None,
     precision: Precision,
     shapes: Mapping[str, tuple[int, ...]],
-    ranges: FloatRanges | None = None,
 ) -> Mixes:
     """Find the nodes whose types can be chosen; quantizing brings no noise yet.
 
@@ -219,7 +214,6 @@ def mixes_of(
         cache: its ranges.
         precision: what the recipe asks for.
         shapes: the shape of every input, for which work is counted.
-        ranges: what was measured of float tensors.
 
     Raises:
         GraphError: the graph is refused.
@@ -227,7 +221,7 @@ def mixes_of(
     """
     wanted = _without_budget(precision)
     plain = wanted.model_copy(update={"quantize": "none"})
-    floats = typed(model, cache, plain, ranges).model
+    floats = typed(model, cache, plain).model
     layers: set[str] = set()
     if wanted.quantize != "none":
         layers = {layer.output for layer in layered(model, cache, wanted).layers}
@@ -252,7 +246,7 @@ def mixes_of(
     for one in counted.per_node:
         if one.macs and (one.op, one.name) not in chosen:
             fixed[types.get((one.op, one.name), "fp32")] += one.macs
-    return Mixes(model, cache, wanted, tuple(units), dict(fixed), ranges)
+    return Mixes(model, cache, wanted, tuple(units), dict(fixed))
 
 
 def with_bias_shifts(

@@ -1,6 +1,5 @@
 """Stage `budget`: the cheapest mix of types that still meets the recipe's bound."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,7 @@ from trtforge.pipeline.stage import (
 from trtforge.pipeline.store import digest_of
 
 if TYPE_CHECKING:
-    from trtforge.pipeline.budgeting import Answer, Judge, Question
-
-
-_Judged = tuple[dict[str, Any] | None, list[str]]
+    from trtforge.pipeline.budget_setting import Setting
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class BudgetStage:
         """What the precision stage gets as well."""
         wanted: dict[str, tuple[str, ...]] = {"optimize": ("model.onnx*",)}
         if self.calibrated:
-            wanted["calibrate"] = ("cache.json", "model.onnx*", "ranges.json")
+            wanted["calibrate"] = ("cache.json", "model.onnx*")
         return wanted
 
     def facts(self, job: Job) -> dict[str, Any]:
@@ -77,21 +73,24 @@ class BudgetStage:
             BudgetError: TF0560, no mix that was tried meets the bound.
             DataError: there are no samples or labels, or the metric's code failed.
         """
+        from trtforge.pipeline.budget_setting import judged
         from trtforge.pipeline.budgeting import hold_budget
+        from trtforge.pipeline.stages.precision import prepared
         from trtforge.pipeline.steps import Steps
 
         key = digest_of(key_document(self, job, inputs))
         log = job.store.unfinished / f"{key}.budget.partial"
         with Steps(job.emit).resumable(job.store.unfinished / key, "in the store"):
-            question = _question(job, inputs, log, progress)
-            judge = _judge(job, question)
+            setting = _setting(job)
+            question = setting.question(*prepared(inputs), progress, log)
+            judge = setting.judge()
             answer, value = hold_budget(question, judge, progress)
         corrected = answer.mixes.corrected(answer.chosen.mix)
         if corrected is not answer.mixes.model:
             corrected.save(out / "model.onnx")
         typed = answer.mixes.typed(answer.chosen.mix).model
-        judged, warnings = _judged(judge, answer, value)
-        write_json(out / "pareto.json", answer.as_json() | {"judged": judged})
+        found, warnings = judged(judge, answer, value)
+        write_json(out / "pareto.json", answer.as_json() | {"judged": found})
         lines = [*answer.lines(), "", *answer.mixes.rule_lines(answer.chosen.mix), ""]
         (out / "pareto.txt").write_text("\n".join(lines), encoding="utf-8")
         settled = answer.mixes.settled(answer.chosen.mix).model_dump(mode="json")
@@ -102,58 +101,11 @@ class BudgetStage:
         return summary
 
 
-def _question(job: Job, inputs: Inputs, log: Path, progress: Progress) -> "Question":
-    from trtforge.graph.model import Model
-    from trtforge.pipeline.budget_samples import search_data, trial_of
-    from trtforge.pipeline.budgeting import Question
-    from trtforge.pipeline.measures import measure_of
-    from trtforge.pipeline.stages.precision import measured_ranges, prepared
-    from trtforge.precision.mixes import mixes_of, with_bias_shifts
+def _setting(job: Job) -> "Setting":
+    from trtforge.pipeline.budget_samples import calibration_samples, search_data, verifying_samples
+    from trtforge.pipeline.budget_setting import Setting
 
-    budget = job.recipe.precision.budget
-    assert budget is not None, "the stage is there for it"
-    data = search_data(job, needs_labels=budget.top1_drop is not None)
-    trial = trial_of(Model.load(job.model_path), data, budget.measure)
-    measure = measure_of(budget, job.loaded.base_dir, trial.labels)
-    model, cache = prepared(inputs)
-    if cache is not None:
-        progress(None, "measuring what quantization shifts in the mean")
-        cache = with_bias_shifts(cache, model, job.recipe.precision, job.calibration_data)
-    ranges = measured_ranges(inputs)
-    mixes = mixes_of(model, cache, job.recipe.precision, data.shapes, ranges)
-    return Question(mixes, measure, trial, budget.evaluations, log)
-
-
-def _judge(job: Job, question: "Question") -> "Judge | None":
-    """Return samples that are not searched on, None where there are none, or none with labels."""
-    from trtforge.graph.model import Model
-    from trtforge.pipeline.budget_samples import judging_data, trial_of
-    from trtforge.pipeline.budgeting import Judge
-    from trtforge.pipeline.measures import measure_of
-
-    budget, data = job.recipe.precision.budget, judging_data(job)
-    assert budget is not None, "the stage is there for it"
-    if data is None or data.role == question.trial.data.role:
-        return None
-    if budget.top1_drop is not None and data.labels is None:
-        return None
-    trial = trial_of(Model.load(job.model_path), data, budget.measure)
-    return Judge(measure_of(budget, job.loaded.base_dir, trial.labels), trial)
-
-
-def _judged(judge: "Judge | None", answer: "Answer", value: float | None) -> _Judged:
-    """Return what the judge found, and what the user should know of it."""
-    from trtforge.pipeline.measures import meets, shown
-
-    searched_on = answer.question.trial.data.role
-    if judge is None or value is None:
-        return None, [f"the budget is met on {searched_on}, and judged on no other samples"]
-    role, held = judge.trial.data.role, meets(judge.measure, value)
-    number = value if math.isfinite(value) else None
-    judged = {"on": role, "samples": judge.trial.samples, "value": number, "meets": held}
-    if held:
-        return judged, []
-    return judged, [
-        f"the chosen mix has {shown(judge.measure, value)} on {role}, which misses the budget of "
-        f"{judge.measure.bound:g} that it meets on {searched_on}"
-    ]
+    precision, judging = job.recipe.precision, verifying_samples(job)
+    searched = search_data(calibration_samples(job), judging, precision)
+    fitting = job.calibration_data
+    return Setting(job.model_path, precision, job.loaded.base_dir, searched, fitting, judging)

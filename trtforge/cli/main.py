@@ -4,11 +4,12 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from trtforge import __version__
+from trtforge.cli.stopping import say_stopped, stop_on_signals
 from trtforge.cli.streams import (
     EXIT_PIPE,
     drop_output,
@@ -17,7 +18,6 @@ from trtforge.cli.streams import (
 )
 from trtforge.errors import (
     EXIT_BUG,
-    EXIT_INTERRUPTED,
     EXIT_MISSING,
     EXIT_USAGE,
     ForgeError,
@@ -120,6 +120,13 @@ class CommandTable(click.Group):
             ctx.fail(f"No such command '{args[0]}'.{hint}")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what interrupts it is said here, before click makes it its own."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            return say_stopped(error)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands without importing any."""
         with formatter.section("Commands"):
@@ -131,7 +138,7 @@ class CommandTable(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit status: 0 ok, 1 a bug, 2 usage or recipe, 3 something is missing here, 4 graph"
     " or build refused, 5 parity or attestation failed, 6 budget failed, 7 integrity,"
-    " 130 interrupted.",
+    " 130 interrupted, 143 by SIGTERM, 129 by SIGHUP.",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="trtforge")
 def cli() -> None:
@@ -142,9 +149,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the status of design.md section 4."""
     arguments = list(sys.argv[1:] if args is None else args)
     open_closed_streams()
+    stop_on_signals()
     status = _run(arguments)
     drop_output()
-    if status == EXIT_INTERRUPTED:
+    if status > 128:
         import os
 
         os._exit(status)  # without waiting for threads: engines that still build die with us
@@ -172,9 +180,8 @@ def _run_command(arguments: list[str]) -> int:
         sys.stdout.flush()
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        sys.stderr.write("interrupted\n")
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as error:  # before the command ran, or after
+        return say_stopped(error)
     except click.exceptions.NoArgsIsHelpError as error:
         sys.stderr.write(f"{error.format_message()}\n")
         return EXIT_USAGE

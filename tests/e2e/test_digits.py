@@ -190,17 +190,3 @@ def test_a_keep_rule_that_does_nothing_is_warned_of_on_every_build(
     (result,) = json.loads(run.stdout)["builds"]
     assert result["warnings"] == ["the keep rule {name: /haed/*, type: fp32} selects no node"]
     assert set(result["macs"]) == {"fp16"}
-
-
-def test_a_failing_recipe_does_not_lose_what_was_built_before_it(
-    digits: Path, store: Path, tmp_path: Path
-) -> None:
-    broken = tmp_path / "broken.yaml"
-    broken.write_text("version: 1\n")
-    run = trtforge(
-        "build", digits / "fp32.yaml", broken, "--out", tmp_path / "out", "--json", store=store
-    )
-    assert run.status == 2
-    document = json.loads(run.stdout)
-    assert Path(document["builds"][0]["bundle"]).is_dir()
-    assert document["error"]["problems"][0]["code"].startswith("TF02")

@@ -1,7 +1,8 @@
 """`trtforge build`: the whole way from recipes to bundles."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,11 +12,12 @@ from trtforge.cli.console import (
     error_document,
     print_json,
     say,
+    show_error,
 )
 from trtforge.errors import EXIT_OK, ForgeError
 
 if TYPE_CHECKING:
-    from trtforge.pipeline.run import BuildResult
+    from trtforge.pipeline.run import BuildOptions
 
 
 @click.command()
@@ -64,9 +66,10 @@ def build(
     """Build each RECIPE into a verified bundle and print the bundle's path.
 
     Nothing is shipped whose parity or attestation failed (exit 5); its report is kept. When an
-    engine fails, the others are still built and stored.
+    engine fails, the others are still built and stored. When a recipe fails, the others are still
+    built; the exit status is that of the first, in the order given, that failed.
     """
-    from trtforge.pipeline.run import BuildOptions, build_recipe
+    from trtforge.pipeline.run import BuildOptions
 
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
     if strict:
@@ -79,24 +82,59 @@ def build(
         jobs=jobs,
         memory_mib=memory_mib,
     )
-    results: list[BuildResult] = []
-    for recipe in recipes:
-        try:
-            result = build_recipe(recipe, options, show)
-        except ForgeError as error:
-            if not (as_json and results):
-                raise
-            # One document, and what is already built is not lost from it.
-            document = error_document(error.problems, error.exit_status, error.details)
-            built = [result.as_json() for result in results]
-            print_json("trtforge.build/1", {"builds": built, "error": document})
-            return error.exit_status
-        results.append(result)
-        if not as_json:
-            if not quiet:
-                for line in result.verdict_lines():
-                    say(line, err=True)
-            click.echo(str(result.bundle))
+    run = _Recipes(options, show, as_json=as_json, quiet=quiet)
+    if len(recipes) == 1:
+        run.build(recipes[0])
+    else:
+        run.build_all(recipes)
     if as_json:
-        print_json("trtforge.build/1", {"builds": [result.as_json() for result in results]})
-    return EXIT_OK
+        print_json("trtforge.build/1", {"builds": run.documents})
+    return run.status
+
+
+class _Recipes:
+    """The recipes of one command line, each to its own end, and what is shown of them."""
+
+    def __init__(
+        self, options: "BuildOptions", show: ProgressLines, *, as_json: bool, quiet: bool
+    ) -> None:
+        self._options = options
+        self._show = show
+        self._as_json = as_json
+        self._quiet = quiet
+        self.documents: list[dict[str, Any]] = []
+        self.status = EXIT_OK
+
+    def build(self, recipe: Path) -> None:
+        """Build one and show its bundle."""
+        from trtforge.pipeline.run import build_recipe
+
+        try:
+            result = build_recipe(recipe, self._options, self._show)
+        finally:
+            self._show.done()
+        self.documents.append({"recipe": str(recipe), **result.as_json()})
+        if self._as_json:
+            return
+        if not self._quiet:
+            for line in result.verdict_lines():
+                say(line, err=True)
+        click.echo(str(result.bundle))
+
+    def build_all(self, recipes: Sequence[Path]) -> None:
+        """Build one after the other, whatever becomes of those before."""
+        failed = []
+        for recipe in recipes:
+            if not (self._quiet or self._as_json):
+                say(f"{recipe}:", err=True)
+            try:
+                self.build(recipe)
+            except ForgeError as error:
+                failed.append(str(recipe))
+                self.status = self.status or error.exit_status
+                document = error_document(error.problems, error.exit_status, error.details)
+                self.documents.append({"recipe": str(recipe), "error": document})
+                if not self._as_json:
+                    show_error(error, as_json=False)
+        if failed:
+            say(f"{len(failed)} of {len(recipes)} recipes failed: {', '.join(failed)}", err=True)

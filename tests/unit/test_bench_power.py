@@ -78,13 +78,24 @@ def test_what_a_gpu_does_not_tell_is_left_out(nvml: FakeNvml) -> None:
 
 
 def test_without_nvml_the_reason_is_said(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml.broken = {"nvmlDeviceGetTotalEnergyConsumption"}
+    nvml.broken = {"nvmlInit"}
     for reason in ("NVML: Not Supported", "nvidia-ml-py is not installed (the extra 'gpu')"):
         power = Power("0")
         assert power.state() == {"reason": reason}
         assert power.joules() is None
         assert power.idle_watts() is None
         monkeypatch.setitem(sys.modules, "pynvml", None)
+
+
+def test_a_gpu_that_tells_no_energy_still_tells_its_clocks(nvml: FakeNvml) -> None:
+    power = Power("0")
+    assert power.joules() is not None
+    nvml.broken = {"nvmlDeviceGetTotalEnergyConsumption"}  # a permission that is taken away
+    for one in (power, Power("0")):
+        assert one.joules() is None
+        assert one.idle_watts() is None
+        assert one.state()["sm_mhz"] == 1500
+        assert one.state()["energy_reason"] == "NVML: Not Supported"
 
 
 def test_energy_of_parts_is_theirs_together() -> None:

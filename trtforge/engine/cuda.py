@@ -7,6 +7,7 @@ needs as well, so nothing more has to be installed. Signatures are those of CUDA
 
 import contextlib
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,10 +32,20 @@ class PinnedArray:
 
     def __init__(self, cuda: "Cuda", shape: Sequence[int], dtype: np.dtype[Any]) -> None:
         self._cuda = cuda
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        self.address = cuda.allocate_host(max(1, size))
+        self._dtype = dtype
+        self._size = _bytes_of(shape, dtype)
+        self.address = cuda.allocate_host(max(1, self._size))
+        self.take_shape(shape)
+
+    def take_shape(self, shape: Sequence[int]) -> bool:
+        """Use the memory for an array of another shape; False where it is too small."""
+        size = _bytes_of(shape, self._dtype)
+        if size > self._size:
+            return False
         held = memoryview((ctypes.c_uint8 * size).from_address(self.address))
-        self.array: Array = np.frombuffer(held, np.uint8).view(dtype).reshape(tuple(shape))
+        flat = np.frombuffer(held, self._dtype) if size else np.empty(0, self._dtype)
+        self.array: Array = flat.reshape(tuple(shape))
+        return True
 
     def free(self) -> None:
         """Give the memory back."""
@@ -43,12 +54,16 @@ class PinnedArray:
             self.address = 0
 
 
+def _bytes_of(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
+    return math.prod(shape) * dtype.itemsize
+
+
 class Cuda:
     """The CUDA runtime; streams, events, graphs and device memory are plain addresses.
 
     Raises:
         MissingError: TF0621, its library is not found.
-        BuildError: TF0622, the device cannot be used.
+        BuildError: TF0627, the device cannot be used.
     """
 
     def __init__(self) -> None:
@@ -71,7 +86,7 @@ class Cuda:
         if status != 0:
             self._library.cudaGetLastError()  # it would be reported again by the next call
             text = (self._library.cudaGetErrorString(status) or b"").decode(errors="replace")
-            raise BuildError("TF0622", f"{name} failed: CUDA error {status} ({text})")
+            raise BuildError("TF0627", f"{name} failed: CUDA error {status} ({text})")
 
     def _made(self, name: str, *arguments: Any) -> int:
         """Call a function that writes the address of what it made to its first argument."""
@@ -84,6 +99,12 @@ class Cuda:
         text = ctypes.create_string_buffer(_BUS_ID_LENGTH)
         self._call("cudaDeviceGetPCIBusId", text, _BUS_ID_LENGTH, 0)
         return text.value.decode()
+
+    def free_bytes(self) -> int:
+        """Device memory that nobody holds now, bytes; of a MIG instance its own."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self._call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
+        return free.value
 
     def allocate(self, size: int) -> int:
         """Allocate device memory, bytes; at least one."""

@@ -54,8 +54,10 @@ class EngineMeter:
 
     Attributes:
         worker: the process, once the context is entered.
-        facts: what the session says of itself: `cuda_graphs`, `runtime_cache`, `idle_watts`, and
-            `gpu`: clocks, temperature and what holds the clocks back, after the last load.
+        facts: what the session says of itself: `cuda_graphs`, `runtime_cache`, `idle_watts`,
+            `device_memory_bytes` (what the device has less of since the engine is loaded, other
+            processes' doings included), and `gpu`: clocks, temperature and what holds the clocks
+            back, after the last load.
     """
 
     def __init__(

@@ -14,10 +14,12 @@ class Power:
 
     Attributes:
         reason: why nothing can be said; None when something can.
+        energy_reason: why energy is not known, as of a vGPU or a MIG instance; None when it is.
     """
 
     def __init__(self, bus_id: str) -> None:
         self.reason: str | None = None
+        self.energy_reason: str | None = None
         try:
             self._nvml: Any = importlib.import_module("pynvml")
         except ImportError:
@@ -26,29 +28,38 @@ class Power:
         try:
             self._nvml.nvmlInit()
             self._device = self._nvml.nvmlDeviceGetHandleByPciBusId(bus_id)
-            self.joules()
         except self._nvml.NVMLError as error:
             self.reason = f"NVML: {error}"
+            return
+        self.joules()
 
     def joules(self) -> float | None:
         """Energy that the GPU took since its driver was loaded; None where that is not known."""
-        if self.reason is not None:
+        if self.reason is not None or self.energy_reason is not None:
             return None
-        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._device)) / 1e3
+        try:
+            return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._device)) / 1e3
+        except self._nvml.NVMLError as error:
+            self.energy_reason = f"NVML: {error}"
+            return None
 
     def idle_watts(self) -> float | None:
         """Mean power of the GPU with nothing of ours to do, taken over a second."""
-        if self.reason is not None:
+        if self.joules() is None:
             return None
         time.sleep(_SETTLE_S)
-        before, begun = self.joules() or 0.0, time.perf_counter()
+        before, begun = self.joules(), time.perf_counter()
         time.sleep(_IDLE_S)
-        return ((self.joules() or 0.0) - before) / (time.perf_counter() - begun)
+        after = self.joules()
+        if before is None or after is None:
+            return None
+        return (after - before) / (time.perf_counter() - begun)
 
     def state(self) -> dict[str, Any]:
         """Clocks (MHz), temperature (degrees Celsius), and what holds the clocks back.
 
-        What this GPU or driver does not tell is left out; `{"reason": ...}` where nothing is told.
+        What this GPU or driver does not tell is left out; `{"reason": ...}` where nothing is told,
+        and `energy_reason` beside the others where energy is not.
         """
         if self.reason is not None:
             return {"reason": self.reason}
@@ -61,6 +72,8 @@ class Power:
             "held_back_by": self._held_back_by,
         }
         state: dict[str, Any] = {}
+        if self.energy_reason is not None:
+            state["energy_reason"] = self.energy_reason
         for name, ask in asked.items():
             try:
                 state[name] = ask()

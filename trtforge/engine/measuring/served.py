@@ -50,6 +50,7 @@ def serve_loads(
     power = Power(cuda.bus_id())
     idle = power.idle_watts()
     book = LogBook(job["backend"], to_stderr)
+    free = cuda.free_bytes()
     engine, runtime = load_engine(job, book)
     cache = job["runtime_cache"]
     options = SessionOptions(job["streams"], job["graphs"], Path(cache) if cache else None)
@@ -64,7 +65,8 @@ def serve_loads(
         except BuildError as error:
             raise _explained(error, book) from error
         session.keep_runtime_cache()
-        send(messages.result({**session.facts, "idle_watts": idle, "gpu": power.state()}))
+        facts = {"idle_watts": idle, "device_memory_bytes": max(0, free - cuda.free_bytes())}
+        send(messages.result({**session.facts, **facts, "gpu": power.state()}))
         for request in requests:
             try:
                 send(messages.result(_answer(session, batches, Load(**request["load"]), power)))

@@ -174,7 +174,7 @@ def test_an_unknown_target_lists_what_there_is(tmp_path):
     error = refused(matmul(), tmp_path, compute_capabilities=("8.6", "9.0"))
     assert error.code == "TF0606"
     assert "compute capability 9.0 is unknown to tensorrt_rtx 1.7" in error.message
-    assert "7.5, 8.0, 8.6, 8.9, 12.0, 12.1" in error.hint
+    assert "7.5, 8.0, 8.6, 8.9, 12.0, 12.1; for GPUs of data centres use" in error.hint
 
 
 REFUSED = [

@@ -51,6 +51,15 @@ def test_options_that_mean_nothing_alone(key: str) -> None:
         EngineOptions(**{key: EXAMPLES[key]})
 
 
+def test_the_lean_runtime_of_this_system_does_not_go_to_another() -> None:
+    """Source: NvInfer.h, RuntimePlatform: EXCLUDE_LEAN_RUNTIME must be set."""
+    windows = {"runtime_platform": "windows_amd64"}
+    with pytest.raises(ValidationError, match="the lean runtime of this system"):
+        EngineOptions(**windows, version_compatible=True)
+    assert EngineOptions(**windows, version_compatible=True, exclude_lean_runtime=True).given
+    assert EngineOptions(runtime_platform="same_as_build", version_compatible=True).given
+
+
 APPLY = """
 import json, sys
 import tensorrt_rtx as trt

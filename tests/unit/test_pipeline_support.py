@@ -2,10 +2,12 @@
 
 import pytest
 
+from trtforge.engine.environment import driver
 from trtforge.engine.targets import check_types
-from trtforge.errors import BuildError
+from trtforge.errors import BuildError, MissingError
+from trtforge.pipeline import support
 from trtforge.pipeline.plan import stages_of
-from trtforge.pipeline.support import target_warnings
+from trtforge.pipeline.support import require_targets, target_warnings
 from trtforge.recipe.schema import Precision, Recipe, Target
 
 
@@ -61,3 +63,40 @@ def test_int4_weights_of_a_network_are_refused_for_turing() -> None:
     with pytest.raises(BuildError, match="INT4 needs compute capability") as caught:
         check_types([layer], ("7.5", "8.6"), "m.onnx")
     assert caught.value.code == "TF0607"
+
+
+def recipe_of(*targets: dict[str, object]) -> Recipe:
+    return Recipe.model_validate(
+        {"version": 1, "name": "r", "model": {"onnx": "m.onnx"}, "targets": list(targets)}
+    )
+
+
+def test_what_cannot_be_built_here_is_told_of_all_targets_with_a_way_to_build_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def require_builder(backend: str) -> None:
+        if backend == "tensorrt":
+            raise MissingError("TF0602", "backend 'tensorrt' is not installed", "install it")
+
+    monkeypatch.setattr(support, "require_builder", require_builder)
+    rtx, cpu = {"name": "rtx", "backend": "tensorrt_rtx"}, {"name": "cpu", "backend": "onnxruntime"}
+    dc, lab = {"name": "dc", "backend": "tensorrt"}, {"name": "lab", "backend": "tensorrt"}
+    require_targets(recipe_of(rtx, cpu))
+    with pytest.raises(MissingError) as caught:
+        require_targets(recipe_of(rtx, dc, lab, cpu))
+    assert [problem.message for problem in caught.value.problems] == [
+        "target 'dc': backend 'tensorrt' is not installed",
+        "target 'lab': backend 'tensorrt' is not installed",
+    ]
+    assert caught.value.hint == "install it; without it: `--target rtx --target cpu`"
+    with pytest.raises(MissingError) as alone:
+        require_targets(recipe_of(dc))
+    assert alone.value.message == "backend 'tensorrt' is not installed"
+    assert alone.value.hint == "install it"
+
+
+@pytest.mark.skipif(driver().reason is None, reason="not run: this machine has a driver")
+def test_an_option_that_needs_a_driver_is_refused_before_the_work() -> None:
+    rtx = {"name": "rtx", "backend": "tensorrt_rtx", "options": {"refit": "all"}}
+    with pytest.raises(MissingError, match="builds with refit only on a machine with a GPU"):
+        require_targets(recipe_of(rtx))

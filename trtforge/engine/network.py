@@ -7,7 +7,7 @@ from typing import Any
 from trtforge.engine.backend import ProfileShapes, ValueTriple
 from trtforge.engine.layers import tensor_facts
 from trtforge.engine.profiles import profile_problems
-from trtforge.engine.remedies import PARSER_REMEDIES, explain
+from trtforge.engine.remedies import PARSER_REMEDIES, explain, one_line
 from trtforge.errors import BuildError, Place
 
 _MOST_PROBLEMS = 20
@@ -59,7 +59,7 @@ def _parse_error(trt: Any, model: Path, errors: Sequence[Any]) -> BuildError:
         f"{trt.__name__} {trt.__version__} cannot take {subject}: {reason} ({first.code().name})",
         hint=hint or f"rewrite it with operators that {trt.__name__} supports",
         where=Place(file=file, node=first.node_name() or None),
-        details=None if len(said) == 1 and reason in said[0] else "\n".join(said),
+        details=None if len(said) == 1 and reason in one_line(said[0]) else "\n".join(said),
     )
 
 
@@ -81,7 +81,8 @@ def _node(error: Any) -> str:
 def _line(error: Any) -> str:
     inside = "".join(f" in {frame}" for frame in error.local_function_stack())
     operator = f" [{error.node_operator()}]" if error.node_operator() else ""
-    return f"{error.code().name}: node {_node(error)}{operator}{inside}: {error.desc().strip()}"
+    place = f"node {_node(error)}" if error.node() >= 0 else "the graph"
+    return f"{error.code().name}: {place}{operator}{inside}: {error.desc().strip()}"
 
 
 def check_interface(

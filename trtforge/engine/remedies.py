@@ -70,6 +70,26 @@ PARSER_REMEDIES: tuple[Remedy, ...] = (
         "put a Cast to FP32 or FP16 before this node",
     ),
     Remedy(
+        r"Node input was not registered",
+        "give the Loop or If around it all its inputs (a Loop a trip count and the condition "
+        "`true`), or export the model without it",
+        "it reads what the Loop or If around it does not give it",
+    ),
+    Remedy(
+        r"convertOnnxDims|Failed to convert ONNX dimensions",
+        "TensorRT's tensors have 8 dimensions at most: merge some with a Reshape",
+        "an input, output or weight has dimensions that TensorRT has not",
+    ),
+    Remedy(
+        r"Invalid number of output channels: -1|[Kk]ernel weights .*(dynamic|build.time)",
+        "make its weights a constant, or give them a fixed shape",
+        "its weights have no fixed shape",
+    ),
+    Remedy(
+        r"must be (?:a )?(?:build[- ]time constant|an initializer)",
+        "make that input a constant of the model",
+    ),
+    Remedy(
         r"^(false|0)$",
         "rewrite it with supported operators",
         "the operator is not supported by this version",
@@ -102,6 +122,16 @@ BUILDER_REMEDIES: tuple[Remedy, ...] = (
         "recurrent layers: keep LSTM in fp32)",
         r"its compiler loses the shape of \1(\2)",
     ),
+    Remedy(
+        r"CHECK_GE\(smem_limit, ",
+        "raise tactic_shared_memory_kib, or remove it",
+        "its kernels need more shared memory than tactic_shared_memory_kib allows",
+    ),
+    Remedy(
+        r"(\w+) input of I(\w+)Layer must be a build time constant",
+        r"make that input a constant of the model",
+        r"the \1 of a \2 is no constant",
+    ),
     Remedy(r"libnvinfer_lean", "the lean runtime is not part of this package"),
 )
 
@@ -110,12 +140,12 @@ def explain(message: str, remedies: tuple[Remedy, ...]) -> tuple[str, str | None
     """Return the reason to show for `message` and the remedy, None where none is known."""
     for remedy in remedies:
         if found := re.search(remedy.pattern, message.strip()):
-            reason = found.expand(remedy.reason) if remedy.reason else _one_line(message)
+            reason = found.expand(remedy.reason) if remedy.reason else one_line(message)
             return reason, remedy.hint
-    return _one_line(message), None
+    return one_line(message), None
 
 
-def _one_line(message: str) -> str:
+def one_line(message: str) -> str:
     """Return a message without its line ends, and without its lines about the missing GPU."""
     lines = [" ".join(line.split()) for line in message.splitlines()]
     return " ".join(line for line in lines if line and not _NO_GPU.search(line))

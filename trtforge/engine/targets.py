@@ -25,6 +25,11 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal("float32", ("7.5",), "MATRIX_MULTIPLY", "there is no FP32 GEMM for Turing; use fp16"),
 )
 
+_DATA_CENTRE = dict.fromkeys(
+    ("9.0", "10.0", "10.3"), "; for GPUs of data centres use the backend tensorrt"
+)
+"""Hopper and data-centre Blackwell. Source: TensorRT-RTX's support matrix names neither."""
+
 
 def target_names(trt: Any) -> dict[str, str]:
     """What this version of the library can build for: "8.9" -> "SM89", in rising order."""
@@ -48,7 +53,7 @@ def set_targets(trt: Any, config: Any, capabilities: Sequence[str]) -> None:
             raise BuildError(
                 "TF0606",
                 f"compute capability {capability} is unknown to {trt.__name__} {trt.__version__}",
-                hint=f"it builds for: {', '.join(names)}",
+                hint=f"it builds for: {', '.join(names)}{_DATA_CENTRE.get(capability, '')}",
             )
     config.num_compute_capabilities = len(wanted)
     for index, capability in enumerate(wanted):

@@ -1,17 +1,49 @@
 """What a backend would not take is refused before anything is built; what is doubtful is said."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtforge.errors import GraphError, Place, Problem
-from trtforge.recipe.schema import Precision, Target
+from trtforge.engine.backend import require_builder
+from trtforge.engine.flavour import FLAVOURS
+from trtforge.engine.options import require_driver_for
+from trtforge.errors import GraphError, MissingError, Place, Problem
+from trtforge.recipe.schema import Precision, Recipe, Target
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model
 
 _MOST_SHOWN = 50
 """A model of the wrong kind has the same to say of a thousand nodes."""
+
+
+def require_targets(recipe: Recipe) -> None:
+    """Refuse targets that cannot be built on this machine, before any work.
+
+    Raises:
+        MissingError: one problem per such target, and how to build the others (exit 3).
+    """
+    problems = []
+    missing: dict[str, MissingError] = {}
+    for target in recipe.targets:
+        try:
+            require_builder(target.backend)
+            if target.backend in FLAVOURS:
+                require_driver_for(FLAVOURS[target.backend], target.options.given)
+        except MissingError as error:
+            missing[target.name] = error
+    others = [f"--target {one.name}" for one in recipe.targets if one.name not in missing]
+    for name, error in missing.items():
+        (problem,) = error.problems
+        if len(recipe.targets) > 1:
+            problem = replace(problem, message=f"target '{name}': {problem.message}")
+        if others:
+            hint = f"{problem.hint}; without it: `{' '.join(others)}`"
+            problem = replace(problem, hint=hint)
+        problems.append(problem)
+    if problems:
+        raise MissingError.of(problems)
 
 
 def refuse_unsupported(model: "Model", backends: Sequence[str], file: Path) -> None:

@@ -61,7 +61,7 @@ class EngineOptions(Section):
         None, ge=1, le=2**31 - 1, description="how many tactics are tried per layer at most"
     )
     tactic_shared_memory_kib: Integer | None = Field(
-        None, ge=1, le=2**24, description="shared memory that a tactic may use, KiB"
+        None, ge=1, le=2**20, description="shared memory that a tactic may use, KiB"
     )
     tactic_dram_mib: Integer | None = Field(
         None, ge=1, le=2**24, description="device memory that a tactic may use while tuned, MiB"
@@ -164,3 +164,15 @@ def _pair_laws(given: Mapping[str, Any], place: Loc) -> Iterator[Broken]:
                 f"{key} without {needs}: {why}",
                 f"add {needs}, or remove {key}",
             )
+    if (
+        given.get("runtime_platform") == "windows_amd64"
+        and "version_compatible" in given
+        and "exclude_lean_runtime" not in given
+    ):
+        # Source: NvInfer.h, RuntimePlatform: the build machine has the lean runtime of Linux alone.
+        yield Broken(
+            (*place, "version_compatible"),
+            codes.CONTRADICTION,
+            "version_compatible for windows_amd64: the lean runtime of this system would go along",
+            "add exclude_lean_runtime: true; the lean runtime then comes with the application",
+        )

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from trtforge.engine.environment import engine_facts
 from trtforge.engine.memory import build_estimate_bytes
 from trtforge.engine.network_types import layer_counts
 from trtforge.engine.profiles import profile_shapes
-from trtforge.errors import BuildError
+from trtforge.errors import BuildError, ForgeError
 from trtforge.pipeline.events import Warned
 from trtforge.pipeline.stage import Inputs, Job, Progress, write_json
 from trtforge.pipeline.store import Entry, digest_of
@@ -89,7 +89,12 @@ class BuildStage:
             memory_limit_mib=self.target.memory_limit_mib,
         )
         sparse = self._sparsity(onnx, job)
-        report = get_backend(self.target.backend).build(request, progress, job.cancelled)
+        try:
+            report = get_backend(self.target.backend).build(request, progress, job.cancelled)
+        except ForgeError as error:  # of a file of ours: its nodes are those of the user's
+            if error.where is not None and error.where.file == onnx.name:
+                error.where = replace(error.where, file=job.recipe.model.onnx)
+            raise
         facts = report.as_json() | ({} if sparse is None else {"sparsity": sparse})
         layers = facts.pop("layers")
         facts["network"] = layer_counts(layers)

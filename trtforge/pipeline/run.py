@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trtforge.disk import writing
-from trtforge.engine.backend import require_builder
 from trtforge.errors import ParityError, RecipeError, UsageError
 from trtforge.pipeline.events import Sink, StageFinished, Warned, ignore
 from trtforge.pipeline.execution import Effort, StageRow, run_stages, warnings_of
@@ -17,7 +16,7 @@ from trtforge.pipeline.settings import needs_ranges
 from trtforge.pipeline.shipping import keep_failure_report, ship
 from trtforge.pipeline.stage import Job
 from trtforge.pipeline.store import Store, default_root
-from trtforge.pipeline.support import target_warnings
+from trtforge.pipeline.support import require_targets, target_warnings
 from trtforge.precision.techniques.job import technique
 from trtforge.recipe.load import LoadedRecipe, load_recipe
 from trtforge.recipe.schema import Recipe
@@ -162,8 +161,7 @@ def _check_metric(loaded: LoadedRecipe) -> None:
 def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> BuildResult:
     """Run all stages of one recipe and write its bundle; see `build`."""
     job = job_of(recipe, options, emit)
-    for target in job.recipe.targets:  # before the work, not after the calibration
-        require_builder(target.backend)
+    require_targets(job.recipe)
     for text in _target_warnings(job.recipe):
         emit(Warned(text))
     entries, rows = run_stages(job, stages_of(job.recipe), options.effort)

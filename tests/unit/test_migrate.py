@@ -182,9 +182,10 @@ def test_a_tao_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("spec.yaml").write_text(SPEC)
     recipe = read(migrate("spec.yaml").text)
-    assert recipe["shapes"] == {
-        "input": {"min": [1, 3, 544, 960], "opt": [8, 3, 544, 960], "max": [16, 3, 544, 960]}
-    }
+    image = {"min": [1, 3, 544, 960], "opt": [8, 3, 544, 960], "max": [16, 3, 544, 960]}
+    assert recipe["shapes"] == [[image]], "the spec does not name the input"
+    Path("named.yaml").write_text(SPEC + "  input_name: pixels\n")
+    assert read(migrate("named.yaml").text)["shapes"] == {"pixels": image}
     assert recipe["precision"] == {"quantize": "int8"}
     assert recipe["calibration"] == {"samples": 160, "reuse": "cal.bin"}
     assert recipe["targets"][0]["workspace_mib"] == 1024

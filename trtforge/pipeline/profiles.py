@@ -84,9 +84,10 @@ def check_profiles(recipe: Path, trace: Path) -> ProfilesResult:
         DataError: the trace cannot be read, or does not fit the model.
     """
     from trtforge.graph.model import Model
+    from trtforge.pipeline.input_names import with_input_names
     from trtforge.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe)
+    loaded = with_input_names(load_recipe(recipe))
     profiles = tuple(
         {name: one for name, one in profile.items() if not isinstance(one, ValueTriple)}
         for profile in profile_shapes(loaded.recipe.shapes)

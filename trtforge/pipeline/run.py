@@ -10,6 +10,7 @@ from trtforge.disk import writing
 from trtforge.errors import ParityError, RecipeError, UsageError
 from trtforge.pipeline.events import Sink, StageFinished, Warned, ignore
 from trtforge.pipeline.execution import Effort, StageRow, run_stages, warnings_of
+from trtforge.pipeline.input_names import with_input_names
 from trtforge.pipeline.plan import stages_of
 from trtforge.pipeline.remedy import failures, remedy
 from trtforge.pipeline.settings import needs_ranges
@@ -130,7 +131,7 @@ def job_of(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Job:
         UsageError: a target is asked for that the recipe does not have.
         MissingError: the store cannot be written.
     """
-    loaded = load_recipe(recipe, options.overrides)
+    loaded = with_input_names(load_recipe(recipe, options.overrides))
     _check_techniques(loaded)
     _check_metric(loaded)
     store = Store(options.store or default_root(), warn=lambda text: emit(Warned(text)))

@@ -41,7 +41,7 @@ class FrozenDict(dict[str, _Value]):
         return hash(frozenset(self.items()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FrozenDict, (dict(self),)
+        return type(self), (dict(self),)
 
 
 def _path_text(value: str) -> str:

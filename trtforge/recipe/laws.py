@@ -24,10 +24,11 @@ def recipe_laws(data: Any) -> Iterator[Broken]:
     if isinstance(data, Mapping):
         data = {**data, "precision": without_auto(data.get("precision"))}
     shapes = get(data, "shapes")
-    profiles = shapes if is_list(shapes) else (shapes,)
-    for index, profile in enumerate(profiles):
+    for index, profile in enumerate(shapes if is_list(shapes) else (shapes,)):
         for name, dims in profile.items() if isinstance(profile, Mapping) else ():
             yield from shape_laws(dims, ("shapes", index, str(name)))
+        for place, dims in enumerate(items(profile)):
+            yield from shape_laws(dims, ("shapes", index, place))
     for key in ("keep", "force"):
         for index, rule in enumerate(items(get(data, "precision", key))):
             yield from keep_laws(rule, ("precision", key, index))
@@ -50,7 +51,7 @@ def shape_laws(dims: Any, loc: Loc = ()) -> Iterator[Broken]:
     low, mid, high = (_dims(get(dims, key)) for key in ("min", "opt", "max"))
     if low is None or mid is None or high is None:
         return
-    name = f"input '{loc[-1]}'" if loc else "an input"
+    name = _input_at(loc)
     if get(dims, "values") is not True:
         yield from _size_laws(dims, name, loc)
     if not len(low) == len(mid) == len(high):
@@ -79,6 +80,12 @@ def shape_laws(dims: Any, loc: Loc = ()) -> Iterator[Broken]:
             "opt must lie between min and max in every dimension; "
             f"did you mean {_repair(low, mid, high)}?",
         )
+
+
+def _input_at(loc: Loc) -> str:
+    if not loc:
+        return "an input"
+    return f"input '{loc[-1]}'" if isinstance(loc[-1], str) else f"input {loc[-1]} (from 0)"
 
 
 def _size_laws(dims: Any, name: str, loc: Loc) -> Iterator[Broken]:
@@ -253,7 +260,7 @@ def _verification_laws(data: Any) -> Iterator[Broken]:
 def _rank_law(loc: Loc, low: list[int], mid: list[int], high: list[int]) -> Broken:
     ranks = {"min": len(low), "opt": len(mid), "max": len(high)}
     odd = [key for key, rank in ranks.items() if list(ranks.values()).count(rank) == 1]
-    name = f"input '{loc[-1]}'" if loc else "an input"
+    name = _input_at(loc)
     return Broken(
         (*loc, odd[0] if len(odd) == 1 else "opt"),
         codes.SHAPES,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from trtforge.recipe import codes, laws, scalars
 from trtforge.recipe.compose import compose
 from trtforge.recipe.fields import FrozenDict
 from trtforge.recipe.files import file_problems, read_source
-from trtforge.recipe.nodes import Loc, Mapping, Node, Source, plain
+from trtforge.recipe.nodes import Entry, Loc, Mapping, Node, Scalar, Source, plain
+from trtforge.recipe.nodes import Sequence as SequenceNode
 from trtforge.recipe.overrides import apply_override
-from trtforge.recipe.schema import Recipe
+from trtforge.recipe.schema import ByPosition, Recipe
 from trtforge.recipe.translate import corrected, law_problems, place_at, validation_problems
 from trtforge.recipe.wording import describe
 
@@ -66,6 +67,35 @@ class LoadedRecipe:
     def problem(self, loc: Loc, code: str, message: str, hint: str | None = None) -> Problem:
         """Return a problem of the value at a location such as ("shapes", 0, "image", "min")."""
         return Problem(code, message, hint, self.source.place(loc, code))
+
+    def with_inputs(self, names: Sequence[str]) -> "LoadedRecipe":
+        """Return the recipe with the names of the model's inputs in profiles by position.
+
+        Args:
+            names: the model's inputs, in its order.
+
+        Raises:
+            RecipeError: TF0231, a profile has more ranges than the model has inputs.
+        """
+        if not any(isinstance(profile, ByPosition) for profile in self.recipe.shapes):
+            return self
+        assert isinstance(self.source.root, Mapping)
+        entry = self.source.root.get("shapes")
+        assert entry is not None
+        assert isinstance(entry.value, SequenceNode), "a profile by position lies in a list"
+        profiles = tuple(_profile_by_name(one, names) for one in entry.value.items)
+        surplus = [
+            Problem("TF0231", *_surplus(index, one, names), one.items[len(names)].span.place())
+            for index, one in enumerate(entry.value.items)
+            if isinstance(one, SequenceNode) and len(one.items) > len(names)
+        ]
+        if surplus:
+            raise RecipeError.of(surplus)
+        shapes = Entry(entry.key, replace(entry.value, items=profiles))
+        root = self.source.root.with_entry(shapes)
+        recipe, _ = _check(root, None)
+        assert recipe is not None, "it was valid, and names break no law"
+        return replace(self, recipe=recipe, source=RecipeSource(root))
 
     def as_yaml(self, recipe: Recipe | None = None) -> str:
         """Return the resolved recipe as YAML: defaults and overrides written out.
@@ -155,6 +185,27 @@ def _check(root: Node, folder: Path | None) -> tuple[Recipe | None, list[Problem
     for loc, message, hint in file_problems(meant, folder) if folder is not None else ():
         problems.append(Problem(codes.NO_FILE, message, hint, place_at(root, loc)))
     return recipe, problems
+
+
+def _profile_by_name(profile: Node, names: Sequence[str]) -> Node:
+    """Return a profile's node with names for keys, which stand where their ranges do."""
+    if not isinstance(profile, SequenceNode):
+        return profile
+    entries = (
+        Entry(Scalar(item.span, name, name), item)
+        for name, item in zip(names, profile.items, strict=False)
+        if not (isinstance(item, Scalar) and item.value is None)
+    )
+    return Mapping(profile.span, tuple(entries))
+
+
+def _surplus(index: int, profile: SequenceNode, names: Sequence[str]) -> tuple[str, str]:
+    known = ", ".join(f"'{name}'" for name in names) or "none"
+    return (
+        f"profile {index} has {len(profile.items)} ranges, the model's inputs are {len(names)}: "
+        f"{known}",
+        "give one range per input, in this order; ~ for an input of fixed shape",
+    )
 
 
 def _not_a_mapping(source: Source, root: Node | None) -> Problem:

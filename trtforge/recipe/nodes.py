@@ -139,9 +139,16 @@ def child(node: Node, key: Key) -> tuple[Scalar | None, Node] | None:
     if isinstance(node, Mapping):
         entry = node.get(key)
         return None if entry is None else (entry.key, entry.value)
-    if isinstance(node, Sequence) and isinstance(key, int) and 0 <= key < len(node.items):
-        return None, node.items[key]
+    if isinstance(node, Sequence) and (index := _index(key)) is not None:
+        return (None, node.items[index]) if index < len(node.items) else None
     return None
+
+
+def _index(key: Key) -> int | None:
+    """A place in a list; the schema has those of a profile by position as text."""
+    if isinstance(key, str):
+        return int(key) if key.isascii() and key.isdecimal() else None
+    return key if key >= 0 else None
 
 
 def is_form(key: Key) -> bool:
@@ -162,8 +169,9 @@ def steps(root: Node, loc: Loc) -> Iterator[tuple[Key, Scalar | None, Node]]:
             continue
         if found is None:
             return
+        place = _index(key) if isinstance(node, Sequence) else None
         key_node, node = found
-        yield key, key_node, node
+        yield (key if place is None else place), key_node, node
 
 
 def find(root: Node, loc: Loc) -> tuple[Scalar | None, Node]:

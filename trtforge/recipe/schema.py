@@ -13,8 +13,12 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     Tag,
+    ValidatorFunctionWrapHandler,
+    WrapSerializer,
+    WrapValidator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -96,12 +100,44 @@ class ShapeRange(Section):
         return self
 
 
+class ByPosition(FrozenDict[ShapeRange]):
+    """A profile whose keys are places among the model's inputs, until `LoadedRecipe.with_inputs`.
+
+    It is written, and dumped, as a list.
+    """
+
+
+def _named(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    if isinstance(value, ByPosition):
+        return value
+    if not isinstance(value, list | tuple):
+        return FrozenDict(handler(value))
+    ranges = {str(index): one for index, one in enumerate(value) if one is not None}
+    return ByPosition(handler(ranges))
+
+
+def _as_written(value: Any, handler: SerializerFunctionWrapHandler) -> Any:
+    ranges = handler(value)
+    if not isinstance(value, ByPosition):
+        return ranges
+    return [ranges.get(str(index)) for index in range(1 + max(map(int, ranges)))]
+
+
 Profile = Annotated[
     dict[Annotated[str, Field(min_length=1)], ShapeRange],
     Field(min_length=1),
-    AfterValidator(FrozenDict),
+    WrapValidator(
+        _named,
+        json_schema_input_type=dict[Annotated[str, Field(min_length=1)], ShapeRange]
+        | Annotated[tuple[ShapeRange | None, ...], Field(min_length=1)],
+    ),
+    WrapSerializer(_as_written),
 ]
-"""The shapes of every dynamic input, and the values of those that decide shapes, by name."""
+"""The shapes of every dynamic input, and the values of those that decide shapes: by name, or as a
+list in the order of the model's inputs, with nothing (`~`) for an input that needs no range."""
+
+_ONE_PROFILE = dict[Annotated[str, Field(min_length=1)], ShapeRange]
+"""A profile by name may stand alone; one by position stands in a list, as it is one itself."""
 
 
 PassName = Annotated[str, Field(min_length=1)]
@@ -254,8 +290,12 @@ class Recipe(Section):
     model: ModelSource
     shapes: Annotated[
         tuple[Profile, ...],
-        BeforeValidator(_as_list, json_schema_input_type=Profile | tuple[Profile, ...]),
-    ] = Field((), description="one optimization profile (a mapping of inputs) or a list of them")
+        BeforeValidator(_as_list, json_schema_input_type=_ONE_PROFILE | tuple[Profile, ...]),
+    ] = Field(
+        (),
+        description="one optimization profile (a mapping of inputs), or a list of them, each a "
+        "mapping or a list in the order of the model's inputs",
+    )
     passes: Passes = Field(default_factory=Passes)
     precision: Precision = Field(default_factory=Precision)
     calibration: Calibration | None = None

@@ -153,7 +153,8 @@ def _unnamed_range(root: Node, loc: Loc) -> Problem:
     return Problem(
         codes.WRONG_TYPE,
         f"'{loc[2]}' stands where the name of an input should",
-        "write shapes: {image: {min: ..., opt: ..., max: ...}} with the input's own name",
+        "write shapes: {image: {min: ..., opt: ..., max: ...}} with the input's own name, or "
+        "[[{min: ..., opt: ..., max: ...}]] in the order of the inputs",
         _key_place(root, loc),
     )
 

@@ -56,7 +56,7 @@ def from_tao(spec: Mapping[str, Any], draft: Draft) -> None:
 def _shapes(given: dict[str, Any], draft: Draft) -> None:
     sizes = {bound: given.pop(f"{bound}_batch_size", None) for bound in ("min", "opt", "max")}
     image = [given.pop(f"input_{side}", None) for side in ("channel", "height", "width")]
-    name = str(given.pop("input_name", "input"))
+    name = given.pop("input_name", None)
     batch = given.pop("batch_size", None)
     if batch is not None and int(batch) > 0:
         sizes = {bound: size or int(batch) for bound, size in sizes.items()}
@@ -69,9 +69,11 @@ def _shapes(given: dict[str, Any], draft: Draft) -> None:
     profiles = Profiles(draft)
     for bound, size in sizes.items():
         if size:
-            profiles.put(0, name, bound, [int(size), *(int(side) for side in image)])
+            profiles.put(0, str(name), bound, [int(size), *(int(side) for side in image)])
     profiles.close()
-    draft.note(text, "shapes", f"of input '{name}': check its name")
+    if name is None:  # as in most specs: the image is the first input, whatever its name
+        draft.values["shapes"] = [[draft.values["shapes"][str(name)]]]
+    draft.note(text, "shapes", "of the first input" if name is None else f"of input '{name}'")
 
 
 def _types(given: dict[str, Any], precision: PrecisionFlags) -> None:

@@ -128,8 +128,11 @@ def test_int8_on_a_float_model_needs_data(tmp_path: Path) -> None:
 def test_a_backend_that_lacks_an_option_refuses_the_recipe() -> None:
     command = "trtexec --onnx=m.onnx --versionCompatible"
     migrate(command)
-    with pytest.raises(RecipeError, match="tensorrt_rtx has no version_compatible"):
+    with pytest.raises(RecipeError, match="--versionCompatible: nothing does this") as caught:
         migrate(command, MigrateOptions(backend="tensorrt_rtx"))
+    assert "by the release that built it alone" in (caught.value.hint or "")
+    partial = migrate(command, MigrateOptions(backend="tensorrt_rtx", partial=True))
+    assert "options" not in read(partial.text)["targets"][0]
 
 
 @pytest.mark.parametrize(

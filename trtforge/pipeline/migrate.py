@@ -11,16 +11,37 @@ from trtforge.disk import write_text
 from trtforge.errors import ForgeError, Place, Problem, RecipeError, UsageError
 from trtforge.recipe.migration.arguments import split_command
 from trtforge.recipe.migration.polygraphy import from_polygraphy
-from trtforge.recipe.migration.result import Draft, Finding
+from trtforge.recipe.migration.result import Draft, Finding, KnownModel, KnownTensor
 from trtforge.recipe.migration.tao import from_tao
 from trtforge.recipe.migration.trtexec import from_trtexec
 from trtforge.recipe.migration.writing import recipe_text
 
 if TYPE_CHECKING:
-    from trtforge.graph.model import Model
+    from trtforge.graph.contract import TensorSpec
 
 _TOOLS = {"trtexec": "tensorrt", "tensorrt_rtx": "tensorrt_rtx", "polygraphy": "tensorrt"}
 """Program -> the backend that it stands for."""
+
+_INSTEAD = {
+    "surgeon": "`trtforge optimize` cleans a model up",
+    "inspect": "`trtforge inspect` says what a file is",
+    "debug": "`trtforge debug` finds the nodes that break parity",
+    "check": "`trtforge inspect` and `trtforge optimize` refuse a model that is not sound",
+}
+"""Polygraphy's other tools -> what does it here."""
+
+_OTHER_SOURCES = ("--loadEngine", "--deploy", "--model", "--uff", "--serialized")
+_OTHER_MODELS = {
+    **dict.fromkeys((".plan", ".engine", ".trt"), "an engine"),
+    **dict.fromkeys((".pb", ".pbtxt", ".h5", ".keras"), "a TensorFlow model"),
+    **dict.fromkeys((".caffemodel", ".prototxt"), "a Caffe model"),
+    ".etlt": "an encrypted TAO model",
+    ".hdf5": "a TAO model",
+    ".tlt": "an encrypted TAO model",
+    ".py": "a script",
+    ".uff": "a UFF model",
+}
+"""Suffix -> what such a file is."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +97,25 @@ class _Work:
     options: MigrateOptions
     source: str
     written: list[Path] = field(default_factory=list)
+    models: dict[str, KnownModel | None] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
         """The folder that the recipe's paths are relative to."""
         return (self.options.out or Path("recipe.yaml")).absolute().parent
 
+    def model_at(self, path: str) -> KnownModel | None:
+        """Return what is known of a model, None where it is not here or cannot be read."""
+        if path not in self.models:
+            self.models[path] = _known(Path(path)) if Path(path).is_file() else None
+        return self.models[path]
+
 
 def migrate(command: str | Sequence[str], options: MigrateOptions | None = None) -> Migration:
     """Turn a `trtexec` or `polygraphy` command line, or a TAO spec, into a recipe.
 
     Args:
-        command: the command as one text or as its words, or the path of a spec (.yaml, .yml).
+        command: the command as one text or as its words, or the path of a spec (.yaml, .json).
         options: where the recipe goes, and what the command does not say.
 
     Raises:
@@ -99,7 +127,7 @@ def migrate(command: str | Sequence[str], options: MigrateOptions | None = None)
     """
     options = options or MigrateOptions()
     words = [command] if isinstance(command, str) else list(command)
-    is_spec = len(words) == 1 and words[0].lower().endswith((".yaml", ".yml"))
+    is_spec = len(words) == 1 and words[0].lower().endswith((".yaml", ".yml", ".json"))
     source = words[0] if len(words) == 1 else " ".join(words)
     work = _Work(options, source)
     draft = _spec(Path(words[0]), work) if is_spec else _command(command, work)
@@ -120,28 +148,25 @@ def migrate(command: str | Sequence[str], options: MigrateOptions | None = None)
 
 
 def _command(command: str | Sequence[str], work: _Work) -> Draft:
-    program, arguments = split_command(command)
+    program, arguments = split_command(command, _TOOLS)
     if program not in _TOOLS:
         raise UsageError(
             "TF0122",
             f"'{program}' is no tool whose command lines are known here",
-            f"known are {', '.join(_TOOLS)}, and TAO specs as .yaml files",
+            f"known are {', '.join(_TOOLS)}, and TAO specs as .yaml or .json files",
         )
-    draft = Draft(work.options.backend or _TOOLS[program])
-    model = _model_at(_model_of(arguments))
-    draft.has_pairs = None if model is None else _has_pairs(model)
+    draft = Draft(work.options.backend or _TOOLS[program], work.model_at)
     if program == "polygraphy":
-        if arguments[:1] not in (["convert"], ["run"]):
+        verb = arguments[0] if arguments else ""
+        if verb not in ("convert", "run"):
             raise UsageError(
                 "TF0122",
-                f"'polygraphy {' '.join(arguments[:1])}' builds no engine",
-                "`polygraphy convert` and `polygraphy run` do",
+                f"'polygraphy {verb}' builds no engine",
+                _INSTEAD.get(verb, "`polygraphy convert` and `polygraphy run` do"),
             )
         from_polygraphy(arguments, draft)
     else:
         from_trtexec(arguments, draft)
-    if model is not None and "shapes" not in draft.values:
-        _take_ones(model, draft)
     return draft
 
 
@@ -160,38 +185,38 @@ def _spec(path: Path, work: _Work) -> Draft:
     if problems or not isinstance(spec, Mapping):
         why = problems[0].message if problems else "it holds no keys"
         raise UsageError("TF0120", f"cannot read '{path}': {why}", None, Place(file=str(path)))
-    draft = Draft(work.options.backend or "tensorrt")
+    draft = Draft(work.options.backend or "tensorrt", work.model_at)
     from_tao(spec, draft)
     return draft
 
 
-def _model_of(arguments: Sequence[str]) -> Path | None:
-    found = [word.partition("--onnx=")[2] or word for word in arguments if ".onnx" in word]
-    return Path(found[0]) if found else None
-
-
-def _model_at(path: Path | None) -> "Model | None":
-    """Return the model that a command names, None where it is not here or cannot be read."""
-    if path is None or not path.is_file():
-        return None
+def _known(path: Path) -> KnownModel | None:
     from trtforge.graph.model import Model
 
     try:
-        return Model.load(path)
+        model = Model.load(path)
     except ForgeError:
         return None
+    sides = (model.contract.inputs, model.contract.outputs)
+    inputs, outputs = ({spec.name: _known_tensor(spec) for spec in side} for side in sides)
+    pairs = any(node.op_type == "DequantizeLinear" for node in model.proto.graph.node)
+    return KnownModel(pairs, inputs, outputs)
 
 
-def _has_pairs(model: "Model") -> bool:
-    return any(node.op_type == "DequantizeLinear" for node in model.proto.graph.node)
+def _known_tensor(spec: "TensorSpec") -> KnownTensor:
+    dims = [dim if isinstance(dim, int) else None for dim in spec.dims]
+    return KnownTensor(spec.dtype, tuple(dims) if spec.rank_known else None)
 
 
-def _take_ones(model: "Model", draft: Draft) -> None:
+def _take_ones(draft: Draft) -> None:
     """Give dynamic inputs the shape that trtexec and Polygraphy choose where none is given."""
+    model = draft.model
+    if model is None or "shapes" in draft.values:
+        return
     shapes = {
-        spec.name: [dim if isinstance(dim, int) else 1 for dim in spec.dims]
-        for spec in model.contract.inputs
-        if spec.is_dynamic and spec.rank_known
+        name: [1 if dim is None else dim for dim in tensor.dims]
+        for name, tensor in model.inputs.items()
+        if tensor.dims is not None and None in tensor.dims
     }
     if shapes:
         bounds = ("min", "opt", "max")
@@ -202,20 +227,18 @@ def _take_ones(model: "Model", draft: Draft) -> None:
 
 def _complete(draft: Draft, work: _Work) -> None:
     """Put in what every recipe has, and make paths relative to the recipe's folder."""
-    model = draft.get("model.onnx")
-    if not model:
-        raise UsageError(
-            "TF0123", "the command names no ONNX model", "a recipe is made of a build: --onnx=FILE"
-        )
+    model = _onnx_of(draft)
+    _take_ones(draft)
+    _refuse_options(draft)
     data = work.options.data
     if data is not None:
-        draft.set("calibration.data", _relative(data, work.folder))
+        draft.set("calibration.data", data)
         for finding in list(draft.findings):
             if finding.action == "refused" and finding.flag.lstrip("-") in ("int8", "fp8"):
                 draft.findings.remove(finding)
                 kind = finding.flag.lstrip("-")
                 draft.put(finding.flag, "precision.quantize", kind, "calibrated on --data")
-    for place in ("model.onnx", "calibration.reuse"):
+    for place in ("model.onnx", "calibration.reuse", "calibration.data"):
         if (path := draft.get(place)) is not None:
             draft.set(place, _relative(path, work.folder))
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(str(model)).stem).strip("-._") or "model"
@@ -223,6 +246,37 @@ def _complete(draft: Draft, work: _Work) -> None:
     draft.set("name", work.options.name or stem[:63])
     targets = draft.values.setdefault("targets", [{}])
     targets[0] = {"name": "engine", "backend": draft.backend, **targets[0]}
+
+
+def _onnx_of(draft: Draft) -> str:
+    """Return the model's path; what is said of a command that names none tells why."""
+    model = str(draft.get("model.onnx") or "")
+    kind = _OTHER_MODELS.get(Path(model).suffix.lower())
+    if model and kind is None:
+        return model
+    hint = "a recipe is made of a build: --onnx=FILE"
+    if kind is not None:
+        raise UsageError("TF0123", f"'{model}' is {kind} and no ONNX model", hint)
+    told = [one for one in draft.findings if one.flag.startswith(_OTHER_SOURCES)]
+    why = f": {told[0].flag}: {told[0].why}" if told else ""
+    if told and told[0].action == "elsewhere":
+        hint = f"`{told[0].where}` does it; {hint}"
+    raise UsageError("TF0123", f"the command names no ONNX model{why}", hint)
+
+
+def _refuse_options(draft: Draft) -> None:
+    """Take out options that the backend does not have; the flags that gave them are refused."""
+    from trtforge.recipe.engine_options import REFUSED
+
+    options = draft.get("targets.0.options") or {}
+    for key, (why, remedy) in REFUSED.get(draft.backend, {}).items():
+        if options.pop(key, None) is None:
+            continue
+        for index, one in enumerate(draft.findings):
+            if one.where == f"targets.0.options.{key}":
+                draft.findings[index] = Finding(one.flag, "refused", "", f"{why}: {remedy}")
+    if options == {} and draft.get("targets"):
+        draft.values["targets"][0].pop("options", None)
 
 
 def _relative(path: str, folder: Path) -> str:

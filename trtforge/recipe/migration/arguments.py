@@ -2,15 +2,20 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from trtforge.errors import UsageError
 
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
-_VARIABLE = re.compile(r"\$(\w+|\{[^}]*\}|\()")
-_ENDS = ("|", "||", "&&", ";", "&", ">", ">>", "2>", "2>&1", "&>", "<")
-_WRAPPERS = ("sudo", "time", "nohup", "exec", "env", "$")
+_VARIABLE = re.compile(r"\$(\w+|\{[^}]*\}|\()|`|%\w+%")
+_COMMENT = re.compile(r"""('[^']*'|"(?:\\.|[^"\\])*"|\\.)|(?<!\S)\#[^\n]*""", re.DOTALL)
+_CONTINUED = re.compile(r"[\\^`][ \t]*\r?\n")
+"""A line that goes on in the next, in sh, cmd and PowerShell."""
+
+_WINDOWS = re.compile(r"\b[A-Za-z]:\\|\.\\|\.exe\b", re.IGNORECASE)
+_ENDS = ("|", "||", "&&", ";", "&")
+_REDIRECTION = re.compile(r"(\d*|&)(>>?\|?|<)(&?[\d-]*$)?")
 
 
 @dataclass(frozen=True)
@@ -33,43 +38,44 @@ class Word:
         return self.name if self.value is None else f"{self.name}={self.value}"
 
 
-def split_command(line: str | Sequence[str]) -> tuple[str, list[str]]:
+def split_command(
+    line: str | Sequence[str], programs: Collection[str] = ()
+) -> tuple[str, list[str]]:
     """Return the program's name and its arguments.
 
-    What a shell would take away is taken away: continuation lines, comments, variables set for
-    the command, `sudo`, and whatever follows a pipe or redirection.
+    What a shell would take away is taken away: continuation lines, comments, redirections, other
+    commands of the line, and what stands in front of the program (variables, `sudo`, a profiler).
 
     Args:
         line: one text, or the words.
+        programs: names of the programs that are looked for; the first word where none of them is
+            there.
 
     Raises:
-        UsageError: TF0120, it is empty or a quote is not closed; TF0121, it holds a variable, whose
-            value only the script knows.
+        UsageError: TF0120, it is empty, a quote is not closed, or it holds two such commands;
+            TF0121, it holds a variable, whose value only the script knows.
     """
-    if isinstance(line, str):
-        text = re.sub(r"\\\s*\n", " ", line)
-        try:
-            words = shlex.split(text, comments=True)
-        except ValueError as error:
-            raise UsageError(
-                "TF0120", f"cannot read the command: {error}", "check its quotes"
-            ) from error
-    else:
-        words = list(line)
-    while words and (words[0] in _WRAPPERS or _ASSIGNMENT.match(words[0])):
-        words.pop(0)
-    if not words:
+    words = _words(line) if isinstance(line, str) else list(line)
+    commands = [_program(words, programs) for words in _commands(words)]
+    found = [command for command in commands if command and command[0] in programs]
+    if len(found) > 1:
+        raise UsageError(
+            "TF0120",
+            f"there are {len(found)} commands: {', '.join(program for program, _ in found)}",
+            "migrate them one by one: each makes a recipe",
+        )
+    chosen = next((command for command in (*found, *commands) if command), None)
+    if chosen is None:
         raise UsageError("TF0120", "there is no command", "give it in quotes: 'trtexec --onnx=...'")
-    program, *rest = words
-    end = next((index for index, word in enumerate(rest) if word in _ENDS), len(rest))
-    for word in rest[:end]:
-        if found := _VARIABLE.search(word):
+    program, arguments = chosen
+    for word in arguments:
+        if variable := _VARIABLE.search(word):
             raise UsageError(
                 "TF0121",
-                f"'{word}' holds the variable {found[0]}, whose value only the script knows",
+                f"'{word}' holds the variable {variable[0]}, whose value only the script knows",
                 'expand it first: put `echo` in front of the command, or write "..." around it',
             )
-    return re.split(r"[/\\]", program)[-1].removesuffix(".exe"), rest[:end]
+    return program, arguments
 
 
 def words_of(arguments: Sequence[str]) -> Iterator[Word]:
@@ -80,3 +86,48 @@ def words_of(arguments: Sequence[str]) -> Iterator[Word]:
             yield Word(name, value if equals else None)
         else:
             yield Word("", argument)
+
+
+def _words(text: str) -> list[str]:
+    if not _WINDOWS.search(text):
+        text = _COMMENT.sub(lambda found: found[1] or "", text)
+    lexer = shlex.shlex(_CONTINUED.sub(" ", text), posix=True, punctuation_chars="|;")
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    if _WINDOWS.search(text):
+        lexer.escape = ""  # its paths hold backslashes
+    try:
+        return list(lexer)
+    except ValueError as error:
+        raise UsageError(
+            "TF0120", f"cannot read the command: {error}", "check its quotes"
+        ) from error
+
+
+def _commands(words: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the commands of a line, without redirections and where they go."""
+    command, skip = list[str](), False
+    for word in words:
+        found = _REDIRECTION.match(word)
+        if skip:
+            skip = False
+        elif word in _ENDS:
+            yield command
+            command = []
+        elif found:
+            skip = found[3] == "" and found.end() == len(word)
+        else:
+            command.append(word)
+    yield command
+
+
+def _program(words: Sequence[str], programs: Collection[str]) -> tuple[str, list[str]] | None:
+    names = [re.split(r"[/\\]", word)[-1].removesuffix(".exe") for word in words]
+    place = next((index for index, name in enumerate(names) if name in programs), None)
+    if place is None:
+        place = next((i for i, word in enumerate(words) if not re.match(r"\w+=|\$$", word)), None)
+    if place is None:
+        return None
+    return names[place], [
+        f"{Path.home()}{word[1:]}" if word.startswith("~/") else word for word in words[place + 1 :]
+    ]

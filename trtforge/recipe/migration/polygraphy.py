@@ -3,12 +3,21 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from trtforge.errors import UsageError
+from trtforge.recipe.migration.polygraphy_flags import (
+    ENGINE,
+    REFUSED,
+    SKIPPED,
+    WITH_ONE_VALUE,
+    WITHOUT_VALUE,
+)
 from trtforge.recipe.migration.precision import SIMPLE, PrecisionFlags
 from trtforge.recipe.migration.profiles import Profiles
 from trtforge.recipe.migration.result import Draft, malformed
 from trtforge.recipe.migration.values import mebibytes, whole
 
 _OPTIONS = "targets.0.options"
+_WRITES_ONNX = "it writes an ONNX file and no engine: `trtforge optimize` or `trtforge cast` does"
 
 
 class _Command:
@@ -30,6 +39,13 @@ def from_polygraphy(arguments: Sequence[str], draft: Draft) -> None:
         UsageError: TF0120, a value cannot be read.
     """
     command = _Command(draft)
+    runs_trt = arguments[0] == "convert" or "--trt" in arguments
+    if not runs_trt:
+        raise UsageError(
+            "TF0122",
+            "'polygraphy run' without --trt builds no engine",
+            "`trtforge verify` compares two ONNX files",
+        )
     for name, values in _flags(arguments):
         text = " ".join([name, *values])
         if name in SIMPLE:
@@ -53,7 +69,7 @@ def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         if re.match(r"--?[A-Za-z]", word):
             yield from _split(name, values)
             name, equals, value = word.partition("=")
-            values = [value] if equals else []
+            name, values = _full(name), [value] if equals else []
         else:
             values.append(word)
     yield from _split(name, values)
@@ -61,7 +77,7 @@ def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 
 def _split(name: str, values: list[str]) -> Iterator[tuple[str, list[str]]]:
     """A flag without values does not own what follows: it is the model."""
-    most = 0 if name in _WITHOUT_VALUE else 1 if name in _WITH_ONE_VALUE else len(values)
+    most = 0 if name in WITHOUT_VALUE else 1 if name in WITH_ONE_VALUE else len(values)
     if name:
         yield name, values[:most]
         values = values[most:]
@@ -69,23 +85,54 @@ def _split(name: str, values: list[str]) -> Iterator[tuple[str, list[str]]]:
         yield "MODEL", [value]
 
 
+def _full(name: str) -> str:
+    """A name that is cut short, as argparse takes it where only one begins so."""
+    known = {*SIMPLE, *_HANDLERS, *SKIPPED, *REFUSED}
+    found = [one for one in known if one.startswith(name)] if name.startswith("--") else []
+    return found[0] if name not in known and len(found) == 1 else name
+
+
 def _model(command: _Command, text: str, values: list[str]) -> None:
     command.draft.put(values[0], "model.onnx", values[0])
+
+
+def _output(command: _Command, text: str, values: list[str]) -> None:
+    if values and values[0].lower().endswith(".onnx"):
+        command.draft.refuse(text, _WRITES_ONNX)
+    else:
+        command.draft.skip(text, ENGINE)
+
+
+def _convert_to(command: _Command, text: str, values: list[str]) -> None:
+    if values and values[0] != "trt":
+        command.draft.refuse(text, _WRITES_ONNX)
+    else:
+        command.draft.skip(text, "a build makes engines")
 
 
 def _shapes(bound: str) -> _Handler:
     def take(command: _Command, text: str, values: list[str]) -> None:
         index = command.given.get(bound, 0)  # an option that is repeated starts a new profile
         command.given[bound] = index + 1
-        for value in values:
-            name, colon, dims = value.rpartition(":")
-            numbers = [one for one in re.split(r"[\s,x]+", dims.strip("[]()")) if one]
-            if not colon or not all(one.isdigit() for one in numbers):
-                raise malformed(text, "shapes such as input:[1,3,224,224]")
-            command.profiles.put(index, name.strip("'\""), bound, [int(one) for one in numbers])
-        command.draft.note(text, "shapes")
+        command.profiles.bound(text, index, bound, list(_named_shapes(text, values)))
 
     return take
+
+
+def _run_shapes(command: _Command, text: str, values: list[str]) -> None:
+    command.profiles.run(text, dict(_named_shapes(text, values)))
+
+
+def _named_shapes(text: str, values: list[str]) -> Iterator[tuple[str, list[int]]]:
+    """Read `input:[1,3,224,224]`, and `input,1x3x224x224` as versions before 0.30 took it."""
+    for value in values:
+        name, separator, dims = value.rpartition(":")
+        if not separator:
+            name, separator, dims = value.partition(",")
+        numbers = [one for one in re.split(r"[\s,x]+", dims.strip("[]()")) if one]
+        if not separator or not name or not all(one.isdigit() for one in numbers):
+            raise malformed(text, "shapes such as input:[1,3,224,224]")
+        yield name.strip("'\""), [int(one) for one in numbers]
 
 
 def _memory(command: _Command, text: str, values: list[str]) -> None:
@@ -131,10 +178,20 @@ def _tolerance(bound: str) -> _Handler:
                 amount = float(number)
             except ValueError:
                 raise malformed(text, "a number, or output:number") from None
-            place = "verify.tolerance" if not output else f"verify.outputs.{output}"
-            command.draft.put(text, f"{place}.{bound}", amount)
+            if not output:
+                command.draft.put(text, f"verify.tolerance.{bound}", amount, _EITHER.get(bound, ""))
+                continue
+            command.draft.set("verify.outputs", command.draft.get("verify.outputs") or {})
+            bounds = command.draft.get("verify.outputs").setdefault(output, {})
+            bounds[bound] = amount  # a name may hold dots, or be a number
+            command.draft.note(text, f"verify.outputs.{output}.{bound}", _EITHER.get(bound, ""))
 
     return take
+
+
+_EITHER = dict.fromkeys(
+    ("max_abs", "max_rel"), "here each bound holds by itself; polygraphy asks for one of the two"
+)
 
 
 def _cache(command: _Command, text: str, values: list[str]) -> None:
@@ -144,7 +201,9 @@ def _cache(command: _Command, text: str, values: list[str]) -> None:
 
 
 def _data(command: _Command, text: str, values: list[str]) -> None:
-    command.precision.data = values[0] if values else None
+    if len(values) != 1:
+        raise malformed(text, "--data-loader-script load.py")
+    command.precision.data = values[0]
     command.draft.note(text, "calibration.data", "its load_data() is read as it is")
 
 
@@ -152,9 +211,20 @@ def _layer_types(command: _Command, text: str, values: list[str]) -> None:
     command.precision.layers(text, ",".join(values))
 
 
-def _compatibility(command: _Command, text: str, values: list[str]) -> None:
-    level = (values[0] if values else "").lower()
-    command.draft.put(text, f"{_OPTIONS}.hardware_compatibility", level)
+def _choice(key: str) -> _Handler:
+    """The members of TensorRT's enumerations, in small letters, are a recipe's values."""
+
+    def take(command: _Command, text: str, values: list[str]) -> None:
+        command.draft.put(text, f"{_OPTIONS}.{key}", values[0].lower() if values else "")
+
+    return take
+
+
+def _timing_cache(command: _Command, text: str, values: list[str]) -> None:
+    place = f"{_OPTIONS}.timing_cache"
+    is_required = text == "--error-on-timing-cache-miss" or command.draft.get(place) == "require"
+    command.draft.set(place, "require" if is_required else "use")
+    command.draft.note(text, place, "kept in the store")
 
 
 def _backends(command: _Command, text: str, values: list[str]) -> None:
@@ -166,8 +236,11 @@ _HANDLERS: dict[str, _Handler] = {
     "--trt-min-shapes": _shapes("min"),
     "--trt-opt-shapes": _shapes("opt"),
     "--trt-max-shapes": _shapes("max"),
-    "--input-shapes": _shapes("all"),
-    "--inputs": _shapes("all"),
+    "--input-shapes": _run_shapes,
+    "--inputs": _run_shapes,
+    "-o": _output,
+    "--output": _output,
+    "--convert-to": _convert_to,
     "--pool-limit": _memory,
     "--memory-pool-limit": _memory,
     "--workspace": _memory,
@@ -179,89 +252,26 @@ _HANDLERS: dict[str, _Handler] = {
     "--rtol": _tolerance("max_rel"),
     "--abs": _tolerance("max_abs"),
     "--rel": _tolerance("max_rel"),
+    "--abs-tol": _tolerance("max_abs"),
+    "--rel-tol": _tolerance("max_rel"),
+    "--cosine-similarity-threshold": _tolerance("cosine"),
+    "--snr-threshold": _tolerance("sqnr_db"),
+    "--snr-tolerance": _tolerance("sqnr_db"),
     "--seed": _number("verify.seed"),
     "--builder-optimization-level": _number(f"{_OPTIONS}.optimization_level"),
-    "--hardware-compatibility-level": _compatibility,
+    "--hardware-compatibility-level": _choice("hardware_compatibility"),
+    "--tiling-optimization-level": _choice("tiling"),
+    "--runtime-platform": _choice("runtime_platform"),
+    "--max-aux-streams": _number(f"{_OPTIONS}.max_aux_streams"),
     "--version-compatible": _put(f"{_OPTIONS}.version_compatible", True),
     "--exclude-lean-runtime": _put(f"{_OPTIONS}.exclude_lean_runtime", True),
     "--sparse-weights": _put(f"{_OPTIONS}.sparsity", True),
     "--refittable": _put(f"{_OPTIONS}.refit", "all"),
     "--strip-plan": _put(f"{_OPTIONS}.strip_weights", True),
     "--weight-streaming": _put(f"{_OPTIONS}.weight_streaming", True),
-    "--error-on-timing-cache-miss": _put(f"{_OPTIONS}.timing_cache", "require"),
-    "--load-timing-cache": _put(f"{_OPTIONS}.timing_cache", "use", "kept in the store"),
-    "--save-timing-cache": _put(f"{_OPTIONS}.timing_cache", "use", "kept in the store"),
+    "--error-on-timing-cache-miss": _timing_cache,
+    "--load-timing-cache": _timing_cache,
+    "--save-timing-cache": _timing_cache,
     "--trt": _backends,
     "--onnxrt": _backends,
 }
-
-SKIPPED: dict[str, str] = {
-    **dict.fromkeys(("-v", "--verbose", "-vv", "-vvv"), "use `trtforge build -v`"),
-    **dict.fromkeys(("-o", "--output", "--save-engine"), "the engine is in the bundle"),
-    "--convert-to": "a build makes engines",
-    "--model-type": "models are ONNX",
-    "--strongly-typed": "always so",
-    "--explicit-batch": "always so",
-    "--precision-constraints": "removed in TensorRT 11; here types always are as the graph says",
-    "--obey-precision-constraints": "here types always are as the graph says",
-    "--check-error-stat": "bounds are on the largest error, SQNR and cosine: verify.tolerance",
-    "--fail-fast": "every output is judged",
-    "--iterations": "every case is compared once",
-    "--silent": "use `trtforge build -q`",
-    "--quiet": "use `trtforge build -q`",
-    "--profiling-verbosity": "set targets[].options.profiling",
-    "--disable-compilation-cache": "it changes no engine",
-    "--shape-inference": "done in every build",
-    "--calib-base-cls": "the range of a cache is the same whatever made it",
-    "--int-min": "random inputs follow the model's contract",
-    "--int-max": "random inputs follow the model's contract",
-    "--float-min": "random inputs follow the model's contract",
-    "--float-max": "random inputs follow the model's contract",
-    "--val-range": "random inputs follow the model's contract; give verify.data",
-}
-"""Option -> why it needs no counterpart."""
-
-_TENSORS = "`trtforge verify --layers` compares every tensor of two graphs"
-
-REFUSED: dict[str, str] = {
-    "--tactic-sources": "CUBLAS, CUBLAS_LT and CUDNN were removed in TensorRT 11",
-    "--trt-outputs": _TENSORS,
-    "--onnx-outputs": _TENSORS,
-    "--load-inputs": "write the inputs as .npz, and name it in verify.data",
-    "--data-loader-func-name": "name it in calibration.data: script.py:function",
-    "--load-outputs": "`trtforge verify` compares with the original itself",
-    "--load-results": "`trtforge verify` compares with the original itself",
-    "--save-outputs": "`trtforge verify --json` shows how outputs differ",
-    "--save-results": "`trtforge verify --json` shows how outputs differ",
-    "--use-dla": "there is no DLA here",
-    "--allow-gpu-fallback": "there is no DLA here",
-    "--plugins": "TensorRT plugins cannot be named in a recipe",
-    "--trt-config-script": "a recipe is data: say in targets[].options what the script sets",
-    "--trt-network-script": "a recipe is data: change the model",
-    "--validate": "NaN and infinity always fail a comparison",
-    "--restricted": "the safety builder is not part of trtforge",
-    "--layer-output-types": "removed in TensorRT 11; use keep rules of `precision`",
-}
-"""Option -> why nothing does it, and what to use instead."""
-
-_WITHOUT_VALUE = frozenset(
-    {
-        *SIMPLE,
-        *("--tf32", "--trt", "--onnxrt", "--version-compatible", "--exclude-lean-runtime"),
-        *("--sparse-weights", "--refittable", "--strip-plan", "--weight-streaming", "--validate"),
-        *("--error-on-timing-cache-miss", "--strongly-typed", "--explicit-batch", "-v", "-vv"),
-        *("-vvv", "--verbose", "--obey-precision-constraints", "--fail-fast", "--silent"),
-        *("--quiet", "--use-dla", "--allow-gpu-fallback", "--disable-compilation-cache"),
-        *("--restricted", "--shape-inference"),
-    }
-)
-_WITH_ONE_VALUE = frozenset(
-    {
-        *("-o", "--output", "--save-engine", "--convert-to", "--model-type", "--seed"),
-        *("--calibration-cache", "--data-loader-script", "--builder-optimization-level"),
-        *("--hardware-compatibility-level", "--load-timing-cache", "--save-timing-cache"),
-        *("--precision-constraints", "--profiling-verbosity", "--iterations", "--calib-base-cls"),
-        *("--int-min", "--int-max", "--float-min", "--float-max", "--trt-config-script"),
-        *("--trt-network-script", "--data-loader-func-name"),
-    }
-)

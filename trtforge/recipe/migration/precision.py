@@ -4,6 +4,7 @@ The flags allowed TensorRT to choose among types; in a recipe types are chosen. 
 becomes an INT8 graph whose rest is FP16.
 """
 
+import re
 from dataclasses import dataclass, field
 
 from trtforge.recipe.migration.result import Draft
@@ -62,7 +63,8 @@ class PrecisionFlags:
                     "precision.quantize and the calibration",
                 )
                 continue
-            self._keep.append({"name": name, "type": float_type})
+            glob = re.sub(r"([\[?])", r"[\1]", name)  # trtexec knows no wildcard but *
+            self._keep.append({"name": glob, "type": float_type})
         self.draft.note(flag, "precision.keep", "layers are named as the ONNX nodes are")
 
     def close(self) -> None:
@@ -109,10 +111,11 @@ class PrecisionFlags:
     def _without_calibration(self, kind: str, flag: str) -> None:
         quantize = "int4_weight_only" if kind == "int4" else kind
         remedy = f"set precision.quantize: {quantize} and give calibration.data (--data here)"
-        if self.draft.has_pairs:
+        model = self.draft.model
+        if model is not None and model.has_pairs:
             why = f"{_REMOVED}; the model's own Q/DQ pairs are kept, and say what is quantized"
             self.draft.put(flag, "precision.quantize", "none", why)
-        elif self.draft.has_pairs is None:
+        elif model is None:
             why = f"{_REMOVED}; taken for a model with Q/DQ of its own. If it is a float model: "
             self.draft.put(flag, "precision.quantize", "none", why + remedy)
         else:

@@ -1,41 +1,88 @@
 """Optimization profiles, gathered from flags that give one bound each."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trtforge.recipe.migration.result import Draft
+from trtforge.recipe.migration.result import Draft, KnownTensor, malformed
 
 _BOUNDS = ("min", "opt", "max")
 
 
 @dataclass
 class Profiles:
-    """Shapes by profile, input and bound."""
+    """Shapes by profile, input and bound.
+
+    Attributes:
+        draft: what they go into.
+        found: index of a profile -> input -> bound -> shape.
+        runs: what is run with which shapes: flag, and its shapes.
+    """
 
     draft: Draft
-    found: list[dict[str, dict[str, list[int]]]] = field(default_factory=list)
+    found: dict[int, dict[str, dict[str, list[int]]]] = field(default_factory=dict)
+    runs: list[tuple[str, Mapping[str, list[int]]]] = field(default_factory=list)
 
     def put(self, index: int, name: str, bound: str, dims: list[int]) -> None:
-        """Take one shape: `bound` is min, opt, max, or all for the three of them."""
-        while len(self.found) <= index:
-            self.found.append({})
-        ranges = self.found[index].setdefault(name, {})
-        for one in _BOUNDS if bound == "all" else (bound,):
-            ranges[one] = dims
+        """Take one shape: `bound` is min, opt or max."""
+        self.found.setdefault(index, {}).setdefault(name, {})[bound] = dims
+
+    def bound(self, flag: str, index: int, bound: str, shapes: Sequence[tuple[str, Any]]) -> None:
+        """Take the shapes of a flag.
+
+        Raises:
+            UsageError: TF0120, another flag gave this bound of this profile.
+        """
+        if any(bound in self.found.get(index, {}).get(name, {}) for name, _ in shapes):
+            raise malformed(flag, f"{bound} shapes once, or once behind each --profile=N")
+        for name, dims in shapes:
+            self.put(index, name, bound, dims)
+        self.draft.note(flag, "shapes")
+
+    def run(self, flag: str, shapes: Mapping[str, list[int]]) -> None:
+        """Take shapes that the tool runs; it also builds for them where no others are given."""
+        self.runs.append((flag, shapes))
 
     def close(self) -> None:
         """Put the profiles into the draft; a missing bound is taken from its neighbours.
 
-        That is what trtexec does: "if not all of min, opt and max are given, the ones that are
-        stand for the others" (its --help on shapes).
+        That is what trtexec does (processShapes in samples/common/sampleOptions.cpp, TensorRT OSS
+        11.1): min and max are taken from opt, opt from max, else from the one that is given.
+
+        Raises:
+            UsageError: TF0120, a profile is left out.
         """
+        for flag, shapes in self.runs:
+            missing = [name for name in shapes if name not in self.found.get(0, {})]
+            for name in missing:
+                for bound in _BOUNDS:
+                    self.put(0, name, bound, shapes[name])
+            if missing:
+                self.draft.note(flag, "shapes")
+            else:
+                why = "min, opt and max are given, so it says which shape is run, not what is built"
+                self.draft.send(flag, "trtforge bench --shape", why)
+        if sorted(self.found) != list(range(len(self.found))):
+            raise malformed(f"--profile={max(self.found)}", "profiles 0, 1, 2, ..., none left out")
         profiles = [
-            {name: _filled(ranges) for name, ranges in profile.items()}
-            for profile in self.found
-            if profile
+            {name: _filled(ranges) for name, ranges in self.found[index].items()}
+            for index in range(len(self.found))
         ]
+        for name, tensor in (model.inputs if (model := self.draft.model) else {}).items():
+            self._values(name, tensor, [one[name] for one in profiles if name in one])
         if profiles:
             self.draft.values["shapes"] = profiles[0] if len(profiles) == 1 else profiles
+
+    def _values(self, name: str, tensor: KnownTensor, given: Sequence[dict[str, Any]]) -> None:
+        """For an input that decides shapes, tools take values where others have a shape."""
+        dims = tensor.dims
+        if dims is None or len(dims) > 1 or None in dims or "int" not in tensor.dtype:
+            return
+        shapes = [one[bound] for one in given for bound in _BOUNDS]
+        if any(shape != list(dims) for shape in shapes):
+            for one in given:
+                one["values"] = True
+            self.draft.note(name, "shapes", "no shape but values: it decides shapes of others")
 
 
 def _filled(ranges: dict[str, list[int]]) -> dict[str, Any]:

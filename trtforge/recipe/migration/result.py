@@ -1,6 +1,6 @@
 """What a migration says of each flag, and the recipe that comes of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
@@ -33,6 +33,29 @@ class Finding:
         return {"flag": self.flag, "action": self.action, "where": self.where, "why": self.why}
 
 
+@dataclass(frozen=True)
+class KnownTensor:
+    """An input or output of the model: numpy type name, and dims (None where dynamic)."""
+
+    dtype: str
+    dims: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """What is known of the model that a command names, where the file is here.
+
+    Attributes:
+        has_pairs: whether it has Q/DQ pairs of its own.
+        inputs: name -> tensor, in the model's order.
+        outputs: likewise.
+    """
+
+    has_pairs: bool
+    inputs: Mapping[str, KnownTensor]
+    outputs: Mapping[str, KnownTensor]
+
+
 @dataclass
 class Draft:
     """A recipe while flags are put into it, and what was found on the way.
@@ -40,17 +63,26 @@ class Draft:
     Attributes:
         backend: the backend that the tool stands for.
         values: the recipe as plain data, in the order of its keys.
-        has_pairs: whether the model has Q/DQ pairs of its own; None where it cannot be read.
+        model_at: path -> what is known of the model there; None where it cannot be read.
         findings: one per flag, in order.
     """
 
     backend: str
-    has_pairs: bool | None = None
+    model_at: Callable[[str], KnownModel | None] = lambda _path: None
     values: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
+    @property
+    def model(self) -> KnownModel | None:
+        """What is known of the model that was named."""
+        path = self.get("model.onnx")
+        return None if path is None else self.model_at(path)
+
     def put(self, flag: str, place: str, value: Any, why: str = "") -> None:
-        """Put a value at a dotted key, and say so."""
+        """Put a value at a dotted key, and say so; a second, other value is refused."""
+        if self.get(place) not in (None, value):
+            self.refuse(flag, f"{place} is {self.get(place)} by another flag: remove one of them")
+            return
         self.set(place, value)
         self.note(flag, place, why)
 

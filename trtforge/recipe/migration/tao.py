@@ -7,15 +7,29 @@ from trtforge.recipe.migration.precision import PrecisionFlags
 from trtforge.recipe.migration.profiles import Profiles
 from trtforge.recipe.migration.result import Draft, malformed
 
+_PIXELS = "it says how TAO prepares images, which a recipe says in calibration.data"
+
 _SKIPPED: dict[str, str] = {
     "trt_engine": "the engine is engines/<target>/model.engine in the bundle",
+    "engine_file": "the engine is engines/<target>/model.engine in the bundle",
     "gpu_id": "set CUDA_VISIBLE_DEVICES",
     "verbose": "use `trtforge build -v`",
     "results_dir": "use `trtforge build --out`",
     "cal_batch_size": "samples are measured one by one: the batch changes nothing",
     "force_ptq": "a model with Q/DQ keeps its pairs",
+    "img_mode": _PIXELS,
+    "preprocess_mode": _PIXELS,
+    "image_mean": _PIXELS,
+    "timing_cache": "set targets[].options.timing_cache",
 }
 _SECTIONS = ("tensorrt", "calibration")
+_CALIBRATION = (
+    "cal_cache_file",
+    "cal_image_dir",
+    "cal_data_file",
+    "cal_batches",
+    "cal_num_batches",
+)
 
 
 def from_tao(spec: Mapping[str, Any], draft: Draft) -> None:
@@ -28,38 +42,54 @@ def from_tao(spec: Mapping[str, Any], draft: Draft) -> None:
     Raises:
         UsageError: TF0120, a value cannot be read.
     """
-    given = dict(spec.get("gen_trt_engine", spec))
+    section = spec.get("gen_trt_engine", spec)
+    if not isinstance(section, Mapping):
+        raise malformed("gen_trt_engine", "keys such as onnx_file and tensorrt")
+    given = dict(section)
     for name in _SECTIONS:
-        section = given.pop(name, None)
-        if isinstance(section, Mapping):
-            given.update(section)
-    if isinstance(section := given.pop("calibration", None), Mapping):
-        given.update(section)
+        if isinstance(part := given.pop(name, None), Mapping):
+            given.update(part)
+    if isinstance(part := given.pop("calibration", None), Mapping):
+        given.update(part)
     precision = PrecisionFlags(draft)
     onnx = given.pop("onnx_file", None)
     if onnx is not None:
         draft.put(f"onnx_file: {onnx}", "model.onnx", str(onnx))
     _shapes(given, draft)
     _types(given, precision)
-    _calibration(given, draft, precision)
     precision.close()
     for key, value in given.items():
         text = f"{key}: {value}"
-        if key in _SKIPPED:
+        if value is None:
+            draft.skip(text, "it is empty")
+        elif key in _SKIPPED:
             draft.skip(text, _SKIPPED[key])
-        elif key == "workspace_size":
-            draft.put(text, "targets.0.workspace_mib", int(value), "MiB, as TAO counts")
+        elif key in ("workspace_size", "max_workspace_size"):
+            draft.put(text, "targets.0.workspace_mib", _number(key, value), "MiB, as TAO counts")
         else:
             draft.refuse(text, "no key of a TAO spec is known by this name here")
+    if section is not spec and len(spec) > 1:
+        others = ", ".join(str(key) for key in spec if key != "gen_trt_engine")
+        draft.skip(others, "no engine is built by these sections")
+
+
+def _number(key: str, value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise malformed(f"{key}: {value}", "a whole number") from None
 
 
 def _shapes(given: dict[str, Any], draft: Draft) -> None:
     sizes = {bound: given.pop(f"{bound}_batch_size", None) for bound in ("min", "opt", "max")}
-    image = [given.pop(f"input_{side}", None) for side in ("channel", "height", "width")]
-    name = given.pop("input_name", None)
+    sides = ("channel", "height", "width")
+    image = [given.pop(f"input_{side}", given.pop(side, None)) for side in sides]
     batch = given.pop("batch_size", None)
-    if batch is not None and int(batch) > 0:
-        sizes = {bound: size or int(batch) for bound, size in sizes.items()}
+    name, dims = _input(draft)
+    name = given.pop("input_name", name)
+    image = [own if side is None else side for side, own in zip(image, dims, strict=True)]
+    if batch is not None and _number("batch_size", batch) > 0:
+        sizes = {bound: size or batch for bound, size in sizes.items()}
     if not any(sizes.values()):
         return
     text = ", ".join(f"{bound}_batch_size: {size}" for bound, size in sizes.items() if size)
@@ -69,11 +99,20 @@ def _shapes(given: dict[str, Any], draft: Draft) -> None:
     profiles = Profiles(draft)
     for bound, size in sizes.items():
         if size:
-            profiles.put(0, str(name), bound, [int(size), *(int(side) for side in image)])
+            shape = [_number(f"{bound}_batch_size", size)]
+            profiles.put(0, str(name), bound, [*shape, *(_number("input", side) for side in image)])
     profiles.close()
     if name is None:  # as in most specs: the image is the first input, whatever its name
         draft.values["shapes"] = [[draft.values["shapes"][str(name)]]]
     draft.note(text, "shapes", "of the first input" if name is None else f"of input '{name}'")
+
+
+def _input(draft: Draft) -> tuple[str | None, list[int | None]]:
+    """The image that the model takes, where it is here: its name, channels, height and width."""
+    for name, tensor in (draft.model.inputs if draft.model else {}).items():
+        if tensor.dims is not None and len(tensor.dims) == 4:
+            return name, list(tensor.dims[1:])
+    return None, [None, None, None]
 
 
 def _types(given: dict[str, Any], precision: PrecisionFlags) -> None:
@@ -88,11 +127,17 @@ def _types(given: dict[str, Any], precision: PrecisionFlags) -> None:
     layers = given.pop("layers_precision", None)
     if layers:
         precision.layers("layers_precision", ",".join(str(one) for one in layers))
+    found = {key: given.pop(key, None) for key in _CALIBRATION}
+    if kind in ("int8", "fp8"):
+        _calibration(found, given.get("cal_batch_size"), precision)
+        return
+    for key, value in found.items():
+        if value:
+            precision.draft.skip(f"{key}: {value}", f"nothing is calibrated for {kind}")
 
 
-def _calibration(given: dict[str, Any], draft: Draft, precision: PrecisionFlags) -> None:
-    cache, folder = given.pop("cal_cache_file", None), given.pop("cal_image_dir", None)
-    batches, size = given.pop("cal_batches", None), given.get("cal_batch_size")
+def _calibration(found: Mapping[str, Any], size: Any, precision: PrecisionFlags) -> None:
+    draft, cache, folder = precision.draft, found["cal_cache_file"], found["cal_image_dir"]
     if folder:
         draft.refuse(
             f"cal_image_dir: {folder}",
@@ -103,7 +148,11 @@ def _calibration(given: dict[str, Any], draft: Draft, precision: PrecisionFlags)
         precision.calibrate_with(f"cal_cache_file: {cache}", str(cache))
     elif cache:
         draft.skip(f"cal_cache_file: {cache}", "TAO writes it; a build writes its own")
-    if batches and size:
-        draft.put(f"cal_batches: {batches}", "calibration.samples", int(batches) * int(size))
+    if data := found["cal_data_file"]:
+        draft.refuse(f"cal_data_file: {data}", "write its tensors as .npz, and give --data")
+    key = "cal_num_batches" if found["cal_num_batches"] else "cal_batches"
+    if (batches := found[key]) and size:
+        samples = _number(key, batches) * _number("cal_batch_size", size)
+        draft.put(f"{key}: {batches}", "calibration.samples", samples)
     elif batches:
-        draft.refuse(f"cal_batches: {batches}", "give calibration.samples instead")
+        draft.refuse(f"{key}: {batches}", "give calibration.samples instead")

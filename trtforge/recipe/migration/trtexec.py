@@ -10,8 +10,8 @@ from trtforge.recipe.migration.arguments import Word, words_of
 from trtforge.recipe.migration.precision import SIMPLE, PrecisionFlags
 from trtforge.recipe.migration.profiles import Profiles
 from trtforge.recipe.migration.result import Draft, malformed
-from trtforge.recipe.migration.trtexec_flags import ELSEWHERE, REFUSED, SKIPPED
-from trtforge.recipe.migration.values import mebibytes, pairs, shapes, whole
+from trtforge.recipe.migration.trtexec_flags import DLA, ELSEWHERE, REFUSED, SKIPPED
+from trtforge.recipe.migration.values import FLOATS, mebibytes, pairs, shapes, whole
 
 _OPTIONS = "targets.0.options"
 
@@ -22,6 +22,7 @@ class _Command:
         self.precision = PrecisionFlags(draft)
         self.profiles = Profiles(draft)
         self.profile = 0
+        self.formats: dict[str, Word] = {}
 
 
 _Handler = Callable[[_Command, Word], None]
@@ -38,6 +39,7 @@ def from_trtexec(arguments: Sequence[str], draft: Draft) -> None:
         _take(command, word)
     command.profiles.close()
     command.precision.close()
+    _close_formats(command)
     if draft.get("targets.0.tf32") is None:
         draft.set("targets.0.tf32", True)  # on unless --noTF32 says otherwise
 
@@ -88,16 +90,43 @@ def _onnx(command: _Command, word: Word) -> None:
 
 def _shapes(bound: str) -> _Handler:
     def take(command: _Command, word: Word) -> None:
-        for name, dims in shapes(word.text, word.value or ""):
-            command.profiles.put(command.profile, name, bound, dims)
-        command.draft.note(word.text, "shapes")
+        found = list(shapes(word.text, word.value or ""))
+        command.profiles.bound(word.text, command.profile, bound, found)
 
     return take
 
 
+def _run_shapes(command: _Command, word: Word) -> None:
+    command.profiles.run(word.text, dict(shapes(word.text, word.value or "")))
+
+
 def _profile(command: _Command, word: Word) -> None:
     command.profile = whole(word.text, word.value)
+    if command.profile in command.profiles.found:
+        raise malformed(word.text, "each profile once")
     command.draft.note(word.text, "shapes", "one profile per entry of the list")
+
+
+def _dla(command: _Command, word: Word) -> None:
+    if (word.value or "").startswith("-"):
+        command.draft.skip(word.text, "it is the default: no DLA")
+    else:
+        command.draft.refuse(word.text, DLA)
+
+
+def _strip_all(command: _Command, word: Word) -> None:
+    command.draft.put(word.text, f"{_OPTIONS}.strip_weights", True)
+    command.draft.set(f"{_OPTIONS}.refit", "all")
+
+
+def _timing_cache(command: _Command, word: Word) -> None:
+    """A cache that is named and must hold everything: the stricter of the two flags."""
+    place, wanted = f"{_OPTIONS}.timing_cache", "use"
+    if word.name == "--errorOnTimingCacheMiss":
+        wanted = "require"
+    if {command.draft.get(place), wanted} == {"use", "require"}:
+        command.draft.set(place, wanted := "require")
+    command.draft.put(word.text, place, wanted, "kept in the store, one per device")
 
 
 def _option(key: str, value: object = True, why: str = "") -> _Handler:
@@ -118,7 +147,8 @@ def _choice(key: str, known: dict[str, object]) -> _Handler:
     """A value of a fixed set; one that stands for the default is not needed."""
 
     def take(command: _Command, word: Word) -> None:
-        value = known.get((word.value or "").strip(), "unknown")
+        values = {name.lower(): value for name, value in known.items()}
+        value = values.get((word.value or "").strip().lower(), "unknown")
         if value == "unknown":
             raise malformed(word.text, f"one of {', '.join(known)}")
         if value is None:
@@ -138,7 +168,7 @@ def _memory(command: _Command, word: Word) -> None:
             kib = max(1, round(amount * 1024))
             command.draft.put(word.text, f"{_OPTIONS}.tactic_shared_memory_kib", kib)
         else:
-            command.draft.refuse(f"{word.name}={pool}:{size}", "there is no DLA here")
+            command.draft.refuse(f"{word.name}={pool}:{size}", "there is no such pool here")
 
 
 def _workspace(command: _Command, word: Word) -> None:
@@ -162,23 +192,51 @@ def _layer_types(command: _Command, word: Word) -> None:
 
 
 def _formats(command: _Command, word: Word) -> None:
-    kinds = {one.partition(":")[0].lower() for one in (word.value or "").split(",")}
-    layouts = {one.partition(":")[2].lower() or "chw" for one in (word.value or "").split(",")}
-    if layouts <= {"chw"} and kinds <= {"fp32"}:
-        command.draft.skip(word.text, "inputs and outputs are FP32 and linear as they are")
-    elif layouts <= {"chw"} and kinds in ({"fp16"}, {"bf16"}):
-        command.draft.put(
-            word.text,
-            "precision.io_types",
-            "convert",
-            "all inputs and outputs get the type of `precision.type`",
-        )
-    else:
-        command.draft.refuse(
-            word.text,
-            "inputs and outputs are linear; put a Cast or Transpose into the model where another "
-            "type or layout is wanted",
-        )
+    if word.name in command.formats:
+        raise malformed(word.text, f"{word.name} once")
+    command.formats[word.name] = word
+
+
+def _close_formats(command: _Command) -> None:
+    """Decide on types and layouts of inputs and outputs, once the precision is known."""
+    words, draft = command.formats, command.draft
+    kinds = {name: _float_kinds(word.value or "") for name, word in words.items()}
+    narrow = draft.get("precision.type")
+    all_narrow = len(words) == 2 and all(one <= {narrow} for one in kinds.values())
+    for name, word in words.items():
+        if kinds[name] <= _own_kinds(draft, name):
+            draft.skip(word.text, "linear, in the model's own types: so they are")
+        elif all_narrow:
+            why = f"all inputs and outputs in floating point become {narrow}"
+            draft.put(word.text, "precision.io_types", "convert", why)
+        else:
+            draft.refuse(
+                word.text,
+                "inputs and outputs are linear, and in the model's own types or all in that of "
+                "`precision.type` (both --inputIOFormats and --outputIOFormats): put a Cast or "
+                "Transpose into the model for what is otherwise",
+            )
+
+
+def _float_kinds(text: str) -> set[str]:
+    """Return the types other than those of whole numbers; a layout that is not linear is one."""
+    found = set()
+    for one in text.split(","):
+        kind, _, layout = one.strip().lower().rpartition(":")
+        if "chw" not in layout.split("+"):
+            found.add(one)
+        elif kind not in ("", "int32", "int64", "bool", "uint8"):
+            found.add(FLOATS.get(kind, kind))
+    return found
+
+
+def _own_kinds(draft: Draft, flag: str) -> set[str]:
+    """The floating-point types of the model's inputs or outputs; FP32 where it is not here."""
+    model = draft.model
+    if model is None:
+        return {"fp32"}
+    tensors = model.inputs if flag == "--inputIOFormats" else model.outputs
+    return {FLOATS.get(tensor.dtype, tensor.dtype) for tensor in tensors.values()}
 
 
 def _sparsity(command: _Command, word: Word) -> None:
@@ -207,7 +265,7 @@ _HANDLERS: dict[str, _Handler] = {
     "--minShapes": _shapes("min"),
     "--optShapes": _shapes("opt"),
     "--maxShapes": _shapes("max"),
-    "--shapes": _shapes("all"),
+    "--shapes": _run_shapes,
     "--profile": _profile,
     "--memPoolSize": _memory,
     "--workspace": _workspace,
@@ -250,20 +308,22 @@ _HANDLERS: dict[str, _Handler] = {
     "--sparsity": _sparsity,
     "--refit": _option("refit", "all"),
     "--stripWeights": _option("strip_weights"),
-    "--stripAllWeights": _option("strip_weights"),
+    "--stripAllWeights": _strip_all,
+    "--weightless": _option("strip_weights"),
     "--allowWeightStreaming": _option("weight_streaming"),
     "--versionCompatible": _option("version_compatible"),
     "--vc": _option("version_compatible"),
     "--excludeLeanRuntime": _option("exclude_lean_runtime"),
-    "--errorOnTimingCacheMiss": _option("timing_cache", "require"),
+    "--errorOnTimingCacheMiss": _timing_cache,
     "--noBuilderCache": _option("timing_cache", "off"),
-    "--timingCacheFile": _option("timing_cache", "use", "kept in the store, one per device"),
+    "--timingCacheFile": _timing_cache,
+    "--useDLACore": _dla,
 }
 
 _WITHOUT_VALUE = frozenset(
     {
         *("--noTF32", "--refit", "--stripWeights", "--stripAllWeights", "--allowWeightStreaming"),
         *("--versionCompatible", "--vc", "--excludeLeanRuntime", "--errorOnTimingCacheMiss"),
-        "--noBuilderCache",
+        *("--noBuilderCache", "--weightless"),
     }
 )

@@ -1,11 +1,12 @@
 """trtexec's flags that no key of a recipe takes, and why.
 
-Source: `trtexec --help` of TensorRT 8.6, 10.x and 11.x.
+Sources: every option that samples/common/sampleOptions.cpp of TensorRT OSS 7.0 to 11.1 reads, and
+the documentation of TensorRT-RTX 1.7 for those of its `tensorrt_rtx`.
 """
 
 _ALWAYS = "always so"
 _SHOWN = "it shows or saves what a build leaves in the bundle: reports, layers.json, build.log"
-_DLA = "there is no DLA here: build with trtexec on the device"
+DLA = "there is no DLA here: build with trtexec on the device"
 _SAFETY = "the safety builder is not part of trtforge: build with NVIDIA's own tool"
 _IMPLICIT = (
     "implicit batches are gone since TensorRT 10: give min, opt and max shapes, batch included"
@@ -16,7 +17,7 @@ _PLUGINS = "TensorRT plugins cannot be named in a recipe; use an ONNX function o
 _TYPED = "removed in TensorRT 11; here types always are as the graph says"
 
 SKIPPED: dict[str, str] = {
-    **dict.fromkeys(("--stronglyTyped", "--explicitBatch"), _ALWAYS),
+    **dict.fromkeys(("--stronglyTyped", "--explicitBatch", "--explicitPrecision"), _ALWAYS),
     **dict.fromkeys(
         (
             *("--dumpLayerInfo", "--exportLayerInfo", "--dumpOptimizationProfile", "--dumpRefit"),
@@ -27,7 +28,12 @@ SKIPPED: dict[str, str] = {
     "--saveEngine": "the engine is engines/<target>/model.engine in the bundle that is built",
     "--buildOnly": "a build only builds",
     "--skipInference": "a build only builds",
-    "--verbose": "use `trtforge build -v`; the builder's whole log is in the bundle",
+    **dict.fromkeys(
+        ("--verbose", "-v"), "use `trtforge build -v`; the builder's whole log is in the bundle"
+    ),
+    "--monitorMemory": "builds say how much memory they took",
+    "--nativeInstanceNorm": "it is the default",
+    "--ni": "it is the default",
     "--precisionConstraints": _TYPED,
     "--tempdir": "set TMPDIR",
     "--tempfileControls": "set TMPDIR",
@@ -46,35 +52,74 @@ SKIPPED: dict[str, str] = {
 }
 """Flag -> why it needs no counterpart."""
 
+_BENCH: dict[str, tuple[str, ...]] = {
+    "--queries": ("--iterations", "--avgRuns"),
+    "--seconds": ("--duration",),
+    "--warmup": ("--warmUp",),
+    "--streams": ("--streams", "--infStreams", "--threads"),
+    "--cuda-graphs": ("--useCudaGraph", "--rtxCudaGraphStrategy"),
+    "--json": ("--percentile", "--exportTimes"),
+}
+"""Option of `trtforge bench` -> the flags that it stands for."""
+
 ELSEWHERE: dict[str, tuple[str, str]] = {
+    **{
+        flag: (f"trtforge bench {option}", _MEASURES)
+        for option, flags in _BENCH.items()
+        for flag in flags
+    },
     **dict.fromkeys(
         (
-            *("--iterations", "--warmUp", "--duration", "--sleepTime", "--idleTime", "--streams"),
-            *("--infStreams", "--exposeDMA", "--noDataTransfers", "--useManagedMemory"),
-            *("--useSpinWait", "--threads", "--useCudaGraph", "--timeDeserialize", "--timeRefit"),
-            *("--percentile", "--exportTimes", "--dumpOutput", "--exportOutput", "--avgRuns"),
-            *("--dumpRawBindingsToFile", "--useProfile", "--persistentCacheRatio"),
-            *("--allocationStrategy", "--weightStreamingBudget", "--optProfile"),
+            *("--sleepTime", "--idleTime", "--exposeDMA", "--noDataTransfers", "--useSpinWait"),
+            *("--includeDataTransfers", "--noCudaGraph", "--noSpinWait", "--useManagedMemory"),
+            *("--timeDeserialize", "--timeRefit", "--dumpOutput", "--exportOutput", "--useProfile"),
+            *("--dumpRawBindingsToFile", "--persistentCacheRatio", "--allocationStrategy"),
+            *("--weightStreamingBudget", "--optProfile", "--runtimeCacheFile"),
+            "--specializeStrategyDS",
         ),
         ("trtexec --loadEngine", f"{_MEASURES}: run it on the engine of the bundle"),
     ),
+    **dict.fromkeys(
+        ("--loadRefOutputs", "--refPair", "--accuracyAlgorithm", "--accuracyThreshold"),
+        ("trtforge verify", "it compares with the original itself; bounds are in verify.tolerance"),
+    ),
+    "--atol": ("trtforge verify", "set verify.tolerance.max_abs"),
+    "--rtol": ("trtforge verify", "set verify.tolerance.max_rel"),
     "--loadInputs": ("trtforge verify --data", "inputs for a comparison, as .npz"),
-    "--loadEngine": ("trtforge verify ENGINE --against MODEL", "it builds nothing"),
+    "--loadEngine": ("trtforge bench ENGINE", "it builds nothing"),
 }
 """Flag -> the command that does it, and why."""
 
 REFUSED: dict[str, str] = {
     **dict.fromkeys(
-        ("--useDLACore", "--allowGPUFallback", "--buildDLAStandalone", "--layerDeviceTypes"), _DLA
+        (
+            *("--allowGPUFallback", "--buildDLAStandalone", "--layerDeviceTypes", "--adjustForDLA"),
+            *("--reportCapabilityDLA", "--uint8AsymmetricQuantizationDLA"),
+        ),
+        DLA,
     ),
-    **dict.fromkeys(("--safe", "--consistency", "--restricted", "--dumpKernelText"), _SAFETY),
+    **dict.fromkeys(
+        (
+            *("--safe", "--consistency", "--restricted", "--dumpKernelText", "--safetyPlugins"),
+            *("--std", "--serialized"),
+        ),
+        _SAFETY,
+    ),
+    **dict.fromkeys(
+        (
+            *("--setBuildRoute", "--helpBuildRoute", "--tuneBuildRoutes", "--tuneBuildRouteFile"),
+            *("--tuningSearch", "--tuningTimeOut", "--tuningCacheFile", "--tuningResultFile"),
+            *("--continue", "--dryRun", "--saveAllEngines"),
+        ),
+        "build routes are left to the library: tune them with trtexec 11",
+    ),
     **dict.fromkeys(("--batch", "--maxBatch"), _IMPLICIT),
     **dict.fromkeys(("--uff", "--uffInput", "--uffNHWC", "--deploy", "--model"), _OTHER_PARSERS),
     "--output": "outputs are those of the ONNX model; add or remove them there",
     **dict.fromkeys(
         (
             *("--plugins", "--staticPlugins", "--dynamicPlugins", "--setPluginsToSerialize"),
-            *("--ignoreParsedPluginLibs", "--pluginInstanceNorm"),
+            *("--ignoreParsedPluginLibs", "--pluginInstanceNorm", "--pi", "--enablePluginOverride"),
         ),
         _PLUGINS,
     ),
@@ -88,7 +133,10 @@ REFUSED: dict[str, str] = {
     "--useRuntime": "it says which runtime loads the engine: that is the application's choice",
     "--leanDLLPath": "it says which runtime loads the engine: that is the application's choice",
     "--decomposableAttentions": "attention is made decomposable wherever that lets it build",
-    "--uint8AsymmetricQuantizationDLA": _DLA,
+    "--heuristic": "removed in TensorRT 10: use --builderOptimizationLevel=2, which searches less",
+    "--useGpu": "name the GPUs that the engine is for: targets[].compute_capabilities",
+    "--distributiveIndependence": "no key of a recipe asks for it",
+    "--refitFromOnnx": "it changes an engine that is there: build one of the other model",
     "--markDebug": "debug tensors are not part of a build; `trtforge debug` compares all tensors",
     "--markUnfusedTensorsAsDebugTensors": (
         "debug tensors are not part of a build; `trtforge debug` compares all tensors"

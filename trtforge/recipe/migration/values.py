@@ -17,14 +17,14 @@ _UNITS = {"": 1 << 20, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def shapes(flag: str, text: str) -> Iterator[tuple[str, list[int]]]:
-    """Read `input:1x3x224x224,mask:1x128`; a name may hold colons.
+    """Read `input:1x3x224x224,mask:1x128,k:scalar`; a name may hold colons.
 
     Raises:
         UsageError: TF0120, a shape cannot be read.
     """
     for part in _parts(text):
         name, colon, dims = part.rpartition(":")
-        numbers = dims.lower().split("x") if dims else []
+        numbers = dims.lower().split("x") if dims not in ("", "scalar") else []
         if not colon or not name or not all(number.strip().isdigit() for number in numbers):
             raise malformed(flag, "shapes such as input:1x3x224x224,mask:1x128")
         yield name.strip().strip("'\""), [int(number) for number in numbers]

@@ -4,11 +4,10 @@ import contextlib
 import errno
 import os
 import stat
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from trtforge.errors import MissingError, Place
+from trtforge.errors import MissingError, Place, UsageError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {
@@ -66,7 +65,8 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file under a temporary name and rename it: a reader never sees half a file.
 
-    What is no plain file is written to as it is: renaming would replace /dev/null.
+    A link is followed, and a file that is replaced hands down its permissions. What is no plain
+    file is written to as it is: renaming would replace /dev/null.
 
     Raises:
         MissingError: no space, or the folder is missing or not writable (exit 3).
@@ -75,15 +75,83 @@ def write_bytes(path: Path, data: bytes) -> None:
         if is_special(path):
             path.write_bytes(data)
             return
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        target = destination(path)
+        temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}")
         try:
             temporary.write_bytes(data)
             sync(temporary)
-            temporary.replace(path)
+            keep_permissions(temporary, target)
+            temporary.replace(target)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
     except OSError as error:  # which names the temporary file
+        raise write_error(OSError(error.errno, error.strerror, str(path)), path) from error
+
+
+def destination(path: Path) -> Path:
+    """Return the file that writing to a path makes or changes: where a link leads."""
+    return Path(os.path.realpath(path))
+
+
+def keep_permissions(temporary: Path, target: Path) -> None:
+    """Give a finished file the permissions of the one that it is going to replace, if any."""
+    with contextlib.suppress(FileNotFoundError):
+        temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+
+
+def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None] = ()) -> None:
+    """Find out before the work whether files can be written where they shall stand.
+
+    Args:
+        outputs: what will be written, None for nothing. Weights of a model that do not fit into it
+            go to `<name>.data` beside it.
+        inputs: what is read; links and hard links to it are found out.
+
+    Raises:
+        UsageError: TF0148, it is a file that is read, or two outputs are one file.
+        MissingError: TF0302, it cannot be written.
+    """
+    read = [path for path in inputs if path is not None]
+    written: list[Path] = []
+    for path in outputs:
+        if path is None:
+            continue
+        _check_writable(path)
+        for target in (path, path.with_name(f"{path.name}.data")):
+            _refuse_same(target, read, "would be overwritten, and it is read here")
+        _refuse_same(path, written, "would be written twice")
+        written.append(path)
+
+
+def _refuse_same(target: Path, others: Iterable[Path], what: str) -> None:
+    if not is_special(target) and any(_is_same(target, one) for one in others):
+        raise UsageError(
+            "TF0148",
+            f"'{target}' {what}",
+            "give the output a name of its own",
+            Place(file=str(target)),
+        )
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one is not there yet
+        return destination(one) == destination(other)
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if is_special(path):
+            return
+        target = destination(path)
+        probe = target.with_name(f".{target.name}.{os.urandom(4).hex()}")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
         raise write_error(OSError(error.errno, error.strerror, str(path)), path) from error
 
 

@@ -65,6 +65,7 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     | dict.fromkeys(["ComputeCapability", "CudaGraphStrategy", "EngineInvalidityDiagnostics"], RTX),
     "Builder": dict.fromkeys(
         [
+            "build_serialized_network",
             "build_serialized_network_to_stream",
             "create_builder_config",
             "create_network",
@@ -92,8 +93,10 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     | dict.fromkeys(["create_timing_cache", "get_timing_cache", "set_timing_cache"], TRT)
     | dict.fromkeys(["num_compute_capabilities", "set_compute_capability"], RTX),
     **dict.fromkeys(
-        ["IConvolutionLayer", "IDeconvolutionLayer"], dict.fromkeys(["bias", "kernel"], ALL)
+        ["IConvolutionLayer", "IDeconvolutionLayer"],
+        dict.fromkeys(["kernel_size_nd", "num_groups", "num_output_maps"], ALL),
     ),
+    "IHostMemory": {"nbytes": ALL},
     "ICudaEngine": dict.fromkeys(
         [
             "create_engine_inspector",
@@ -176,6 +179,7 @@ VARIABLES = {
     "first": "ParserError",
     "layer": "ILayer",
     "attention": "IAttention",
+    "plan": "IHostMemory",
     "convolution": "IConvolutionLayer",
     "inspector": "EngineInspector",
     "tensor": "ITensor",

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from engine_models import (
     unsupported_operator,
 )
 
-from trtforge.engine import targets
+from trtforge.engine import targets, tensorrt
 from trtforge.engine.backend import BuildReport, BuildRequest, get_backend
 from trtforge.engine.builder import build_job
 from trtforge.engine.environment import driver
@@ -97,6 +98,18 @@ def test_the_engine_is_the_one_that_the_bare_api_builds(tmp_path):
     assert engine == bare_build(tmp_path / "model.onnx")
     assert report.engine_sha256 == f"sha256:{hashlib.sha256(engine).hexdigest()}"
     assert report.engine_bytes == len(engine)
+
+
+def test_an_engine_written_piece_by_piece_is_the_same(tmp_path, monkeypatch):
+    whole = build(matmul(), tmp_path)
+    monkeypatch.setattr(tensorrt, "_STREAMED_BYTES", 0)
+    request = BuildRequest(
+        tmp_path / "model.onnx", tmp_path / "pieces.engine", tmp_path / "log", "tensorrt_rtx"
+    )
+    reporting = tensorrt.Reporting(lambda line: None, lambda share, phase: None, threading.Event())
+    pieces = tensorrt.build_engine(request, reporting)
+    assert pieces.engine_sha256 == whole.engine_sha256
+    assert (tmp_path / "pieces.engine").read_bytes() == (tmp_path / "model.engine").read_bytes()
 
 
 def test_the_same_request_gives_the_same_bytes_and_the_same_report(tmp_path):

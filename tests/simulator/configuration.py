@@ -172,6 +172,3 @@ class IHostMemory:
     @property
     def nbytes(self) -> int:
         return len(self._data)
-
-    def __bytes__(self) -> bytes:  # stands for the buffer protocol
-        return bytes(self._data)

@@ -18,8 +18,10 @@ class Simulated:
     @classmethod
     def _made(cls, **state: Any) -> Any:
         """Make an object that NVIDIA's API makes by no constructor; `state` is private."""
-        made = object.__new__(cls)
+        made = cls.__new__(cls)
         made.__dict__.update(state)
+        if isinstance(made, bytearray):
+            made += state["_data"]
         return made
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -146,6 +148,9 @@ def _class(kinds: Kinds, specified: tuple[str, Any, str], behaviour: type | None
     for member, form in facts["properties"].items():
         content[member] = attribute(kinds, f"{name}.{member}", form, written.get(member))
     bases = tuple(kinds.known[base] for base in facts["bases"]) or (Simulated,)
+    if name in _BUFFERS:
+        bases += (bytearray,)
+        content |= {own: _hidden(own) for own in dir(bytearray) if not own.startswith("_")}
     return type(name.rpartition(".")[2], bases, content)
 
 
@@ -167,5 +172,15 @@ def _constructor(
 
     return construct
 
+
+def _hidden(name: str) -> property:
+    def refuse(self: Any) -> Any:
+        raise AttributeError(name)
+
+    return property(refuse)
+
+
+_BUFFERS = ("IHostMemory",)
+"""Classes with the buffer protocol, to which Python 3.11 knows no other way than bytearray."""
 
 _CLASS_OWN = ("__dict__", "__weakref__", "__doc__", "__module__", "__init__", "__hash__")

@@ -147,22 +147,27 @@ class ILayer:
         return False
 
 
-def _held(index: int) -> property:
-    def read(self: Any) -> Any:
-        held = self._layer.weights
-        return held[index] if index < len(held) else np.zeros(0, np.float32)
-
-    return property(read)
-
-
 class IConvolutionLayer:
-    kernel = _held(0)
-    bias = _held(1)
+    @property
+    def num_groups(self) -> int:
+        return int(onnx_layers.attributes(self._layer.node).get("group", 1))
+
+    @property
+    def kernel_size_nd(self) -> tuple[int, ...]:
+        return tuple(self._layer.weights[0].shape[2:])
+
+    @property
+    def num_output_maps(self) -> int:
+        return int(self._layer.weights[0].shape[0])
 
 
 class IDeconvolutionLayer:
-    kernel = _held(0)
-    bias = _held(1)
+    num_groups = IConvolutionLayer.num_groups
+    kernel_size_nd = IConvolutionLayer.kernel_size_nd
+
+    @property
+    def num_output_maps(self) -> int:
+        return int(self._layer.weights[0].shape[1]) * self.num_groups
 
 
 class IPoolingLayer:

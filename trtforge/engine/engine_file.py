@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,9 +31,6 @@ class EngineFile:
         self._path = path
         self._partial = partial_path(path, os.getpid())
         self._hash = hashlib.sha256()
-        # Hashing costs as much as writing, and both leave the interpreter free: side by side.
-        self._hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sha256")
-        self._hashing: Future[None] | None = None
         self._size = 0
         self.failure: OSError | None = None
 
@@ -50,7 +47,6 @@ class EngineFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._hasher.shutdown()
         self._file.close()
         with contextlib.suppress(OSError):
             self._partial.unlink(missing_ok=True)
@@ -58,9 +54,9 @@ class EngineFile:
     def write(self, chunk: bytes | memoryview) -> int:
         """Append `chunk`; return how many bytes were taken, 0 after a failure. Never raises."""
         view = memoryview(chunk)
-        if self._hashing is not None:
-            self._hashing.result()
-        self._hashing = self._hasher.submit(self._hash.update, view)
+        # Hashing costs as much as writing, and both leave the interpreter free: side by side.
+        hashing = threading.Thread(target=self._hash.update, args=(view,), name="sha256")
+        hashing.start()
         try:
             rest = view
             while rest.nbytes:
@@ -68,6 +64,8 @@ class EngineFile:
         except OSError as error:
             self.failure = self.failure or error
             return 0
+        finally:
+            hashing.join()
         self._size += view.nbytes
         return view.nbytes
 
@@ -84,8 +82,6 @@ class EngineFile:
             self._partial.replace(self._path)
         except OSError as error:
             raise write_error(error, self._path) from error
-        if self._hashing is not None:
-            self._hashing.result()
         return WrittenFile(self._size, f"sha256:{self._hash.hexdigest()}")
 
 

@@ -4,7 +4,6 @@ A flavour is data. What differs in the API between them is asked of the module b
 number: the integers behind flags differ between TensorRT 10 and 11).
 """
 
-import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 
@@ -72,6 +71,8 @@ def is_installed(flavour: Flavour) -> bool:
 
 def installed_version(flavour: Flavour) -> str | None:
     """The version that the package's metadata states; None when no package is known."""
+    import importlib.metadata  # takes longer to load than all else that a worker needs
+
     for distribution in flavour.distributions:
         try:
             return importlib.metadata.version(distribution)

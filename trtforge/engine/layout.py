@@ -6,29 +6,34 @@ off none did (Linux x86-64, measured 2026-11-22; docs/decisions/0003). FP32 and 
 not differ either way.
 """
 
+import contextlib
 import ctypes
-import os
 import sys
+from collections.abc import Iterator
 
 _ADDR_NO_RANDOMIZE = 0x0040000  # Source: linux/personality.h
 _QUERY = 0xFFFFFFFF
-_DONE_VARIABLE = "TRTFORGE_WORKER_LAYOUT"
 
 
-def fix() -> None:
-    """Start this program again with a fixed layout, unless it has one or cannot get one.
+@contextlib.contextmanager
+def fixed() -> Iterator[None]:
+    """Give programs that this thread starts meanwhile a memory layout without randomness.
 
+    A new program takes the setting over from the thread that starts it; other threads keep theirs,
+    and this thread's own memory stays where it is (personality(2)).
     Does nothing on other systems than Linux, and where the kernel or a container's policy forbids
     it: engines are then as good, but their bytes may differ from build to build.
     """
-    if not sys.platform.startswith("linux") or _DONE_VARIABLE in os.environ:
+    if not sys.platform.startswith("linux"):
+        yield
         return
-    library = ctypes.CDLL(None, use_errno=True)
-    library.personality.argtypes = [ctypes.c_ulong]
-    current = library.personality(_QUERY)
-    if current == -1 or current & _ADDR_NO_RANDOMIZE:
+    personality = ctypes.CDLL(None).personality
+    personality.argtypes = [ctypes.c_ulong]
+    before = personality(_QUERY)
+    if before == -1 or personality(before | _ADDR_NO_RANDOMIZE) == -1:
+        yield
         return
-    if library.personality(current | _ADDR_NO_RANDOMIZE) == -1:
-        return
-    environment = {**os.environ, _DONE_VARIABLE: "fixed"}
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    try:
+        yield
+    finally:
+        personality(before)

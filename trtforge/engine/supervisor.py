@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from trtforge.disk import write_error
-from trtforge.engine import messages
+from trtforge.engine import layout, messages
 from trtforge.engine.backend import OnProgress
 from trtforge.engine.engine_file import partial_path
 from trtforge.engine.environment import peak_rss_of
@@ -112,14 +112,15 @@ class Worker:
         except OSError as error:
             raise write_error(error, job.log) from error
         try:
-            self._process = subprocess.Popen(
-                [*job.program, of_one_length(job.file)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                env=environment(job.command, job.environment),
-                start_new_session=True,
-            )
+            with layout.fixed():
+                self._process = subprocess.Popen(
+                    [*job.program, of_one_length(job.file)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._log,
+                    env=environment(job.command, job.environment),
+                    start_new_session=True,
+                )
         except OSError as error:
             self._log.close()
             raise MissingError(

@@ -19,12 +19,20 @@ from trtforge.engine.engine_file import EngineFile, WrittenFile
 from trtforge.engine.environment import driver, peak_rss_bytes
 from trtforge.engine.flavour import FLAVOURS, Flavour
 from trtforge.engine.native_log import LogBook, make_logger
+from trtforge.engine.network_types import network_types
 from trtforge.engine.progress import Progress, make_monitor
 from trtforge.engine.remedies import BUILDER_REMEDIES, explain
 from trtforge.errors import BuildError, MissingError, Place
 
 _PARSE_SHARE = 0.1
 """Share of the progress shown that parsing gets; the parser announces no phases."""
+
+_STREAMED_BYTES = 200 << 20
+"""Engines of more weights are written piece by piece.
+
+That spares memory of the whole engine's size, but each piece is copied into Python: with 25 and
+100 MB of weights it takes 8 to 10 % more memory, with 350 and 570 MB 16 to 23 % less
+(TensorRT-RTX 1.7.1)."""
 
 _DEFAULT_TARGETS = (
     "no compute capabilities given: built for the library's default, which checks no type against "
@@ -104,7 +112,7 @@ def build_engine(request: BuildRequest, reporting: Reporting) -> BuildReport:
     described = layers.describe(trt, definition)
     config = _configure(build, definition, described)
     started = time.perf_counter()
-    written = _serialize(build, definition, config)
+    written = _serialize(build, definition, config, described)
     if request.timing_cache is not None and flavour.times_tactics:
         doubt = timing_cache.keep(config, request.timing_cache)
         if doubt is not None:
@@ -195,11 +203,18 @@ def _set_targets(build: _Build, config: Any, described: tuple[dict[str, Any], ..
     targets.check_types(described, request.compute_capabilities, request.onnx.name)
 
 
-def _serialize(build: _Build, definition: Any, config: Any) -> WrittenFile:
+def _serialize(
+    build: _Build, definition: Any, config: Any, described: tuple[dict[str, Any], ...]
+) -> WrittenFile:
+    weights_bytes = sum(network_types(described).weights_bytes.values())
     with EngineFile(build.request.output) as file:
-        done = build.builder.build_serialized_network_to_stream(
-            definition, config, _make_writer(build.trt, file)
-        )
+        if weights_bytes > _STREAMED_BYTES:
+            done = build.builder.build_serialized_network_to_stream(
+                definition, config, _make_writer(build.trt, file)
+            )
+        else:
+            plan = build.builder.build_serialized_network(definition, config)
+            done = plan is not None and file.write(memoryview(plan)) == plan.nbytes
         if file.failure is not None:
             return file.commit()
         if build.reporting.cancelled.is_set():

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from trtforge.disk import write_bytes, writing
 from trtforge.errors import BuildError, MissingError
 
@@ -74,6 +72,8 @@ def _attached(config: Any, known: bytes) -> bool:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
+    from filelock import FileLock
+
     with writing(path, "the timing cache"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from trtforge.engine import layout, messages
+from trtforge.engine import messages
 from trtforge.engine.backend import BuildRequest
 from trtforge.errors import BuildError, ForgeError
 
@@ -280,7 +280,6 @@ def _unexpected(error: Exception) -> BuildError:
 
 
 if __name__ == "__main__":
-    layout.fix()
     status = main()
     sys.stderr.flush()
     # Not sys.exit: the outcome is out, and native libraries may crash while they are unloaded.

@@ -151,9 +151,28 @@ def test_a_shape_that_is_missing_is_asked_for_where_it_can_be_given(tmp_path: Pa
     assert "--shape" in said
 
 
-def test_a_model_that_is_not_fp32_is_said_to_be_so(tmp_path: Path) -> None:
-    out, _ = ran(0, "cast", integers(tmp_path / "m.onnx"), "-o", tmp_path / "o.onnx")
-    assert "none was cast" in out
+@pytest.mark.parametrize("command", [("cast",), ("quantize", "--synthetic")])
+def test_a_model_without_floats_is_not_called_fp16_or_int8(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    out = tmp_path / "o.onnx"
+    said = problem(5, *command, integers(tmp_path / "m.onnx"), "-o", out)
+    assert "and is not written" in said
+    assert "none of it" in said or "no FP32 nodes" in said
+    assert not out.exists()
+
+
+def test_a_model_that_is_fp16_already_is_said_to_be_so(tmp_path: Path) -> None:
+    model, narrow = dense(tmp_path / "m.onnx"), tmp_path / "h.onnx"
+    options = ("--io-types", "convert", "--force", "op=MatMul", "--force", "op=Relu")
+    ran(0, "cast", model, "-o", narrow, *options)
+    _, err = ran(0, "cast", narrow, "-o", tmp_path / "o.onnx", "-q")
+    assert "warning: nothing was cast: no node is FP32, and some compute in fp16 already" in err
+    out, _ = ran(0, "cast", narrow, "-o", tmp_path / "o.onnx", "--json")
+    assert any(text.startswith("nothing was cast") for text in json.loads(out)["warnings"])
+    assert "nothing in bf16" in problem(
+        5, "cast", narrow, "-o", tmp_path / "b.onnx", "--type", "bf16"
+    )
 
 
 def test_debug_wants_the_model_that_a_typed_one_comes_from(tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def test_a_cache_is_written_where_ranges_are_measured_only(
     command = ("quantize", digits / "model.onnx", "-o", out, "--data", digits / "calib.npz")
     weights = ("--quantize", "int8_weight_only", "--cache", tmp_path / "cache.json")
     assert "error[TF0109]" in run(capfd, *command, *weights, status=2)[1]
-    assert "error[TF0109]" in run(capfd, *command, "--cache", out, status=2)[1]
+    assert "error[TF0148]" in run(capfd, *command, "--cache", out, status=2)[1]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """Writing a model: atomically, byte for byte the same each time, big weights streamed."""
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
@@ -8,11 +9,11 @@ from pathlib import Path
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from trtforge.disk import is_special, write_error
-from trtforge.errors import GraphError, Place
+from trtforge.disk import destination, is_special, keep_permissions, write_error
+from trtforge.errors import GraphError, MissingError, Place
 from trtforge.graph.copying import write_tensor
 from trtforge.graph.external import ExternalFiles
-from trtforge.graph.loading import check_model
+from trtforge.graph.loading import check_model, model_files
 from trtforge.graph.skeleton import EXTERNAL_THRESHOLD_BYTES, Moved, without_weights
 from trtforge.graph.weights import (
     Extent,
@@ -46,24 +47,30 @@ Source: https://onnx.ai/onnx/repo-docs/ExternalData.html ("offset ... should be 
 def write_model(proto: ModelProto, files: ExternalFiles, path: Path) -> tuple[Path, ...]:
     """Write a model, and `<name>.data` beside it when its weights do not belong inside.
 
-    The files are staged in a folder beside the target, checked there, and renamed; a device such as
-    /dev/null is written to, and gets no weights that do not belong inside.
+    The files are staged in a folder beside the target, checked there, and renamed. A link is
+    followed, a file that is replaced hands down its permissions, and the `<name>.data` that an
+    earlier model of this name left is replaced or removed with it. A device such as /dev/null is
+    written to, and gets no weights that do not belong inside.
 
     Returns:
         All files written, the model first.
 
     Raises:
         GraphError: TF0403, the model is not valid ONNX; TF0404, its external data is gone.
-        MissingError: TF0301, no space left; TF0302, the folder cannot be written.
+        MissingError: TF0301, no space left; TF0302, the folder cannot be written, or a link leads
+            out of the folder in which readers would look for the weights.
     """
+    target = path if is_special(path) else destination(path)
     try:
-        beside = None if is_special(path) else path.parent
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=beside))
+        beside = None if is_special(path) else target.parent
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=beside))
     except OSError as error:
         raise write_error(error, path) from error
     try:
-        staged = _stage(proto, files, staging / path.name)
-        return _publish(staged, path)
+        staged = _stage(proto, files, staging / target.name)
+        if len(staged) > 1 and target.parent != destination(path.parent):
+            raise _leads_away(path, target)
+        return _publish(staged, target)
     except GraphError as error:
         error.where = Place(str(path), node=error.where.node if error.where else None)
         raise
@@ -71,6 +78,15 @@ def write_model(proto: ModelProto, files: ExternalFiles, path: Path) -> tuple[Pa
         raise write_error(error, path) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _leads_away(path: Path, target: Path) -> MissingError:
+    return MissingError(
+        "TF0302",
+        f"'{path}' is a link into another folder, and the weights go to a file beside the model",
+        f"name the file itself: {target}",
+        Place(str(path)),
+    )
 
 
 def content_digest(proto: ModelProto, files: ExternalFiles) -> str:
@@ -164,8 +180,24 @@ def _publish(staged: tuple[Path, ...], path: Path) -> tuple[Path, ...]:
             shutil.copyfileobj(content, device)
         return (path,)
     targets = tuple(path.with_name(file.name) for file in staged)
+    stale = _weights_of(path) if len(staged) == 1 else None
+    for file, target in zip(staged, targets, strict=True):
+        keep_permissions(file, target)
     if len(staged) > 1 and targets[1].exists():
         path.unlink(missing_ok=True)
     for file, target in zip(reversed(staged), reversed(targets), strict=True):
         file.replace(target)
+    if stale is not None:
+        stale.unlink(missing_ok=True)
     return targets
+
+
+def _weights_of(path: Path) -> Path | None:
+    """Return the `<name>.data` that the model at a path keeps its weights in, if any."""
+    data = path.with_name(f"{path.name}.data")
+    if not (path.is_file() and data.is_file()):
+        return None
+    with contextlib.suppress(GraphError):  # whatever it was, it had no such weights
+        if any(file.samefile(data) for file in model_files(path)):
+            return data
+    return None

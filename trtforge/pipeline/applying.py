@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtforge.disk import check_outputs
 from trtforge.errors import DataError, GraphError, Place, Problem
 from trtforge.pipeline.events import Sink, Warned, ignore
 from trtforge.pipeline.quantizing import QuantizeOptions, clean
 from trtforge.pipeline.settings import Asked, sections
-from trtforge.pipeline.steps import Steps, check_writable
+from trtforge.pipeline.steps import Steps, files_read
 from trtforge.precision.cache_lint import Finding, lint_cache
 from trtforge.precision.foreign import read_any
 
@@ -94,9 +95,7 @@ def apply_file(
         MissingError: the output cannot be written.
     """
     precision, _ = sections(options.asked)
-    check_writable(out)
-    if options.cache is not None:
-        check_writable(options.cache)
+    check_outputs([out, options.cache], (*files_read(options.asked, model), source))
     from trtforge.graph.model import Model
     from trtforge.precision.apply_cache import apply_cache
 

@@ -6,9 +6,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtforge.disk import write_bytes
+from trtforge.disk import check_outputs, write_bytes
 from trtforge.errors import UsageError
-from trtforge.pipeline.steps import check_writable
 from trtforge.precision.cache import CalibrationCache
 from trtforge.precision.cache_diff import CacheDifference, diff_caches
 from trtforge.precision.cache_lint import (
@@ -201,7 +200,7 @@ def merge_files(shards: Sequence[Path], out: Path) -> CalibrationCache:
     """
     from trtforge.precision.merging import merge
 
-    check_writable(out)
+    check_outputs([out], shards)
     merged = merge([read_any(shard)[1] for shard in shards])
     merged.save(out)
     return merged
@@ -220,7 +219,7 @@ def convert_file(source: Path, out: Path, options: ConvertOptions) -> tuple[str,
         UsageError: the method or the version is none, or an option does not belong here.
         MissingError: the output cannot be written.
     """
-    check_writable(out)
+    check_outputs([out], [source])
     target = options.target or _TARGET_OF_SUFFIX.get(out.suffix.lower(), "trtforge")
     if options.trt_version is not None and target not in ("tensorrt", "modelopt"):
         raise UsageError(

@@ -1,14 +1,15 @@
 """What `trtforge cast` does: an ONNX file in, a strongly typed FP16 or BF16 one out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtforge.disk import check_outputs
 from trtforge.errors import ParityError, Place, UsageError
 from trtforge.pipeline.events import Sink, Warned, ignore
 from trtforge.pipeline.settings import Asked, sections
-from trtforge.pipeline.steps import Steps, check_writable
+from trtforge.pipeline.steps import Steps, files_read
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model
@@ -76,13 +77,15 @@ def require_asked_for(source: Path, typed: "TypedModel", precision: "Precision")
     """
     from trtforge.precision.shortfall import nothing_of
 
-    if missing := nothing_of(typed.quantize, typed.cast.nodes, precision):
+    if missing := nothing_of(typed.model, typed.quantize, typed.cast.nodes, precision):
         said = [text for text in typed.warnings if text.startswith("nothing ")]
         raise ParityError(
             "TF0754",
             f"'{source.name}' would have nothing in {missing}, and is not written"
             + (f": {said[0]}" if said else ""),
-            "see why with --explain and another type, or ask for none of it",
+            "see why with --explain and another type, or ask for none of it"
+            if typed.cast.nodes or typed.quantize.decisions
+            else "it has no FP32 nodes to type; name the FP32 model that it was made of, if any",
             Place(file=str(source)),
         )
 
@@ -108,10 +111,11 @@ def cast_file(source: Path, out: Path, options: CastOptions, emit: Sink = ignore
         raise UsageError(
             "TF0108", "--samples chooses among samples, and there are none", "give --data FILE"
         )
-    check_writable(out)
+    check_outputs([out], files_read(options.asked, source))
     from trtforge.graph.model import Model
     from trtforge.pipeline.quantizing import QuantizeOptions, clean, sizes
     from trtforge.precision.cast import typed
+    from trtforge.precision.shortfall import none_to_cast
 
     steps = Steps(emit)
     original = Model.load(source)
@@ -135,6 +139,8 @@ def cast_file(source: Path, out: Path, options: CastOptions, emit: Sink = ignore
         result = typed(model, None, precision, ranges)
         require_asked_for(source, result, precision)
         result.model.save(out)
+    notes = none_to_cast(result.cast.nodes, precision)
+    result = replace(result, warnings=(*result.warnings, *notes))
     for text in result.warnings:
         emit(Warned(text))
     before_and_after = {"before": sizes(original), "after": sizes(result.model)}

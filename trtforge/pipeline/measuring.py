@@ -4,10 +4,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from trtforge.disk import check_outputs
 from trtforge.errors import UsageError
 from trtforge.pipeline.events import Sink, Warned, ignore
 from trtforge.pipeline.settings import Asked, needs_ranges, sections
-from trtforge.pipeline.steps import Steps, check_writable
+from trtforge.pipeline.steps import Steps, files_read
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model
@@ -70,7 +71,7 @@ def calibrate_model(
             f"{precision.quantize} needs no ranges, so there is nothing to measure",
             "choose int8 or fp8, or --tensors all",
         )
-    check_writable(out)
+    check_outputs([out], files_read(asked, source))
     steps = Steps(emit)
     model = Model.load(source)
     with steps.step("optimize"):

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtforge.disk import check_outputs
 from trtforge.errors import UsageError
 from trtforge.pipeline.events import Sink, Warned, ignore
 from trtforge.pipeline.settings import Asked, casts_by_data, needs_ranges, sections
-from trtforge.pipeline.steps import Steps, check_writable
+from trtforge.pipeline.steps import Steps, files_read
 from trtforge.precision.techniques.job import chosen_techniques
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def quantize_file(
     if options.sensitivity and options.asked.data is None and not options.asked.synthetic:
         raise UsageError("TF0110", "--sensitivity runs the model on samples", "give --data FILE")
     chosen_techniques(precision)
-    _check_outputs(out, options, precision)
+    _check_outputs(source, out, options, precision)
     from trtforge.graph.model import Model
     from trtforge.pipeline.casting import ranges_summary, require_asked_for, type_ranges
     from trtforge.pipeline.ranges import Wanted
@@ -194,20 +195,17 @@ def list_techniques() -> list[dict[str, Any]]:
     ]
 
 
-def _check_outputs(out: Path, options: QuantizeOptions, precision: "Precision") -> None:
+def _check_outputs(
+    source: Path, out: Path, options: QuantizeOptions, precision: "Precision"
+) -> None:
     """Refuse what cannot end well before any work is done."""
-    check_writable(out)
-    if options.cache is None:
-        return
-    if not needs_ranges(precision):
+    check_outputs([out, options.cache], files_read(options.asked, source))
+    if options.cache is not None and not needs_ranges(precision):
         raise UsageError(
             "TF0109",
             f"{precision.quantize} measures no ranges, so there is no cache to write",
             "leave --cache out",
         )
-    if options.cache.absolute() == out.absolute():
-        raise UsageError("TF0109", "the cache and the model are one file", "give two names")
-    check_writable(options.cache)
 
 
 def _measured(model: "Model", wanted: "Wanted", options: QuantizeOptions, steps: Steps) -> "Ready":

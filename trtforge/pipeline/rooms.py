@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trtforge.disk import check_outputs
 from trtforge.errors import UsageError
 
 _PACKAGES = (
@@ -66,11 +67,12 @@ def optimize_file(
         MissingError: the output cannot be written.
         ParityError: TF0416, strict, and a pass had to be taken back; nothing is written.
     """
-    from trtforge.graph.model import Model
+    from trtforge.graph.model import Model, source_files
     from trtforge.graph.passes import DEFAULT_OPSET_LIMIT, PassRequest, run_passes
     from trtforge.graph.readiness.support import support_problems
     from trtforge.pipeline.corners import free_shapes
 
+    check_outputs([out], source_files(source))
     model = Model.load(source)
     corners = free_shapes(model.contract, given_shapes(model.contract, options.shapes))
     request = PassRequest(

@@ -1,16 +1,17 @@
 """The steps of a command without a recipe: told while they run, and timed."""
 
-import errno
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from trtforge.disk import is_special, write_error
 from trtforge.pipeline.events import Sink, StageFinished, StageProgress, Warned, ignore
+
+if TYPE_CHECKING:
+    from trtforge.pipeline.settings import Asked
 
 
 @dataclass
@@ -59,19 +60,13 @@ def left_behind(checkpoint: Path) -> list[Path]:
     return sorted(checkpoint.parent.glob(pattern)) if checkpoint.parent.is_dir() else []
 
 
-def check_writable(path: Path) -> None:
-    """Find out before the work whether a file can be written where it shall stand.
+def files_read(asked: "Asked", model: Path) -> tuple[Path, ...]:
+    """Return the files that a command reads, which it must not write: the model's own first.
 
     Raises:
-        MissingError: TF0302, it cannot.
+        GraphError: TF0401, TF0402, TF0404, the model or its weights cannot be read.
     """
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if is_special(path):
-            return
-        probe = path.with_name(f".{path.name}.probe")
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise write_error(OSError(error.errno, error.strerror, str(path)), path) from error
+    from trtforge.graph.model import source_files
+
+    others = (asked.data, asked.held_out, asked.reuse)
+    return (*source_files(model), *(Path(one) for one in others if one is not None))

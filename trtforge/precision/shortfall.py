@@ -28,19 +28,22 @@ def quantize_shortfall(report: QuantizeReport) -> tuple[str, ...]:
     return (f"nothing is quantized to {report.quantize}: {why}",)
 
 
-def nothing_of(quantized: QuantizeReport, nodes: Mapping[str, int], precision: Precision) -> str:
+def nothing_of(
+    model: Model, quantized: QuantizeReport, nodes: Mapping[str, int], precision: Precision
+) -> str:
     """Return what was asked for and is nowhere in the model: `int8`, `fp16`; empty when nothing.
 
     Args:
+        model: the typed model.
         quantized: what quantization did.
-        nodes: how many nodes compute in each float type; empty where there are none.
+        nodes: how many nodes were placed in each float type; empty where none were FP32.
         precision: what was asked for.
     """
     if precision.quantize != "none":
         done = any(one.action == "quantized" for one in quantized.decisions)
         return "" if done else precision.quantize
-    is_missing = precision.type != "fp32" and nodes and precision.type not in nodes
-    return precision.type if is_missing else ""
+    there = nodes or _narrow_nodes(model)
+    return "" if precision.type == "fp32" or precision.type in there else precision.type
 
 
 def cast_shortfall(
@@ -60,17 +63,30 @@ def cast_shortfall(
 
 def narrower_already(model: Model, precision: Precision) -> tuple[str, ...]:
     """Say so when the model itself computes in another narrow type than the recipe's."""
+    return tuple(
+        f"{count} {'node computes' if count == 1 else 'nodes compute'} in {kind} in the model "
+        f"itself and are left so; precision.type {precision.type} is not for them"
+        for kind, count in sorted(_narrow_nodes(model).items())
+        if kind != precision.type
+    )
+
+
+def none_to_cast(nodes: Mapping[str, int], precision: Precision) -> tuple[str, ...]:
+    """Say so when the model was of the narrow type before; see `nothing_of` for `nodes`."""
+    if nodes or precision.type == "fp32":
+        return ()
+    return (f"nothing was cast: no node is FP32, and some compute in {precision.type} already",)
+
+
+def _narrow_nodes(model: Model) -> Counter[str]:
+    """Count the nodes that compute in each narrow type."""
     types = element_types(model.proto)
     found: Counter[str] = Counter()
     for node in model.proto.graph.node:
         kind = _NARROW.get(next((types[name] for name in node.output if name in types), 0))
-        if kind is not None and kind != precision.type and node.op_type not in ops.CONVERTERS:
+        if kind is not None and node.op_type not in ops.CONVERTERS:
             found[kind] += 1
-    return tuple(
-        f"{count} {'node computes' if count == 1 else 'nodes compute'} in {kind} in the model "
-        f"itself and are left so; precision.type {precision.type} is not for them"
-        for kind, count in sorted(found.items())
-    )
+    return found
 
 
 def _most_common(kept: Sequence[tuple[str, str, str]]) -> str:

@@ -84,11 +84,10 @@ def bench(
     With --against, both take turns in one run, and the answer says whether the difference is above
     noise. Exit status 6: a --limit does not hold.
     """
+    from trtforge.disk import check_outputs
     from trtforge.pipeline.bench import bench as run
-    from trtforge.pipeline.steps import check_writable
 
-    if plot is not None:
-        check_writable(plot)
+    check_outputs([plot], (subject, asked["against"], asked["data"]))
     options = _options(subject, scenario, batch, asked)
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
     try:

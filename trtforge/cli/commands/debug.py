@@ -83,12 +83,14 @@ def debug(
     Exit status: 0 parity holds, as it is or with the rules that are printed; 5 no set of nodes
     restores it, or none was found within --evaluations.
     """
+    from trtforge.disk import check_outputs
     from trtforge.pipeline.debug import DEBUG_SCHEMA
     from trtforge.pipeline.debug import debug as find_culprits
     from trtforge.pipeline.debug_subject import DebugOptions
 
     target = _recipe(subject, into) if write else None
-    _check(subject, html, into=into, write=write, overrides=options["overrides"])
+    _check(subject, into=into, write=write, overrides=options["overrides"])
+    check_outputs([html], (subject, options["against"], options["data"], into))
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
     try:
         result = find_culprits(subject, DebugOptions(**options), show, write=target)
@@ -103,12 +105,9 @@ def debug(
     return result.exit_status
 
 
-def _check(
-    subject: Path, html: Path | None, *, into: Path | None, write: bool, overrides: tuple[str, ...]
-) -> None:
+def _check(subject: Path, *, into: Path | None, write: bool, overrides: tuple[str, ...]) -> None:
     """Refuse before the search what would come to nothing after it."""
     from trtforge.errors import UsageError
-    from trtforge.pipeline.steps import check_writable
 
     if into is not None and not write:
         raise UsageError(
@@ -118,8 +117,6 @@ def _check(
         raise UsageError(
             "TF0767", "--set changes a recipe, and an ONNX file has none", "name the recipe instead"
         )
-    if html is not None:
-        check_writable(html)
 
 
 def _recipe(subject: Path, into: Path | None) -> Path:

@@ -58,14 +58,11 @@ def verify(
     Exit status: 0 every check that ran passed, 5 one failed, 3 none could be run here, 7 a
     bundle's file is not what its manifest says.
     """
+    from trtforge.disk import check_outputs
     from trtforge.pipeline.compare import VERIFY_SCHEMA, VerifyOptions
     from trtforge.pipeline.compare import verify as verify_candidate
-    from trtforge.pipeline.steps import check_writable
 
-    for page in (html, junit):
-        if page is not None:
-            check_writable(page)
-
+    check_outputs((html, junit), (candidate, against, data))
     options = VerifyOptions(
         *(against, data, tolerance, samples, backend),
         layers=layers,

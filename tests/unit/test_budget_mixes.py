@@ -17,6 +17,7 @@ from trtforge.pipeline.budget_samples import Data, Trial, trial_of
 from trtforge.pipeline.budgeting import Answer, Question, meet_budget
 from trtforge.pipeline.measures import Sqnr
 from trtforge.precision.attest import attest
+from trtforge.precision.budget import Search
 from trtforge.precision.calibrate import CalibrationRequest
 from trtforge.precision.cast import typed
 from trtforge.precision.mixes import Mix, Mixes, mixes_of, with_bias_shifts
@@ -151,6 +152,20 @@ def test_nothing_quantized_and_everything_wide_are_said_plainly() -> None:
     assert (none.type, none.quantize, none.keep) == ("fp16", "none", AUTO.keep)
     wide = space().settled(tuple("fp32" for _ in space().units))
     assert (wide.type, wide.quantize, wide.keep) == ("fp32", "none", AUTO.keep)
+
+
+def test_an_addition_is_not_quantized_for_itself() -> None:
+    """It fuses into a quantized convolution, or nothing is, and the mix is the one without."""
+    one = space()
+    add = next(i for i, unit in enumerate(one.units) if unit.op == "Add")
+    assert one.units[add].types[0] == "int8"
+    alone = (*one.widest()[:add], "int8", *one.widest()[add + 1 :])
+    assert one.effective(alone) == one.widest()
+    assert one.effective(one.narrowest()) == one.narrowest()
+    assert not [node for node in one.typed(alone).model.proto.graph.node if "Quant" in node.op_type]
+    search = Search(lambda _, mix: (1.0, True), 9)
+    assert search.meets(one, alone)
+    assert list(search.tried) == [one.widest()]
 
 
 def test_biases_are_corrected_for_what_is_quantized_and_for_nothing_else() -> None:

@@ -145,10 +145,11 @@ def search_data(calibration: Data | None, judging: Data | None, precision: Preci
             return data
     raise DataError(
         "TF0563",
-        "top1_drop needs labels, and neither calibration.data nor verify.data has any"
+        "top1_drop needs labels, and no samples have any"
         if needs_labels
         else "a budget is met on samples, and there are none",
-        "add an integer array 'labels' of shape (samples,) to one of the two .npz files"
+        "add an integer array 'labels' of shape (samples,) to the .npz file of calibration.data or "
+        "verify.data (of --data or --held-out, without a recipe)"
         if needs_labels
         else "give calibration.data or verify.data",
     )

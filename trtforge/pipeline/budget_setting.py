@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 from trtforge.graph.model import Model
 from trtforge.graph.sources.source import DataSource
 from trtforge.pipeline.budget_samples import Data, trial_of
-from trtforge.pipeline.budgeting import Answer, Judge, Question
+from trtforge.pipeline.budgeting import Answer, Judge, Question, hold_budget
 from trtforge.pipeline.measures import measure_of, meets, shown
 from trtforge.precision.cache import CalibrationCache
+from trtforge.precision.cast import TypedModel
 from trtforge.precision.mixes import mixes_of, with_bias_shifts
 
 if TYPE_CHECKING:
     from trtforge.recipe.schema import Precision
-
-Judged = tuple[dict[str, Any] | None, list[str]]
-"""What other samples say of the chosen mix, as JSON data; and what the user should know of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,23 +84,63 @@ class Setting:
         return Judge(measure_of(budget, self.folder, trial.labels), trial)
 
 
-def judged(judge: Judge | None, answer: Answer, value: float | None) -> Judged:
-    """Return what the judge found, and what the user should know of it.
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A budget that is held.
 
-    Args:
-        judge: what judged the chosen mix; None where nothing did.
-        answer: what was chosen.
-        value: what the judge measured of it.
+    Attributes:
+        answer: what was chosen, and what was tried.
+        judged: what other samples say of it, as JSON data; None where there are none.
+        warnings: what the user should know of it.
     """
-    searched_on = answer.question.trial.data.role
+
+    answer: Answer
+    judged: dict[str, Any] | None
+    warnings: tuple[str, ...]
+
+    @property
+    def precision(self) -> "Precision":
+        """What makes the chosen mix: keep rules in place of the budget."""
+        return self.answer.mixes.settled(self.answer.chosen.mix)
+
+    def typed(self) -> TypedModel:
+        """Make the chosen mix."""
+        return self.answer.mixes.typed(self.answer.chosen.mix)
+
+    def rule_lines(self) -> list[str]:
+        """Lines of YAML for a recipe's `precision`, which make the chosen mix."""
+        return self.answer.mixes.rule_lines(self.answer.chosen.mix)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what was chosen and tried as plain JSON data."""
+        return self.answer.as_json() | {"judged": self.judged}
+
+
+def held_on(
+    setting: Setting,
+    model: Model,
+    cache: CalibrationCache | None,
+    tell: Callable[[float | None, str], None],
+    log: Path | None = None,
+) -> Held:
+    """Search for the cheapest mix that meets the budget; arguments as of `Setting.question`.
+
+    Raises:
+        BudgetError: TF0560, no mix that was tried meets the bound.
+        DataError: there are no labels, or the metric's code failed.
+        GraphError: a graph is refused.
+    """
+    question = setting.question(model, cache, tell, log)
+    judge = setting.judge()
+    answer, value = hold_budget(question, judge, tell)
+    role = question.trial.data.role
     if judge is None or value is None:
-        return None, [f"the budget is met on {searched_on}, and judged on no other samples"]
-    role, held = judge.trial.data.role, meets(judge.measure, value)
+        return Held(answer, None, (f"the budget is met on {role}, and judged on no other samples",))
+    on, held = judge.trial.data.role, meets(judge.measure, value)
     number = value if math.isfinite(value) else None
-    found = {"on": role, "samples": judge.trial.samples, "value": number, "meets": held}
-    if held:
-        return found, []
-    return found, [
-        f"the chosen mix has {shown(judge.measure, value)} on {role}, which misses the budget of "
-        f"{judge.measure.bound:g} that it meets on {searched_on}"
-    ]
+    found = {"on": on, "samples": judge.trial.samples, "value": number, "meets": held}
+    missed = (
+        f"the chosen mix has {shown(judge.measure, value)} on {on}, which misses the budget of "
+        f"{judge.measure.bound:g} that it meets on {role}"
+    )
+    return Held(answer, found, () if held else (missed,))

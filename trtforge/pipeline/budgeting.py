@@ -118,7 +118,8 @@ class Answer:
         value = shown(self.question.measure, one.value)
         return (
             f"{value} at {one.cost:.1%} of the cost of FP32: {_counts(self.mixes, one.mix)}; "
-            f"{len(self.tried)} mixes tried on {self.question.trial.samples} samples of "
+            f"{len(self.tried)} mix{'es' * (len(self.tried) > 1)} tried on "
+            f"{self.question.trial.samples} samples of "
             f"{self.question.trial.data.role}"
         )
 

@@ -202,12 +202,16 @@ def load_metric(metric: str, folder: Path) -> tuple[UserCode, Callable[..., obje
     """Load the function that `module:function` or `file.py:function` names.
 
     Raises:
-        DataError: TF0541, the code failed; TF0542, there is no such function.
+        DataError: TF0541, the code failed; TF0542, there is no such file or function.
     """
     where, _, name = metric.rpartition(":")
     purpose = "scores the outputs"
     if where.endswith(".py"):
         path = folder / where
+        if not path.is_file():
+            raise DataError(
+                "TF0542", f"there is no file '{path}'", "name the file with the metric's function"
+            )
         code = UserCode(path.parent, Place(str(path)), purpose)
         found = code.attribute(lambda: load_script(path), name)
     else:

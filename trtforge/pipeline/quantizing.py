@@ -12,13 +12,19 @@ from trtforge.pipeline.steps import Steps, files_read
 from trtforge.precision.techniques.job import chosen_techniques
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trtforge.graph.model import Model
     from trtforge.graph.passes import Optimized
+    from trtforge.pipeline.budget_samples import Data
+    from trtforge.pipeline.budget_setting import Held
     from trtforge.pipeline.ranges import Ready, Wanted
     from trtforge.precision.cache import CalibrationCache
     from trtforge.precision.cast import TypedModel
     from trtforge.precision.harm import SensitivityReport
     from trtforge.recipe.schema import Precision
+
+    _Samples = tuple[Data, Data | None]
 
 
 @dataclass(frozen=True)
@@ -47,13 +53,14 @@ class QuantizeResult:
     Attributes:
         output: the file written.
         typed: the quantized model and the reasons for everything in it.
-        precision: what was asked for.
+        precision: what was asked for; with a budget, what it came to.
         cache: the ranges; None where none were needed.
         techniques: what was done for accuracy, a line each.
         sizes: nodes, and bytes of weights, of the graph `before` and `after`.
         proof: of the cleaned graph, as JSON data; None when it was not cleaned.
         seconds: wall time of each step.
         sensitivity: the layers ranked; None when that was not asked for.
+        budget: the search that chose the mix of types; None when there was none.
     """
 
     output: Path
@@ -65,6 +72,7 @@ class QuantizeResult:
     proof: dict[str, Any] | None
     seconds: dict[str, float]
     sensitivity: "SensitivityReport | None" = None
+    budget: "Held | None" = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain JSON data."""
@@ -79,6 +87,7 @@ class QuantizeResult:
             **self.typed.as_json(),
             "proof": self.proof,
             "sensitivity": None if self.sensitivity is None else self.sensitivity.as_json(),
+            "budget": None if self.budget is None else self.budget.as_json(),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
 
@@ -100,48 +109,50 @@ def quantize_file(
         GraphError: the model is refused.
         MissingError: the output cannot be written.
         ParityError: TF0754, nothing of what was asked for would be in it; nothing is written.
+        BudgetError: TF0560, no mix that was tried meets the budget; nothing is written.
     """
+    _check_samples(options)
     precision, calibration = sections(options.asked)
-    if options.sensitivity and options.asked.data is None and not options.asked.synthetic:
-        raise UsageError("TF0110", "--sensitivity runs the model on samples", "give --data FILE")
     chosen_techniques(precision)
     _check_outputs(source, out, options, precision)
     from trtforge.graph.model import Model
-    from trtforge.pipeline.casting import ranges_summary, require_asked_for, type_ranges
+    from trtforge.pipeline.casting import require_asked_for
     from trtforge.pipeline.ranges import Wanted
-    from trtforge.precision.cast import typed
 
     steps = Steps(emit)
     original = Model.load(source)
-    with steps.step("optimize"):
-        cleaned = clean(original, options, steps)
     wanted = Wanted(
         precision, calibration, Path, options.asked.profiles(original.contract), options.cache
     )
-    ready, ranges = _measured(cleaned.model, wanted, options, steps), None
-    if casts_by_data(precision, calibration):
-        with steps.step("ranges"):
-            ranges = type_ranges(ready.model, ready.source, wanted, steps.tell, ready.cache)
-            steps.note = "" if ranges is None else ranges_summary(ranges)
+    samples = None
+    if precision.budget is not None:
+        samples = _samples_of_budget(original, wanted, options.asked)
+    with steps.step("optimize"):
+        cleaned = clean(original, options, steps)
+    ready = _measured(cleaned.model, wanted, options, steps)
+    held = None if samples is None else _held(source, ready, wanted, samples, steps)
+    make = _by_ranges(ready, wanted, steps) if held is None else held.typed
     with steps.step("quantize"):
-        result = typed(ready.model, ready.cache, precision, ranges)
-        require_asked_for(source, result, precision)
+        result = make()
+        if held is None:
+            require_asked_for(source, result, precision)
         if options.cache is not None and ready.cache is not None:
             ready.cache.save(options.cache)
         result.model.save(out)
     ranked = _ranked(ready, precision, steps) if options.sensitivity else None
-    for text in result.warnings:
+    for text in (*result.warnings, *(() if held is None else held.warnings)):
         emit(Warned(text))
     return QuantizeResult(
         out,
         result,
-        precision,
+        precision if held is None else held.precision,
         ready.cache,
         ready.techniques,
         {"before": sizes(original), "after": sizes(result.model)},
         cleaned.report.as_json()["proof"] if options.optimize else None,
         steps.seconds,
         ranked,
+        held,
     )
 
 
@@ -195,6 +206,18 @@ def list_techniques() -> list[dict[str, Any]]:
     ]
 
 
+def _check_samples(options: QuantizeOptions) -> None:
+    asked = options.asked
+    if asked.held_out is not None and asked.budget is None:
+        raise UsageError(
+            "TF0110", "--held-out judges what a budget chose, and there is none", "give --budget"
+        )
+    needing = ["--sensitivity"] if options.sensitivity else []
+    needing += ["--budget"] if asked.budget is not None else []
+    if needing and asked.data is None and not asked.synthetic:
+        raise UsageError("TF0110", f"{needing[0]} runs the model on samples", "give --data FILE")
+
+
 def _check_outputs(
     source: Path, out: Path, options: QuantizeOptions, precision: "Precision"
 ) -> None:
@@ -220,6 +243,57 @@ def _measured(model: "Model", wanted: "Wanted", options: QuantizeOptions, steps:
         ready = make_ready(model, wanted, steps.tell)
         steps.note = ready.summary
     return ready
+
+
+def _by_ranges(ready: "Ready", wanted: "Wanted", steps: Steps) -> "Callable[[], TypedModel]":
+    """Measure what the float types must hold; return what makes the typed model."""
+    from trtforge.pipeline.casting import ranges_summary, type_ranges
+    from trtforge.precision.cast import typed
+
+    ranges = None
+    if casts_by_data(wanted.precision, wanted.calibration):
+        with steps.step("ranges"):
+            ranges = type_ranges(ready.model, ready.source, wanted, steps.tell, ready.cache)
+            steps.note = "" if ranges is None else ranges_summary(ranges)
+    return lambda: typed(ready.model, ready.cache, wanted.precision, ranges)
+
+
+def _samples_of_budget(original: "Model", wanted: "Wanted", asked: Asked) -> "_Samples":
+    """Open the samples of the search, and those that judge; refuse what cannot be held on them."""
+    from trtforge.graph.data import ArrayData
+    from trtforge.pipeline.budget_samples import Data, labels_of, search_data
+    from trtforge.pipeline.measures import measure_of
+    from trtforge.pipeline.ranges import open_data
+
+    budget, contract, judging = wanted.precision.budget, original.contract, None
+    source = open_data(original, wanted)
+    assert budget is not None, "there is one"
+    assert source is not None, "checked before the work"
+    labels = labels_of(None if asked.data is None else Path(asked.data), contract)
+    if asked.held_out is not None:
+        found = ArrayData.open(asked.held_out, contract, labels=True)
+        judging = Data(found, None, "--held-out", found.labels)
+    role = "--data" if asked.data is not None else "synthetic samples"
+    searched = search_data(Data(source, asked.samples, role, labels), judging, wanted.precision)
+    measure_of(budget, Path(), searched.labels)  # the user's code may be wrong
+    return searched, judging
+
+
+def _held(
+    source: Path,
+    ready: "Ready",
+    wanted: "Wanted",
+    samples: "_Samples",
+    steps: Steps,
+) -> "Held":
+    from trtforge.pipeline.budget_setting import Setting, held_on
+
+    with steps.step("budget"):
+        steps.tell(None, "running the original")
+        setting = Setting(source, wanted.precision, Path(), samples[0], ready.source, samples[1])
+        held = held_on(setting, ready.model, ready.cache, steps.tell)
+        steps.note = held.answer.summary()
+    return held
 
 
 def _ranked(ready: "Ready", precision: "Precision", steps: Steps) -> "SensitivityReport":

@@ -48,6 +48,8 @@ class Asked:
         reuse: a calibration cache to take in place of measuring.
         allow_stale: take it even where it belongs to another graph or data.
         shapes: `name=1x3x224x224` texts for dynamic inputs.
+        budget: `sqnr_db=42`, or more keys of a recipe's budget with commas between them.
+        held_out: samples that the mix which a budget chooses is judged on.
     """
 
     quantize: str = "int8"
@@ -68,12 +70,14 @@ class Asked:
     reuse: Path | None = None
     allow_stale: bool = False
     shapes: tuple[str, ...] = ()
+    budget: str | None = None
+    held_out: Path | None = None
 
     def as_recipe(self) -> dict[str, Any]:
-        """Return the two sections as data of a recipe, not yet validated.
+        """Return the sections as data of a recipe, not yet validated.
 
         Raises:
-            UsageError: TF0107, a keep or force rule or a mapping cannot be read.
+            UsageError: TF0107, a rule, a mapping or a budget cannot be read.
         """
         words = [word.strip() for word in (self.techniques or "default").split(",")]
         precision = {
@@ -83,10 +87,11 @@ class Asked:
             "compact": self.compact,
             "unquantized": list(dict.fromkeys(self.unquantized)),
             "keep": [_node_rule(text, "keep") for text in self.keep],
-            "force": [_node_rule(text, "force", self.type) for text in self.force],
+            "force": [_node_rule(text, "force", _least(self.type)) for text in self.force],
             "io_types": self.io_types,
             "techniques": words[0] if words in (["default"], ["none"]) else words,
             "block_size": self.block_size,
+            "budget": None if self.budget is None else _budget(self.budget),
         }
         calibration = {
             "data": _data(self.data),
@@ -101,6 +106,7 @@ class Asked:
         return {
             "precision": _given(precision),
             **({"calibration": _given(calibration)} if is_measured else {}),
+            **({"verify": {"data": str(self.held_out)}} if self.held_out is not None else {}),
         }
 
     def profiles(self, contract: "IoContract") -> tuple[Mapping[str, ShapeRange], ...]:
@@ -207,6 +213,28 @@ def _data(text: str | None) -> Any:
     if is_code and not Path(text).exists() and len(module) > 1:  # not a drive's letter
         return {"python": text}
     return text
+
+
+def _budget(text: str) -> dict[str, Any]:
+    """Read what --budget says: keys and values of a recipe's budget."""
+    from trtforge.recipe.compose import compose
+
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        root, problems = compose(Source("--budget", value, has_lines=False))
+        if not key or not equals or key in found or problems or root is None:
+            raise UsageError(
+                "TF0107",
+                f"'{text}' is not a budget",
+                "write sqnr_db=30, top1_drop=0.5 or metric=file.py:function,at_least=0.9",
+            )
+        found[key] = plain(root)
+    return found
+
+
+def _least(kind: str) -> str:
+    return "fp16" if kind == "auto" else kind
 
 
 def _node_rule(text: str, kind: str, default: str = "") -> dict[str, str]:

@@ -41,11 +41,16 @@ class Search:
         evaluate: makes a mix, runs it, and gives the value and whether that is within the bound.
         limit: how many mixes may be tried.
         tried: all that were.
+        seen: mixes that were asked for, and what each came to: several may come to one.
     """
 
     evaluate: Callable[[Mixes, Mix], tuple[float, bool]]
     limit: int
     tried: dict[Mix, Tried] = field(default_factory=dict)
+    seen: dict[Mix, Mix] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.seen |= {mix: mix for mix in self.tried}
 
     @property
     def left(self) -> int:
@@ -76,12 +81,14 @@ class Search:
 
     def meets(self, mixes: Mixes, mix: Mix) -> bool:
         """Try a mix, unless it was tried or no evaluation is left: then it counts as a miss."""
-        if mix not in self.tried:
+        own = mixes.effective(mix)
+        if own not in self.tried:
             if self.left <= 0:
                 return False
-            value, meets = self.evaluate(mixes, mix)
-            self.tried[mix] = Tried(mix, mixes.cost(mix), value, meets)
-        return self.tried[mix].meets
+            value, meets = self.evaluate(mixes, own)
+            self.tried[own] = Tried(own, mixes.cost(own), value, meets)
+        self.seen |= {mix: own, own: own}
+        return self.tried[own].meets
 
     def _bisect(self, mixes: Mixes, ranked: list[Mix]) -> None:
         """Narrow down where the front crosses the bound: it misses at `low`, it meets at `high`."""
@@ -102,8 +109,8 @@ class Search:
         neighbours = Neighbours(mixes, ranked)
         misses = 0
         while misses < PATIENCE and self.left > 0 and (best := self.best()) is not None:
-            met = [one.mix for one in self.tried.values() if one.meets]
-            missed = [one.mix for one in self.tried.values() if not one.meets]
+            met = [mix for mix, own in self.seen.items() if self.tried[own].meets]
+            missed = [mix for mix, own in self.seen.items() if not self.tried[own].meets]
             mix = neighbours.most_promising(best.mix, met, missed)
             if mix is None:
                 return

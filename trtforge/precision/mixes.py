@@ -110,6 +110,13 @@ class Mixes:
         work = sum(unit.work for unit in self.units) + sum(self.fixed_macs.values())
         return work * RELATIVE_TIME["fp32"] or 1.0
 
+    def effective(self, mix: Mix) -> Mix:
+        """What becomes of a mix: nothing is quantized for itself that has no layer to fuse into."""
+        pairs = list(zip(self.units, mix, strict=True))
+        if any(kind in QUANTIZED and unit.macs for unit, kind in pairs):
+            return mix
+        return tuple(unit.base if kind in QUANTIZED else kind for unit, kind in pairs)
+
     def cost(self, mix: Mix) -> float:
         """The modelled time of a mix, as a share of that of FP32 everywhere: 0..1."""
         fixed = sum(count * _time(kind) for kind, count in self.fixed_macs.items())

@@ -10,6 +10,9 @@ from trtforge.recipe.fields import Flag, Integer, Number, Section, keep_laws
 FloatType = Literal["fp32", "fp16", "bf16"]
 QuantizedType = Literal["none", "int8", "fp8", "int8_weight_only", "int4_weight_only"]
 
+MOST_SQNR_DB = 200.0
+"""No mix reaches more: rounding to the 24 bits of FP32 alone leaves 6.02 * 24 + 1.76 = 146 dB."""
+
 
 class NodeRule(Section):
     """Nodes, by operator, by name, by place, or by several of these at once."""
@@ -46,7 +49,11 @@ class Budget(Section):
     """What the cheapest mix of types must still reach; one of the first three."""
 
     sqnr_db: Number | None = Field(
-        None, description="at least this signal-to-quantization-noise ratio of every output, dB"
+        None,
+        gt=0,
+        le=MOST_SQNR_DB,
+        description="at least this signal-to-quantization-noise ratio of every output, dB; "
+        "INT8 often has 20 to 45, FP16 50 to 70",
     )
     top1_drop: Number | None = Field(
         None, ge=0, le=100, description="at most this loss of top-1 accuracy, percentage points"

@@ -39,6 +39,19 @@ if TYPE_CHECKING:
     help="Types of the model's inputs and outputs.",
 )
 @click.option(
+    "--budget",
+    metavar="KEY=VALUE,...",
+    help="Choose the cheapest mix of INT8, FP16 and FP32 (of what --quantize and --type name, where"
+    " given) that still reaches this on the samples: sqnr_db=42, top1_drop=0.5, or"
+    " metric=file.py:function,at_least=0.9; with evaluations=N, of at most N mixes tried.",
+)
+@click.option(
+    "--held-out",
+    metavar="DATA.npz",
+    type=click.Path(path_type=Path),
+    help="Other samples, that the mix which --budget chooses is judged on.",
+)
+@click.option(
     "--reuse",
     metavar="CACHE",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -90,6 +103,8 @@ def quantize(
     from trtforge.pipeline.settings import Asked
 
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
+    if asked["budget"] is not None and not _is_given("type"):
+        asked["type"] = "auto"
     options = QuantizeOptions(Asked(**asked), not no_optimize, prove, cache, sensitivity)
     try:
         result = quantize_file(source, out, options, show)
@@ -101,6 +116,11 @@ def quantize(
     if not quiet:
         _show(result, explain=explain)
     click.echo(str(out))
+
+
+def _is_given(option: str) -> bool:
+    found = click.get_current_context().get_parameter_source(option)
+    return found is not click.core.ParameterSource.DEFAULT
 
 
 def _list_techniques(ctx: click.Context) -> None:
@@ -125,9 +145,10 @@ def _show(result: "QuantizeResult", *, explain: bool) -> None:
         say(f"technique: {text}")
     done = Counter(d.op for d in report.decisions if d.action == "quantized")
     say(f"quantized: {done.total()} of {len(report.decisions)} places{_counted(done)}")
-    for (op, reason), count in Counter(
-        (d.op, d.reason) for d in report.decisions if d.action == "kept"
-    ).items():
+    left = Counter(
+        (d.op, _why_left(d.reason, result)) for d in report.decisions if d.action == "kept"
+    )
+    for (op, reason), count in left.items():
         say(f"left: {count} {op}: {reason}")
     before, after = result.sizes["before"], result.sizes["after"]
     share = after["weights_bytes"] / max(before["weights_bytes"], 1)
@@ -135,9 +156,19 @@ def _show(result: "QuantizeResult", *, explain: bool) -> None:
         f"weights: {size(before['weights_bytes'])} -> {size(after['weights_bytes'])} "
         f"({percent(round(share, 3))}); nodes: {before['nodes']} -> {after['nodes']}"
     )
+    if result.budget is not None:
+        rules = result.budget.rule_lines() if explain else []
+        for line in (*result.budget.answer.lines(), *rules):
+            say(line)
     if result.sensitivity is not None:
         for line in (*result.sensitivity.lines(), *result.sensitivity.keep_rules(3)):
             say(line)
+
+
+def _why_left(reason: str, result: "QuantizeResult") -> str:
+    """One reason for all rules that a budget came to; --explain shows them."""
+    is_rule = result.budget is not None and reason.startswith("keep rule ")
+    return "keep rules, as the budget chose or as you asked" if is_rule else reason
 
 
 def _counted(done: Counter[str]) -> str:

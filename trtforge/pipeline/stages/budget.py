@@ -73,29 +73,28 @@ class BudgetStage:
             BudgetError: TF0560, no mix that was tried meets the bound.
             DataError: there are no samples or labels, or the metric's code failed.
         """
-        from trtforge.pipeline.budget_setting import judged
-        from trtforge.pipeline.budgeting import hold_budget
+        from trtforge.pipeline.budget_setting import held_on
         from trtforge.pipeline.stages.precision import prepared
         from trtforge.pipeline.steps import Steps
 
         key = digest_of(key_document(self, job, inputs))
         log = job.store.unfinished / f"{key}.budget.partial"
         with Steps(job.emit).resumable(job.store.unfinished / key, "in the store"):
-            setting = _setting(job)
-            question = setting.question(*prepared(inputs), progress, log)
-            judge = setting.judge()
-            answer, value = hold_budget(question, judge, progress)
+            held = held_on(_setting(job), *prepared(inputs), progress, log)
+        answer = held.answer
         corrected = answer.mixes.corrected(answer.chosen.mix)
         if corrected is not answer.mixes.model:
             corrected.save(out / "model.onnx")
-        typed = answer.mixes.typed(answer.chosen.mix).model
-        found, warnings = judged(judge, answer, value)
-        write_json(out / "pareto.json", answer.as_json() | {"judged": found})
-        lines = [*answer.lines(), "", *answer.mixes.rule_lines(answer.chosen.mix), ""]
+        write_json(out / "pareto.json", held.as_json())
+        lines = [*answer.lines(), "", *held.rule_lines(), ""]
         (out / "pareto.txt").write_text("\n".join(lines), encoding="utf-8")
-        settled = answer.mixes.settled(answer.chosen.mix).model_dump(mode="json")
         summary = answer.summary()
-        facts = {"summary": summary, "warnings": warnings, "digest": typed.digest()}
+        facts = {
+            "summary": summary,
+            "warnings": list(held.warnings),
+            "digest": held.typed().model.digest(),
+        }
+        settled = held.precision.model_dump(mode="json")
         write_json(out / "settled.json", {"precision": settled, **facts})
         log.unlink(missing_ok=True)
         return summary

@@ -1,7 +1,5 @@
 """`trtforge migrate`: a recipe from the command line or the spec of another tool."""
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from trtforge.recipe.migration.result import Draft, Finding, KnownModel, KnownTe
 from trtforge.recipe.migration.tao import from_tao
 from trtforge.recipe.migration.trtexec import from_trtexec
 from trtforge.recipe.migration.writing import recipe_text
+from trtforge.recipe.writing import recipe_name, relative_path
 
 if TYPE_CHECKING:
     from trtforge.graph.contract import TensorSpec
@@ -240,10 +239,9 @@ def _complete(draft: Draft, work: _Work) -> None:
                 draft.put(finding.flag, "precision.quantize", kind, "calibrated on --data")
     for place in ("model.onnx", "calibration.reuse", "calibration.data"):
         if (path := draft.get(place)) is not None:
-            draft.set(place, _relative(path, work.folder))
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(str(model)).stem).strip("-._") or "model"
+            draft.set(place, relative_path(path, work.folder))
     draft.set("version", 1)
-    draft.set("name", work.options.name or stem[:63])
+    draft.set("name", work.options.name or recipe_name(Path(str(model)).stem))
     targets = draft.values.setdefault("targets", [{}])
     targets[0] = {"name": "engine", "backend": draft.backend, **targets[0]}
 
@@ -277,12 +275,6 @@ def _refuse_options(draft: Draft) -> None:
                 draft.findings[index] = Finding(one.flag, "refused", "", f"{why}: {remedy}")
     if options == {} and draft.get("targets"):
         draft.values["targets"][0].pop("options", None)
-
-
-def _relative(path: str, folder: Path) -> str:
-    if Path(path).is_absolute():
-        return path
-    return Path(os.path.relpath(Path(path).absolute(), folder)).as_posix()
 
 
 def _convert_cache(draft: Draft, work: _Work) -> None:

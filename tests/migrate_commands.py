@@ -4,20 +4,8 @@ Each is worded anew: which flags stand together is what was carried over. Beside
 the recipe must say (dotted keys), and which flags must be refused.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
-
-
-@dataclass(frozen=True)
-class Case:
-    """One command, the values that the recipe must have, and what must be refused."""
-
-    command: str
-    values: dict[str, Any] = field(default_factory=dict)
-    refused: tuple[str, ...] = ()
-
-
-OPTIONS = "targets.0.options"
+from migrate_cases import OPTIONS, Case
+from migrate_public_commands import PUBLIC
 
 CASES: tuple[Case, ...] = (
     Case("trtexec --onnx=resnet50.onnx", {"model.onnx": "resnet50.onnx", "targets.0.tf32": True}),
@@ -170,4 +158,5 @@ CASES: tuple[Case, ...] = (
         "--hardware-compatibility-level ampere_plus --builder-optimization-level 4",
         {f"{OPTIONS}.optimization_level": 4, f"{OPTIONS}.hardware_compatibility": "ampere_plus"},
     ),
+    *PUBLIC,
 )

@@ -6,12 +6,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from migrate_commands import CASES, Case
+from migrate_cases import Case
+from migrate_commands import CASES
 
 from trtforge.errors import RecipeError, UsageError
 from trtforge.pipeline.migrate import MigrateOptions, migrate
 from trtforge.recipe.load import load_recipe
+from trtforge.recipe.migration import polygraphy_flags
 from trtforge.recipe.migration.arguments import split_command, words_of
+from trtforge.recipe.migration.polygraphy import _HANDLERS as _POLYGRAPHY
+from trtforge.recipe.migration.precision import SIMPLE
 from trtforge.recipe.migration.trtexec import _HANDLERS, _WITHOUT_VALUE
 from trtforge.recipe.migration.trtexec_flags import ELSEWHERE, REFUSED, SKIPPED
 from trtforge.recipe.nodes import Source, plain
@@ -61,11 +65,42 @@ def test_every_flag_is_accounted_for(
     monkeypatch.chdir(tmp_path)
     result = migrate(case.command, MigrateOptions(partial=True))
     said = " ".join(finding.flag for finding in result.findings)
-    _, arguments = split_command(case.command)
-    for word in words_of(arguments[1:] if "polygraphy" in case.command else arguments):
+    program, arguments = split_command(case.command, ("trtexec", "tensorrt_rtx", "polygraphy"))
+    for word in words_of(arguments[1:] if program == "polygraphy" else arguments):
         assert (word.name or word.text) in said
     for finding in result.findings:
         assert finding.action == "mapped" or finding.why
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.command[:60])
+def test_the_recipe_loads_but_for_its_files(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    migrate(case.command, MigrateOptions(Path("recipe.yaml"), partial=True))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "recipe.yaml")
+    assert {problem.code for problem in caught.value.problems} == {"TF0214"}
+
+
+def test_every_option_of_polygraphy_is_known_with_its_number_of_values() -> None:
+    import argparse
+
+    from polygraphy.tools.convert.convert import Convert
+    from polygraphy.tools.run.run import Run
+
+    known = {*_POLYGRAPHY, *polygraphy_flags.SKIPPED, *polygraphy_flags.REFUSED, *SIMPLE}
+    for tool in (Convert(), Run()):
+        commands = argparse.ArgumentParser().add_subparsers()
+        tool.setup_parser(commands)
+        (parser,) = commands.choices.values()
+        for action in parser._actions:
+            takes = 0 if action.nargs == 0 else 1 if action.nargs in (None, "?") else 2
+            for flag in action.option_strings:
+                assert flag in known, flag
+                ours = 0 if flag in polygraphy_flags.WITHOUT_VALUE else 2
+                ours = 1 if flag in polygraphy_flags.WITH_ONE_VALUE else ours
+                assert ours == takes, flag
 
 
 @given(
@@ -143,8 +178,22 @@ def test_a_backend_that_lacks_an_option_refuses_the_recipe() -> None:
         ("trtexec --onnx=$MODEL --fp16", "TF0121", "$MODEL"),
         ("trtexec --onnx=${D}/m.onnx", "TF0121", "${D}"),
         ("mo --onnx=m.onnx", "TF0122", "'mo' is no tool"),
-        ("polygraphy inspect model m.onnx", "TF0122", "builds no engine"),
-        ("trtexec --loadEngine=m.plan", "TF0123", "no ONNX model"),
+        ("polygraphy inspect model m.onnx", "TF0122", "trtforge inspect"),
+        ("polygraphy surgeon sanitize m.onnx --fold-constant -o n.onnx", "TF0122", "optimize"),
+        ("polygraphy run m.onnx --onnxrt", "TF0122", "without --trt builds no engine"),
+        ("polygraphy run m.plan --trt --model-type engine", "TF0123", "is an engine"),
+        ("polygraphy", "TF0122", "builds no engine"),
+        ("trtexec --uff=lenet.uff --uffInput=in,1,28,28 --output=out", "TF0123", "export to ONNX"),
+        ("trtexec --deploy=net.prototxt --output=prob --batch=16", "TF0123", "export to ONNX"),
+        ("trtexec --onnx=model.pb", "TF0123", "is a TensorFlow model"),
+        ("trtexec --onnx=a.onnx && trtexec --onnx=b.onnx", "TF0120", "one by one"),
+        ("trtexec --onnx=`pwd`/m.onnx", "TF0121", "`"),
+        ("trtexec.exe --onnx=%DIR%/m.onnx", "TF0121", "%DIR%"),
+        ("trtexec --onnx=m.onnx --minShapes=x:1 --minShapes=x:2", "TF0120", "once"),
+        ("trtexec --onnx=m.onnx --profile=999999999 --minShapes=x:1", "TF0120", "none left out"),
+        ("trtexec --onnx=m.onnx --profile=-1 --minShapes=x:1", "TF0120", "none left out"),
+        ("polygraphy convert m.onnx --data-loader-script --int8", "TF0120", "load.py"),
+        ("trtexec --loadEngine=m.plan", "TF0123", "trtforge bench ENGINE"),
         ("trtexec --onnx=m.onnx --shapes=x:axb", "TF0120", "--shapes=x:axb"),
         ("trtexec --onnx=m.onnx --memPoolSize=workspace:lots", "TF0120", "memPoolSize"),
         ("trtexec --onnx=m.onnx --avgTiming=often", "TF0120", "whole number"),

@@ -5,6 +5,7 @@ import hashlib
 from trtforge.bundle.manifest import (
     ManifestDraft,
     ModelFacts,
+    NodeRuleFacts,
     PrecisionFacts,
     Provenance,
     RecipeFacts,
@@ -43,7 +44,12 @@ def draft(**changes):
             outputs=(TensorFacts(name="logits", dtype="float32", dims=("N", 10)),),
         ),
         "profiles": ({"image": ShapeRange(min=(1, 1), opt=(2, 1), max=(4, 1))},),
-        "precision": PrecisionFacts(type="fp16", quantize="int8"),
+        "precision": PrecisionFacts(
+            type="fp16",
+            quantize="int8",
+            force=(NodeRuleFacts(op="Softmax", type="fp16"),),
+            io_types="convert",
+        ),
         "targets": (
             TargetFacts(
                 name="rtx",

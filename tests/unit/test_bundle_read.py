@@ -222,14 +222,24 @@ def test_wrong_sizes_are_refused(bundle, size):
     refused(bundle, "model.onnx" if size == 2**70 else "manifest.json")
 
 
-@pytest.mark.parametrize("schema", ["trtforge.bundle/2", "trtforge.bundle/999"])
+@pytest.mark.parametrize("schema", ["trtforge.bundle/3", "trtforge.bundle/999"])
 def test_a_newer_format_is_a_usage_error_that_names_both(bundle, schema):
     rewrite(bundle, schema=schema)
     with pytest.raises(
-        UsageError, match=f"{schema}; this version reads trtforge.bundle/1"
+        UsageError, match=f"{schema}; this version reads trtforge.bundle/1 and trtforge.bundle/2"
     ) as caught:
         open_bundle(bundle)
     assert caught.value.exit_status == 2
+
+
+def test_a_bundle_of_the_first_format_is_read_and_says_no_more_than_it_knows(bundle):
+    data = json.loads((bundle / "manifest.json").read_text())
+    assert data["schema"] == "trtforge.bundle/2"
+    precision = data["precision"]
+    assert (precision.pop("io_types"), len(precision.pop("force"))) == ("convert", 1)
+    rewrite(bundle, schema="trtforge.bundle/1", precision=precision)
+    facts = open_bundle(bundle).manifest.precision
+    assert (facts.force, facts.io_types, facts.quantize) == (None, None, "int8")
 
 
 def test_folders_and_files_that_are_no_bundle_are_usage_errors(tmp_path):

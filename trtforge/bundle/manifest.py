@@ -24,7 +24,10 @@ from trtforge.bundle.paths import MANIFEST_NAME, SIGNATURE_NAME, folded, path_pr
 from trtforge.recipe.fields import Name
 from trtforge.recipe.schema import BackendName, FloatType, QuantizedType, ShapeRange
 
-BUNDLE_SCHEMA: Final = "trtforge.bundle/1"
+BUNDLE_SCHEMA: Final = "trtforge.bundle/2"
+READ_SCHEMAS: Final = ("trtforge.bundle/1", BUNDLE_SCHEMA)
+"""Formats that are read. The first does not tell `force` and `io_types` of the precision."""
+
 SCHEMA_PREFIX: Final = "trtforge.bundle/"
 
 Verdict = Literal["pass", "fail", "not_run"]
@@ -88,8 +91,8 @@ class ModelFacts(Part):
     outputs: tuple[TensorFacts, ...]
 
 
-class KeepFacts(Part):
-    """Nodes kept in another type, as the recipe says."""
+class NodeRuleFacts(Part):
+    """Nodes that compute in a type of their own, as the recipe says."""
 
     op: str | None = None
     name: str | None = None
@@ -98,11 +101,21 @@ class KeepFacts(Part):
 
 
 class PrecisionFacts(Part):
-    """What the recipe asks for; what the graph really has stands in the attestation."""
+    """What the recipe asks for; what the graph really has stands in the attestation.
+
+    Attributes:
+        type: of what is not quantized.
+        quantize: what weights and activations are quantized to.
+        keep: nodes that are not quantized, and the type that they have.
+        force: nodes whose type no ranges decide; None in a bundle that does not tell.
+        io_types: whether inputs and outputs are narrow too; None in a bundle that does not tell.
+    """
 
     type: FloatType
     quantize: QuantizedType
-    keep: tuple[KeepFacts, ...] = ()
+    keep: tuple[NodeRuleFacts, ...] = ()
+    force: tuple[NodeRuleFacts, ...] | None = None
+    io_types: Literal["keep", "convert"] | None = None
 
 
 class DataFacts(Part):
@@ -226,7 +239,9 @@ class Manifest(ManifestDraft):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    schema_tag: Literal["trtforge.bundle/1"] = Field(BUNDLE_SCHEMA, alias="schema")
+    schema_tag: Literal["trtforge.bundle/1", "trtforge.bundle/2"] = Field(
+        BUNDLE_SCHEMA, alias="schema"
+    )
     id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
     created: Rfc3339
     files: dict[RelativePath, FileFacts]

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from trtforge.bundle.manifest import (
-    BUNDLE_SCHEMA,
+    READ_SCHEMAS,
     SCHEMA_PREFIX,
     FileFacts,
     Manifest,
@@ -108,11 +108,11 @@ def read_manifest(path: Path) -> Manifest:
             where=Place(file=str(path / MANIFEST_NAME)),
         )
     _check_spelling(path, content, data)
-    if data["schema"] != BUNDLE_SCHEMA:
+    if data["schema"] not in READ_SCHEMAS:
         raise UsageError(
             "TF0804",
             f"the bundle's format is {shown(str(data['schema']))}; this version reads "
-            f"{BUNDLE_SCHEMA}",
+            f"{' and '.join(READ_SCHEMAS)}",
             hint="use the version of trtforge that wrote it, or a newer one",
             where=Place(file=str(path / MANIFEST_NAME)),
         )

@@ -10,9 +10,9 @@ from typing import Any
 from trtforge import __version__
 from trtforge.bundle.manifest import (
     CalibrationFacts,
-    KeepFacts,
     ManifestDraft,
     ModelFacts,
+    NodeRuleFacts,
     PrecisionFacts,
     Provenance,
     RecipeFacts,
@@ -141,7 +141,9 @@ def _draft(
         precision=PrecisionFacts(
             type=recipe.precision.type,
             quantize=recipe.precision.quantize,
-            keep=tuple(KeepFacts(**rule.model_dump()) for rule in recipe.precision.keep),
+            keep=tuple(NodeRuleFacts(**rule.model_dump()) for rule in recipe.precision.keep),
+            force=tuple(NodeRuleFacts(**rule.model_dump()) for rule in recipe.precision.force),
+            io_types=recipe.precision.io_types,
         ),
         calibration=_calibration_facts(entries),
         targets=_target_facts(job, entries),

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trtforge.cli.commands.build:build",
         "Build a recipe: clean, type, build, verify, bundle.",
     ),
+    "init": ("trtforge.cli.commands.init:init", "Write a commented recipe for a model."),
     "plan": ("trtforge.cli.commands.plan:plan", "Say what build would do, and why."),
     "verify": (
         "trtforge.cli.commands.verify:verify",

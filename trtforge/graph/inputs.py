@@ -66,7 +66,7 @@ def random_feeds(model: Model, shapes: Shapes, seed: int) -> Feeds:
 
 
 def _draw(
-    generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...], rows: int | None
+    generator: "np.random.Generator", spec: TensorSpec, shape: tuple[int, ...], rows: int | None
 ) -> np.ndarray:
     if spec.dtype == "bool":
         return generator.integers(0, 2, shape).astype(np.bool_)

@@ -4,6 +4,7 @@ The public names are loaded when first used, so that `import trtforge` (and with
 `trtforge --help`) imports none of onnx, onnxruntime, polygraphy, numpy or tensorrt.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from trtforge.bundle.read import open_bundle
     from trtforge.pipeline.compare import verify
     from trtforge.pipeline.run import build
+
+# ONNX Runtime's wheels report to Microsoft unless this is set before they are loaded, see their
+# Privacy.md. Nothing leaves this machine; whoever wants that sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

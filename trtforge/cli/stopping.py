@@ -34,8 +34,12 @@ def stop_on_signals() -> None:
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:
     for one in _signals():  # which come in pairs, and must not end the cleaning up
-        signal.signal(one, signal.SIG_IGN)
+        signal.signal(one, _pass_over)
     raise Stopped(number)
+
+
+def _pass_over(_: int, __: FrameType | None) -> None:
+    """Do nothing; SIG_IGN would make Python complain of one that is on its way already."""
 
 
 def say_stopped(error: KeyboardInterrupt) -> int:

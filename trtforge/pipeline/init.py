@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from trtforge.graph.model import Model
     from trtforge.pipeline.first_shapes import FirstShapes
 
-BACKENDS = ("tensorrt_rtx", "tensorrt", "onnxruntime")
-
 _MOST_OPERATORS = 6
-_TARGETS: dict[str, tuple[str, dict[str, Any]]] = {
+_TARGETS: dict[str, tuple[str, str]] = {
+    # The GPUs are the portable set of TensorRT-RTX's support matrix: Ampere, Ada, Blackwell.
     "tensorrt_rtx": (
-        "an engine for the GPUs listed, built on any machine; compute capabilities: "
-        "developer.nvidia.com/cuda-gpus",
-        # The portable set of TensorRT-RTX's support matrix: Ampere, Ada, Blackwell.
-        {"name": "rtx", "compute_capabilities": ["8.6", "8.9", "12.0"]},
+        "An engine for these GPUs, built on any machine (developer.nvidia.com/cuda-gpus lists all).",
+        '{name: rtx, backend: tensorrt_rtx, compute_capabilities: ["8.6", "8.9", "12.0"]}',
     ),
     "tensorrt": (
-        "TensorRT 10 or 11, built on a machine with the GPU that it is for",
-        {"name": "gpu"},
+        "TensorRT 10 or 11, built on a machine with the GPU that it is for.",
+        "{name: gpu, backend: tensorrt}",
     ),
-    "onnxruntime": ("no engine: the typed ONNX itself, for any machine", {"name": "cpu"}),
+    "onnxruntime": (
+        "No engine: the typed ONNX itself, for any machine.",
+        "{name: cpu, backend: onnxruntime}",
+    ),
 }
-"""Backend -> what it is, and its target without the backend."""
+"""Backend -> what it is, and its target."""
 
 _TOLERANCE_DB = {"fp16": 30, "bf16": 20}
 """What a type of so many bits easily keeps: rounding noise of FP16 is some 60 dB below the signal,
@@ -311,21 +311,18 @@ def _float_type(draft: _Draft) -> str:
 
 
 def _targets(draft: _Draft) -> str:
-    text = "targets:\n"
-    for backend in dict.fromkeys((*draft.options.backends, *BACKENDS)):
+    lines = ["targets:"]
+    for backend in dict.fromkeys((*draft.options.backends, *_TARGETS)):
         about, target = _TARGETS[backend]
-        wanted = backend in draft.options.backends
-        ordered = {"name": target["name"], "backend": backend, **target}
-        item = yaml_text({"targets": [ordered]}).splitlines()[1:]
-        text += f"  # {about[0].upper()}{about[1:]}.\n"
-        text += "".join(line + "\n" if wanted else f"  # {line.strip()}\n" for line in item)
-    return text
+        mark = "" if backend in draft.options.backends else "# "
+        lines += [f"  # {about}", f"  {mark}- {target}"]
+    return "\n".join([*lines, ""])
 
 
 def _verify(draft: _Draft) -> str:
     lines = [
         "verify:",
-        "  # What counts as the same function as the original's; INT8 keeps some 20 dB.",
+        "  # What counts as the same function as the original's. INT8 keeps some 20 dB.",
         f"  tolerance: {{sqnr_db: {_TOLERANCE_DB[_float_type(draft)]}}}",
         "  # Samples to judge by, better others than those for calibration; `labels` in it show "
         "accuracy.",

@@ -23,7 +23,7 @@ def yaml_text(values: Mapping[str, Any]) -> str:
     yaml.width = WIDTH
     yaml.indent(mapping=2, sequence=4, offset=2)
     stream = io.StringIO()
-    yaml.dump(_styled(values), stream)
+    yaml.dump(CommentedMap((key, _styled(one)) for key, one in values.items()), stream)
     return stream.getvalue()
 
 

@@ -8,7 +8,7 @@ groups of requests (k-medians).
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trtforge.engine.backend import Dims, ProfileShapes, ShapeTriple
+from trtforge.engine.backend import Dims, ProfileShapes, ShapeTriple, ValueTriple
 from trtforge.engine.profiles import covering_profile, covers
 
 MOST_PROFILES = 8
@@ -34,7 +34,7 @@ _SHORT = 64
 _NOTHING = 1e-9
 
 Shapes = tuple[tuple[str, Dims], ...]
-"""One request: input name and dimensions, in the model's order."""
+"""One request: input name and dimensions, or the values that decide shapes, in model order."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,16 @@ class Assessment:
         }
 
 
-def suggest(requests: Mapping[Shapes, int], count: int | None = None) -> ProfileShapes:
+def suggest(
+    requests: Mapping[Shapes, int], count: int | None = None, deciding: Collection[str] = ()
+) -> ProfileShapes:
     """Propose profiles that cover every request.
 
     Args:
         requests: how often each combination of shapes was seen; the same inputs and ranks in all.
         count: how many profiles at most; None adds one while it is worth it.
+        deciding: inputs of which the requests hold values, and no shapes. With any, `opt` is a
+            request that was seen: values and shapes, each in its own middle, need not fit.
 
     Returns:
         Profiles in rising order of size; all their inputs, dynamic or not.
@@ -124,7 +128,7 @@ def suggest(requests: Mapping[Shapes, int], count: int | None = None) -> Profile
         if len(groups) < wanted or found >= cost * (1.0 if count else _WORTH):
             break
         best, cost = groups, found
-    return tuple(_profile(kinds, group) for group in best)
+    return tuple(_profile(kinds, group, deciding) for group in best)
 
 
 def assess(profiles: ProfileShapes, requests: Mapping[Shapes, int]) -> Assessment:
@@ -274,16 +278,21 @@ def _medians(kinds: _Kinds, group: _Group) -> npt.NDArray[np.float64]:
     return np.asarray(logs[order[middle, columns], columns])
 
 
-def _profile(kinds: _Kinds, group: _Group) -> dict[str, ShapeTriple]:
+def _profile(kinds: _Kinds, group: _Group, deciding: Collection[str]) -> dict[str, ShapeTriple]:
     low = _bound([kinds.bounds[index][0] for index in group], min)
     high = _bound([kinds.bounds[index][1] for index in group], max)
-    medians = iter(_medians(kinds, group))
-    profile = {}
+    medians = _medians(kinds, group)
+    if deciding:
+        nearest = group[np.abs(kinds.logs[group] - medians).sum(axis=1).argmin()]
+        middle = [dim for _, dims in kinds.bounds[nearest][1] for dim in dims]
+    else:
+        middle = [round(2**one) for one in medians]
+    wanted = iter(middle)
+    profile: dict[str, ShapeTriple] = {}
     for (name, least), (_, most) in zip(low, high, strict=True):
-        mid = tuple(
-            min(max(round(2 ** next(medians)), a), b) for a, b in zip(least, most, strict=True)
-        )
-        profile[name] = (least, mid, most)
+        mid = tuple(min(max(next(wanted), a), b) for a, b in zip(least, most, strict=True))
+        triple = (least, mid, most)
+        profile[name] = ValueTriple(triple) if name in deciding else triple
     return profile
 
 

@@ -11,6 +11,7 @@ from onnx import GraphProto, NodeProto
 
 from trtforge.errors import GraphError, Place
 from trtforge.graph.contract import IoContract, TensorSpec
+from trtforge.graph.deciding import DECIDING_TYPES, can_decide
 from trtforge.graph.model import Model
 from trtforge.graph.names import did_you_mean
 
@@ -28,9 +29,6 @@ class Values(tuple[int, ...]):
 
 
 _BOUNDS: tuple[Which, ...] = ("min", "opt", "max")
-
-_DECIDING_TYPES = ("int32", "int64")
-"""What values that decide shapes can be (TensorRT, `IOptimizationProfile.set_shape_input`)."""
 
 _PASSING_ON = frozenset(
     {"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Expand"}
@@ -236,7 +234,7 @@ def _range_problems(
 
 def _declared(spec: TensorSpec) -> str:
     text = f"the model declares {_dims_text(spec)}"
-    if spec.dtype in _DECIDING_TYPES and len(spec.dims) <= 1 and not spec.is_dynamic:
+    if can_decide(spec):
         text += "; if these are values that decide shapes, add `values: true`"
     return text
 
@@ -245,7 +243,7 @@ def _value_problems(
     path: tuple[str | int, ...], spec: TensorSpec, count: int
 ) -> Iterable[ShapeProblem]:
     """What keeps an input from deciding shapes by so many values."""
-    if spec.dtype not in _DECIDING_TYPES:
+    if spec.dtype not in DECIDING_TYPES:
         yield (
             path,
             f"'{spec.name}' is {spec.dtype}; values that decide shapes are int32 or int64",

@@ -16,7 +16,8 @@ _TRACE = click.option(
     required=True,
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help='JSON lines such as {"ids": [1, 128]}, or a folder of .npz files, one request each.',
+    help='JSON lines such as {"ids": [1, 128]} or {"shapes": {...}, "values": {"k": [5]}}, or a '
+    "folder of .npz files, one request each.",
 )
 
 
@@ -62,34 +63,44 @@ def _show(result: "ProfilesResult", *, as_json: bool, quiet: bool, lines: bool) 
     if as_json:
         print_json("trtforge.profiles/1", result.as_json())
         return
-    found = result.assessment
     if not quiet:
-        rows = []
-        for index, (profile, use) in enumerate(zip(result.profiles, found.profiles, strict=True)):
-            for name, (low, mid, high) in profile.items():
-                share = percent(use.requests / max(found.requests, 1))
-                figures = (str(index), share, f"{use.distance:.2f}")
-                rows.append((*figures, name, _dims(low), _dims(mid), _dims(high)))
-        head = ("profile", "requests", "distance", "input", "min", "opt", "max")
-        print_table(head, rows)
-        say(
-            f"{percent(found.covered)} of {found.requests} requests are covered; "
-            f"mean distance from opt: {found.distance:.2f} doublings"
-        )
-        for shapes in found.uncovered:
-            say("outside: " + ", ".join(f"{name} {_dims(dims)}" for name, dims in shapes))
-        for index, use in enumerate(found.profiles):
-            for name, axis, low_end, high_end in use.gaps:
-                say(
-                    f"profile {index}, '{name}', axis {axis}: nothing between {low_end} and "
-                    f"{high_end}"
-                )
-        for first, second in found.overlaps:
-            say(f"profiles {first} and {second} overlap: the first that fits is used")
+        _show_fit(result)
     if lines:
         for line in result.recipe_lines():
             click.echo(line)
 
 
-def _dims(dims: tuple[int, ...]) -> str:
-    return "x".join(map(str, dims))
+def _show_fit(result: "ProfilesResult") -> None:
+    from trtforge.engine.backend import ValueTriple
+
+    found = result.assessment
+    deciding = {
+        name
+        for profile in result.profiles
+        for name, triple in profile.items()
+        if isinstance(triple, ValueTriple)
+    }
+
+    def shown(name: str, numbers: tuple[int, ...]) -> str:
+        return str(list(numbers)) if name in deciding else "x".join(map(str, numbers))
+
+    rows = []
+    for index, (profile, use) in enumerate(zip(result.profiles, found.profiles, strict=True)):
+        for name, triple in profile.items():
+            share = percent(use.requests / max(found.requests, 1))
+            bounds = (shown(name, numbers) for numbers in triple)
+            rows.append((str(index), share, f"{use.distance:.2f}", name, *bounds))
+    print_table(("profile", "requests", "distance", "input", "min", "opt", "max"), rows)
+    say(
+        f"{percent(found.covered)} of {found.requests} requests are covered; "
+        f"mean distance from opt: {found.distance:.2f} doublings"
+    )
+    for shapes in found.uncovered:
+        say("outside: " + ", ".join(f"{name} {shown(name, dims)}" for name, dims in shapes))
+    for index, use in enumerate(found.profiles):
+        for name, axis, low_end, high_end in use.gaps:
+            part = "value" if name in deciding else "axis"
+            where = f"profile {index}, '{name}', {part} {axis}"
+            say(f"{where}: nothing between {low_end} and {high_end}")
+    for first, second in found.overlaps:
+        say(f"profiles {first} and {second} overlap: the first that fits is used")

@@ -1,74 +1,61 @@
 """What engines do on the GPU at hand: which ones load, how exact, how fast, at what energy.
 
-Builds the digits recipes' precisions for every engine library that is installed, runs each engine,
-holds its outputs against ONNX Runtime and against the CPU emulation of its typed graph, and
-measures it. Writes one page with date, device, driver and versions; what failed is written down as
-well. Without a GPU it ends with status 3 and writes nothing. Takes a few minutes.
+Answers three questions first: do the engines of each installed library run on this GPU, are
+engines with replaceable or stripped weights built where there is a driver, and how do engines'
+outputs compare with those of the emulation on the CPU. Then it measures latency, throughput, device
+memory and energy of the digits network and of a residual network with seeded weights.
 
-    python benchmarks/gpu.py [--output docs/gpu-results.md] [--seconds 1]
+Whatever fails is written down and the rest goes on; what there was no time for is `not_run: time`.
+The page is written anew after each section. Without a GPU this ends with status 3 and writes
+nothing.
+
+    python benchmarks/gpu.py [--output docs/gpu-results.md] [--seconds 0.5] [--budget 440]
 """
 
 import argparse
-import contextlib
-import json
 import os
-import subprocess
+import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpu_network import SIZE, make_network
+from gpu_page import Steps, answers, compared, figures_of, head, shown, state, table
 
-from trtforge.engine.backend import BuildRequest, get_backend
+from trtforge.engine.backend import BuildRequest, ShapeTriple, get_backend
+from trtforge.engine.engine_worker import EngineSource
 from trtforge.engine.environment import driver
-from trtforge.engine.measuring.scenarios import Load
+from trtforge.engine.measuring.meter import EngineLoad, EngineMeter
+from trtforge.engine.measuring.scenarios import Load, Measurement
 from trtforge.engine.onnxruntime import OnnxRuntimeRunner
 from trtforge.engine.runner import EngineRunner
-from trtforge.errors import EXIT_MISSING, ForgeError
+from trtforge.errors import EXIT_MISSING
 from trtforge.graph.model import Model
-from trtforge.pipeline.bench import BenchOptions, BenchResult, bench
 from trtforge.precision.emulate import emulate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DIGITS = REPOSITORY / "recipes" / "digits"
-PACKAGES = (
-    *("trtforge", "tensorrt-rtx", "tensorrt", "onnx", "onnxruntime", "polygraphy"),
-    "nvidia-ml-py",
-)
 BACKENDS = ("tensorrt_rtx", "tensorrt")
-PRECISIONS = {
-    "fp32": "{type: fp32}",
-    "fp16": "{type: fp16}",
-    "bf16": "{type: bf16}",
-    "int8": "{type: fp16, quantize: int8}",
-    "fp8": "{type: fp16, quantize: fp8}",
-}
-RECIPE = """\
-version: 1
-name: digits-{name}
-model: {{onnx: {digits}/model.onnx}}
-shapes:
-  image: {{min: [1, 1, 8, 8], opt: [32, 1, 8, 8], max: [256, 1, 8, 8]}}
-precision: {precision}
-{calibration}targets:
-  - {{name: {backend}, backend: {backend}}}
-verify:
-  data: {digits}/test.npz
-  tolerance: {{sqnr_db: 10}}
-bundle: {{include_onnx: true}}
-"""
-PROFILE = {"image": ((1, 1, 8, 8), (32, 1, 8, 8), (256, 1, 8, 8))}
 WEIGHT_OPTIONS: dict[str, dict[str, Any]] = {
     "refit": {"refit": "all"},
     "refit + strip_weights": {"refit": "identical", "strip_weights": True},
     "weight_streaming": {"weight_streaming": True},
 }
+TYPING: dict[str, tuple[str, ...]] = {
+    "fp32": (),
+    "fp16": ("cast", "--type", "fp16"),
+    "bf16": ("cast", "--type", "bf16"),
+    "int8": ("quantize", "--type", "fp16", "--quantize", "int8", "--method", "minmax"),
+    "fp8": ("quantize", "--type", "fp16", "--quantize", "fp8", "--method", "minmax"),
+}
+"""Precision -> the command that types a graph so."""
+LARGE_PRECISIONS = ("fp32", "fp16", "int8")
+"""Of the residual network; also those of which the digits network is measured."""
+
 SCENARIOS = (
     Load("single-stream"),
     Load("multi-stream", 8),
@@ -76,266 +63,292 @@ SCENARIOS = (
     Load("offline", 32, streams=2),
     Load("offline", 32, streams=4),
 )
+NOT_INSTALLED = "not_run: the library is not installed"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, samples to calibrate with and others to judge by."""
+
+    name: str
+    onnx: Path
+    calibration: Path
+    data: Path
+    shape: tuple[int, ...]
+    precisions: tuple[str, ...]
+
+    @property
+    def profile(self) -> dict[str, ShapeTriple]:
+        """1 to 256 images, tuned for 32."""
+        low, best, high = ((batch, *self.shape) for batch in (1, 32, 256))
+        return {"image": (low, best, high)}
+
+    def images(self, count: int) -> Any:
+        """The first samples to judge by."""
+        with np.load(self.data) as file:
+            return file["image"][:count]
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine that ran."""
+
+    network: Network
+    backend: str
+    precision: str
+    engine: Path
+
+    @property
+    def cells(self) -> list[str]:
+        """What it is, for a table."""
+        return [self.network.name, self.backend, self.precision]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=REPOSITORY / "docs" / "gpu-results.md")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
+    parser.add_argument("--budget", type=float, default=440.0, help="seconds of the whole run")
     options = parser.parse_args(arguments)
     if (reason := driver().reason) is not None:
         print(f"no page is written: {reason}", file=sys.stderr)
         return EXIT_MISSING
-    begun = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="trtforge-gpu-") as folder:
-        os.environ["TRTFORGE_CACHE"] = str(Path(folder) / "store")
-        parts = ["\n".join(part) for part in sections(Path(folder), options.seconds)]
-    took = f"Written by `python benchmarks/gpu.py` in {time.perf_counter() - begun:.0f} s."
-    options.output.write_text("\n\n".join([head(), took, *parts]) + "\n", encoding="utf-8")
+    steps = Steps(options.budget)
+    folder = Path(tempfile.mkdtemp(prefix="trtforge-gpu-"))
+    os.environ["TRTFORGE_CACHE"] = str(folder / "store")
+    run = Run(folder, steps, options.seconds)
+    parts: list[str] = []
+    try:
+        for part in run.sections():
+            parts.append("\n".join(part))
+            took = f"Written by `python benchmarks/gpu.py` in {steps.seconds():.0f} s."
+            whole = [head(), took, "\n".join(answers(run.findings)), *parts]
+            options.output.write_text("\n\n".join(whole) + "\n", encoding="utf-8")
+            print(f"{steps.seconds():4.0f} s: {part[0].removeprefix('## ')}", file=sys.stderr)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     print(options.output)
     return 0
 
 
-def head() -> str:
-    """When, on what, and with what."""
-    facts = driver()
-    gpus = ", ".join(
-        f"{gpu.name} (compute capability {gpu.compute_capability})" for gpu in facts.gpus
-    )
-    return "\n".join(
-        [
-            "# Engines on a GPU",
+class Run:
+    """The sections of the page, one after the other as they are found out.
+
+    Attributes:
+        findings: what the questions are answered from: (question, subject, what was found).
+    """
+
+    def __init__(self, folder: Path, steps: Steps, seconds: float) -> None:
+        self.findings: list[tuple[str, str, str]] = []
+        self._folder = folder
+        self._steps = steps
+        self._seconds = seconds
+        self._built: list[Built] = []
+
+    def sections(self) -> Iterator[list[str]]:
+        """Yield the lines of each section."""
+        yield ["## Weights that can be replaced", "", *self._weight_options()]
+        digits = Network(
+            "digits", DIGITS / "model.onnx", DIGITS / "calib.npz", DIGITS / "test.npz", (1, 8, 8),
+            tuple(TYPING),
+        )  # fmt: skip
+        made = self._steps.take(lambda left: make_network(self._folder))
+        networks = [digits]
+        if not isinstance(made, str):
+            onnx, images = made
+            shape = (3, SIZE, SIZE)
+            networks.append(Network("residual", onnx, images, images, shape, LARGE_PRECISIONS))
+        rows = [row for network in networks for row in self._exactness(network)]
+        columns = ["network", "library", "precision", "engine", "SQNR to the emulation, dB"]
+        columns += ["largest ULP", "99.9 % within", "SQNR to the FP32 original, dB"]
+        remarks = [
+            "The emulation computes the same typed graph in ONNX Runtime and rounds after every",
+            "operator; an engine rounds where its kernels end. ULP are units in the last place of",
+            "the type that the graph computes in, of outputs; they are large where values are",
+            "near zero.",
             "",
-            f"- date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            f"- device: {gpus}",
-            f"- driver: {driver_version()}; takes CUDA up to {facts.cuda_version}",
-            f"- versions: {', '.join(f'{name} {installed(name)}' for name in PACKAGES)}",
         ]
-    )
+        title = "## Which engines run, and what they compute"
+        yield [title, "", *remarks, *table(columns, rows)]
+        yield ["## Latency, throughput, memory and energy", "", *self._speeds()]
+        yield ["## CUDA graphs", "", *self._graphs()]
 
+    def _weight_options(self) -> list[str]:
+        """Build with each option on this driver, and run what comes of it."""
+        rows = []
+        for backend in BACKENDS:
+            for name, options in WEIGHT_OPTIONS.items():
+                said = self._steps.take(self._with_option, backend, name, options)
+                rows.append([backend, name, said])
+                self.findings.append(("weights", f"{backend}, {name}", said))
+        return table(["library", "option", "what came of it"], rows)
 
-def driver_version() -> str:
-    """As NVML says it; where it is not there, the kernel module."""
-    with contextlib.suppress(Exception):
-        import pynvml
+    def _with_option(self, left: float, backend: str, name: str, options: Mapping[str, Any]) -> str:
+        if not get_backend_is_there(backend):
+            return NOT_INSTALLED
+        place = self._folder / f"{backend}-{name.replace(' ', '')}"
+        place.mkdir()
+        profile = {"image": ((1, 1, 8, 8), (32, 1, 8, 8), (256, 1, 8, 8))}
+        request = BuildRequest(
+            DIGITS / "model.onnx", place / "m.engine", place / "m.log", backend, (profile,),
+            options=options, timeout_s=left,
+        )  # fmt: skip
+        size = get_backend(backend).build(request).engine_bytes
+        weights = request.onnx if options.get("strip_weights") else None
+        said = f"built ({size / 1e3:.0f} kB)"
+        image = np.zeros((1, 1, 8, 8), np.float32)
+        source = EngineSource(request.output, backend, weights=weights)
+        ran = self._steps.take(one_run, source, image)
+        return f"{said} and ran" if not isinstance(ran, str) else f"{said}; it did not run: {ran}"
 
-        pynvml.nvmlInit()
-        return str(pynvml.nvmlSystemGetDriverVersion())
-    path = Path("/proc/driver/nvidia/version")
-    return path.read_text().splitlines()[0] if path.is_file() else "version not known"
+    def _exactness(self, network: Network) -> Iterator[list[Any]]:
+        """Rows of what engines of each precision compute."""
+        count = 256 if network.name == "digits" else 8
+        images = network.images(count)
+        feeds = {"image": images}
+        original = self._steps.take(reference, network.onnx, feeds)
+        for precision in network.precisions:
+            typed = self._steps.take(self._typed, network, precision)
+            emulated = typed
+            if not isinstance(typed, str):
+                emulated = self._steps.take(emulation, typed, feeds)
+            for backend in BACKENDS:
+                cells = [network.name, backend, precision]
+                if isinstance(typed, str):
+                    yield [*cells, typed, *["-"] * 4]
+                    continue
+                found = self._engine(network, (backend, precision), typed, images)
+                self.findings.append(("runs", backend, found[0]))
+                figures = compared(precision, emulated, original, found[1])
+                self.findings.append(("exact", f"{network.name} {precision}, {backend}", figures))
+                yield [*cells, found[0], *figures]
 
+    def _typed(self, left: float, network: Network, precision: str) -> Path:
+        """The graph in a precision, by the command line."""
+        if not (command := TYPING[precision]):
+            return network.onnx
+        typed = self._folder / f"{network.name}-{precision}.onnx"
+        data = ["--data", network.calibration, "--samples", "32"]
+        Steps.trtforge(command[0], network.onnx, "-o", typed, *command[1:], *data, limit=left)
+        return typed
 
-def installed(name: str) -> str:
-    """A package's version, or that it is not there."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
+    def _engine(
+        self, network: Network, kind: tuple[str, str], typed: Path, images: Any
+    ) -> tuple[str, Any]:
+        """Build an engine and run it; returns what to say, and its outputs or None."""
+        backend, precision = kind
+        if not get_backend_is_there(backend):
+            return NOT_INSTALLED, None
+        engine = self._folder / f"{network.name}-{backend}-{precision}.engine"
+        request = BuildRequest(
+            typed, engine, engine.with_suffix(".log"), backend, (network.profile,)
+        )
+        report = self._steps.take(
+            lambda left: get_backend(backend).build(replace(request, timeout_s=left))
+        )
+        if isinstance(report, str):
+            return f"not built: {report}", None
+        size = f"built in {report.build_seconds:.1f} s ({report.engine_bytes / 1e6:.1f} MB)"
+        ran = self._steps.take(one_run, EngineSource(engine, backend), images)
+        if isinstance(ran, str):
+            return f"{size}; it did not run: {ran}", None
+        self._built.append(Built(network, backend, precision, engine))
+        return f"{size} and ran", ran
 
+    def _speeds(self) -> list[str]:
+        """Measure every engine that ran in every scenario; large networks first."""
+        rows, clocks = [], set()
+        chosen = [one for one in self._built if one.precision in LARGE_PRECISIONS]
+        by_worth = sorted(chosen, key=lambda one: one.network.name, reverse=True)
+        for built in by_worth:
+            for batch in sorted({load.samples_per_query for load in SCENARIOS}):
+                loads = [one for one in SCENARIOS if one.samples_per_query == batch]
+                found = self._steps.take(self._measured, built, loads, False)
+                if isinstance(found, str):
+                    rows += [[*built.cells, shown(load), found, *["-"] * 5] for load in loads]
+                    continue
+                measurements, facts = found
+                clocks.add(state(facts))
+                for one in measurements:
+                    rows.append([*built.cells, shown(one.load), *figures_of(one, facts)])
+        columns = ["network", "library", "precision", "scenario", "p50 ms", "p99 ms"]
+        columns += ["GPU p50 ms", "samples/s", "device MB", "mJ per sample"]
+        remarks = [
+            "p50 and p99 are of whole queries on the host's clock, copies included; the GPU's own",
+            "time is by CUDA events, copies left out; device memory is of engine, contexts and",
+            "buffers. The digits network is tiny: these are launch costs. In the manner of MLPerf",
+            "inference; no MLPerf result.",
+            "",
+            *(f"- {text}" for text in sorted(clocks)),
+            "",
+        ]
+        return [*remarks, *table(columns, rows)]
 
-def sections(folder: Path, seconds: float) -> Iterator[list[str]]:
-    """Yield the page's sections, one after the other as they are found out."""
-    backends = [name for name in BACKENDS if get_backend_or_none(name)]
-    yield ["## Weights that can be replaced", "", *weight_options(folder, backends)]
-    bundles = {}
-    rows = []
-    for backend in backends:
-        for precision in PRECISIONS:
-            bundle, said = built(folder, backend, precision)
-            exact = exactness(bundle, backend) if bundle else {}
+    def _measured(
+        self, left: float, built: Built, loads: Sequence[Load], graphs: bool
+    ) -> tuple[list[Measurement], dict[str, Any]]:
+        """Measure loads of one batch size with one worker; also what its session says."""
+        batch = loads[0].samples_per_query
+        images = built.network.images(min(64, 16 * batch))
+        subject = EngineLoad(
+            built.engine, built.backend,
+            streams=max(load.streams for load in loads), graphs=graphs,
+            runtime_cache=self._folder / "kernels" / f"{built.engine.stem}-{batch}",
+        )  # fmt: skip
+        whole = [
+            {"image": images[start : start + batch]}
+            for start in range(0, len(images) - batch + 1, batch)
+        ]
+        with EngineMeter(subject, whole, batch, timeout_s=left) as meter:
+            measured = [
+                meter.measure(replace(load, seconds=self._seconds, warmup_seconds=0.2))
+                for load in loads
+            ]
+            return measured, dict(meter.facts)
+
+    def _graphs(self) -> list[str]:
+        """Single stream with and without CUDA graphs, and what became of them."""
+        rows = []
+        for built in [one for one in self._built if one.precision == "fp16"]:
+            cells: list[Any] = []
+            facts: dict[str, Any] = {}
+            for graphs in (False, True):
+                found = self._steps.take(self._measured, built, [Load()], graphs)
+                if isinstance(found, str):
+                    cells.append(found)
+                    continue
+                (one,), facts = found
+                cells.append(f"{one.latencies.at(50.0).value:.3f}")
             rows.append(
-                [backend, precision, said, *(exact.get(key, "-") for key in ("typed", "original"))]
+                [*built.cells, *cells, facts.get("cuda_graphs"), facts.get("runtime_cache")]
             )
-            if bundle is not None:
-                bundles[backend, precision] = bundle
-    columns = ["library", "precision", "engine", "SQNR to the emulated typed graph, dB"]
-    columns.append("to the FP32 original, dB")
-    yield ["## Which engines run, and what they compute", "", *table(columns, rows)]
-    yield ["## Latency and throughput", "", *speeds(bundles, seconds)]
-    yield ["## CUDA graphs", "", *graphs(bundles, seconds)]
+        columns = ["network", "library", "precision", "p50 ms without", "with", "graphs"]
+        return table([*columns, "RTX runtime cache"], rows)
 
 
-def get_backend_or_none(name: str) -> Any:
-    """A backend, None where its library is not installed."""
-    try:
-        return get_backend(name)
-    except ForgeError:
-        return None
+def get_backend_is_there(name: str) -> bool:
+    """Whether a library is installed."""
+    from trtforge.engine.flavour import FLAVOURS, installed_version
+
+    return installed_version(FLAVOURS[name]) is not None
 
 
-def weight_options(folder: Path, backends: Sequence[str]) -> list[str]:
-    """Build with each option on this driver, and run what comes of it."""
-    rows = []
-    image = np.zeros((1, 1, 8, 8), np.float32)
-    for backend in backends:
-        for name, options in WEIGHT_OPTIONS.items():
-            place = folder / f"{backend}-{name.replace(' ', '')}"
-            place.mkdir()
-            request = BuildRequest(
-                DIGITS / "model.onnx", place / "m.engine", place / "m.log", backend, (PROFILE,),
-                options=options,
-            )  # fmt: skip
-            is_stripped = bool(options.get("strip_weights"))
-            try:
-                size = get_backend(backend).build(request).engine_bytes
-                weights = request.onnx if is_stripped else None
-                with EngineRunner(request.output, backend, weights=weights) as runner:
-                    runner.infer({"image": image})
-                said = f"built ({size / 1e3:.0f} kB) and ran"
-            except ForgeError as error:
-                said = in_a_cell(error)
-            rows.append([backend, name, said])
-    return table(["library", "option", "what came of it"], rows)
+def one_run(left: float, source: EngineSource, image: Any) -> dict[str, Any]:
+    """The outputs of one batch."""
+    with EngineRunner(source, timeout_s=left) as runner:
+        return dict(runner.infer({"image": image}))
 
 
-def built(folder: Path, backend: str, precision: str) -> tuple[Path | None, str]:
-    """Build a bundle; returns it with what engine parity says, or None and the error."""
-    recipe = folder / f"{backend}-{precision}.yaml"
-    calibration = f"calibration: {{data: {DIGITS}/calib.npz, method: minmax, samples: 256}}\n"
-    is_quantized = "quantize" in PRECISIONS[precision]
-    recipe.write_text(
-        RECIPE.format(
-            name=f"{backend}-{precision}".replace("_", "-"),
-            digits=DIGITS,
-            precision=PRECISIONS[precision],
-            calibration=calibration if is_quantized else "",
-            backend=backend,
-        )
-    )
-    command = [sys.executable, "-m", "trtforge.cli.main", "build", str(recipe), "--json"]
-    done = subprocess.run(
-        [*command, "--out", str(folder / "bundles")], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        return None, (done.stderr or done.stdout).strip().splitlines()[0].replace("|", "/")
-    (one,) = json.loads(done.stdout)["builds"]
-    parity = one["verdicts"]["engine_parity"][backend]
-    return Path(one["bundle"]), f"ran; parity {parity['verdict']}"
+def reference(left: float, onnx: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs of a graph in ONNX Runtime."""
+    with OnnxRuntimeRunner(onnx) as runner:
+        return dict(runner.infer(feeds))
 
 
-def exactness(bundle: Path, backend: str) -> dict[str, str]:
-    """Signal to noise of the engine's outputs, against the emulation and against the original."""
-    with np.load(DIGITS / "test.npz") as file:
-        feeds = {"image": file["image"][:256]}
-    typed = bundle / "model.onnx"
-    engine = bundle / "engines" / backend / "model.engine"
-    references = {
-        "typed": OnnxRuntimeRunner(lambda: emulate(Model.load(typed))),
-        "original": OnnxRuntimeRunner(DIGITS / "model.onnx"),
-    }
-    try:
-        with EngineRunner(engine, backend) as runner:
-            found = runner.infer(feeds)
-    except ForgeError as error:
-        return dict.fromkeys(references, in_a_cell(error))
-    sqnr = {}
-    for name, runner_of in references.items():
-        with runner_of as reference:
-            expected = reference.infer(feeds)
-        sqnr[name] = f"{min(decibels(expected[key], found[key]) for key in expected):.1f}"
-    return sqnr
-
-
-def decibels(expected: Any, found: Any) -> float:
-    """Signal-to-quantization-noise ratio of one output."""
-    wide = np.asarray(expected, np.float64)
-    noise = np.square(wide - np.asarray(found, np.float64)).sum()
-    return float("inf") if noise == 0 else float(10 * np.log10(np.square(wide).sum() / noise))
-
-
-def speeds(bundles: Mapping[tuple[str, str], Path], seconds: float) -> list[str]:
-    """Measure every engine in every scenario."""
-    rows, clocks = [], set()
-    for (backend, precision), bundle in bundles.items():
-        for load in SCENARIOS:
-            name = f"{load.scenario}, batch {load.samples_per_query}, {load.streams} stream(s)"
-            found = measured(bundle, replace(load, seconds=seconds))
-            if isinstance(found, str):
-                rows.append([backend, precision, name, found, *["-"] * 4])
-                continue
-            rows.append([backend, precision, name, *figures(found)])
-            clocks.add(state(found.environment))
-    columns = [
-        *("library", "precision", "scenario", "p50 ms", "p99 ms", "GPU p50 ms", "samples/s"),
-        "mJ per sample",
-    ]
-    remarks = [
-        "p50 and p99 are of whole queries on the host's clock, copies included; the GPU's own time",
-        "is by CUDA events, copies left out. The digits network is tiny: these are launch costs.",
-        "In the manner of MLPerf inference; no MLPerf result.",
-        "",
-        *(f"- {text}" for text in sorted(clocks)),
-        "",
-    ]
-    return [*remarks, *table(columns, rows)]
-
-
-def measured(bundle: Path, load: Load, **more: Any) -> BenchResult | str:
-    """Measure; an error is a finding as well."""
-    try:
-        return bench(bundle, BenchOptions(load, data=DIGITS / "test.npz", **more))
-    except ForgeError as error:
-        return in_a_cell(error)
-
-
-def figures(found: BenchResult) -> list[str]:
-    """The cells of a measurement."""
-    one = found.measurement.as_json()
-    by_percent = {entry["percent"]: entry["ms"] for entry in one["latencies"]["percentiles"]}
-    own = {entry["percent"]: entry["ms"] for entry in one["device"]["percentiles"]}
-    joules = one["joules_per_sample"]
-    return [
-        f"{by_percent[50.0]:.3f}",
-        f"{by_percent[99.0]:.3f}",
-        f"{own[50.0]:.3f}",
-        f"{one['throughput']:.0f}",
-        "not known" if joules is None else f"{joules * 1e3:.3f}",
-    ]
-
-
-def state(facts: Mapping[str, Any]) -> str:
-    """Clocks and idle power, or why they are not known."""
-    gpu = dict(facts["gpu"])
-    if "reason" in gpu:
-        return f"energy and clocks are not known: {gpu['reason']}"
-    idle = facts["idle_watts"]
-    held = ", ".join(gpu.get("held_back_by", ())) or "nothing"
-    return (
-        f"clock {gpu.get('sm_mhz')} of {gpu.get('max_sm_mhz')} MHz, held back by {held}; "
-        f"idle power {'not known' if idle is None else f'{idle:.0f} W, included in mJ'}"
-    )
-
-
-def graphs(bundles: Mapping[tuple[str, str], Path], seconds: float) -> list[str]:
-    """Single stream with and without CUDA graphs, and what became of them."""
-    rows = []
-    for (backend, precision), bundle in bundles.items():
-        load = Load("single-stream", seconds=seconds)
-        sides = [measured(bundle, load, graphs=with_graphs) for with_graphs in (False, True)]
-        failed = [one for one in sides if isinstance(one, str)]
-        if failed:
-            rows.append([backend, precision, failed[0], "-", "-", "-"])
-            continue
-        results = [one for one in sides if isinstance(one, BenchResult)]
-        facts = results[1].environment
-        medians = [f"{one.measurement.latencies.at(50.0).value:.3f}" for one in results]
-        rows.append(
-            [backend, precision, *medians, facts.get("cuda_graphs"), facts.get("runtime_cache")]
-        )
-    columns = ["library", "precision", "p50 ms without", "with", "graphs", "RTX runtime cache"]
-    return table(columns, rows)
-
-
-def in_a_cell(error: ForgeError) -> str:
-    """An error as one cell of a table."""
-    return f"error {error.code}: {error.message}".replace("|", "/").replace("\n", " ")
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Lines of a table in Markdown."""
-    cells = [columns, ["---"] * len(columns), *rows]
-    return [f"| {' | '.join('-' if one is None else str(one) for one in row)} |" for row in cells]
+def emulation(left: float, typed: Path, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs of a typed graph, rounded after every operator."""
+    return reference(left, lambda: emulate(Model.load(typed)), feeds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Engines of TensorRT 10 and 11 loaded, run, inspected and refitted, on the simulator.
 
-The real Polygraphy runs them, over a fake CUDA runtime: nothing here is a GPU result.
+Sessions run them, over a fake CUDA runtime: nothing here is a GPU result.
 """
 
 import json
@@ -12,10 +12,13 @@ import onnx
 import pytest
 from engine_models import CONV_PROFILE, conv_net, fp16_conv, matmul, model, save, weights
 from onnx import TensorProto, helper, numpy_helper
+from simulator import running
 from simulator.simulation import Simulation
 
 from trtforge.engine.backend import BuildRequest, get_backend
+from trtforge.engine.engine_worker import EngineSource
 from trtforge.engine.inspector import engine_layers, engine_types
+from trtforge.engine.measuring.meter import EngineLoad, EngineMeter
 from trtforge.engine.onnxruntime import OnnxRuntimeRunner
 from trtforge.engine.runner import EngineRunner
 from trtforge.engine.views import engine_information
@@ -65,7 +68,10 @@ def test_an_engine_computes_what_onnxruntime_does_in_each_profile(
     simulated: Simulation, tmp_path: Path
 ) -> None:
     path, engine = built(tmp_path, conv_net(), profiles=(CONV_PROFILE, WIDE))
-    with OnnxRuntimeRunner(path) as reference, EngineRunner(engine, "tensorrt") as candidate:
+    with (
+        OnnxRuntimeRunner(path) as reference,
+        EngineRunner(EngineSource(engine, "tensorrt")) as candidate,
+    ):
         for batch in (1, 8, 9, 32, 2):  # 9 and 32 lie in the second profile alone
             feeds = images(batch, 3, 16, 16)
             found = candidate.infer(feeds)
@@ -85,13 +91,16 @@ def test_typed_and_static_networks_run(simulated: Simulation, tmp_path: Path, di
     drawn = np.random.default_rng(0).standard_normal((1, 8, 8, 8)).astype(np.float32)
     with (
         OnnxRuntimeRunner(half.parent / "model.onnx") as reference,
-        EngineRunner(half, "tensorrt") as candidate,
+        EngineRunner(EngineSource(half, "tensorrt")) as candidate,
     ):
         found = candidate.infer({"x": drawn})["y"]
         np.testing.assert_allclose(found, reference.infer({"x": drawn})["y"], rtol=1e-3)
     model, engine = built(tmp_path / "digits", digits / "model.onnx", profiles=(DIGITS,))
     feeds = images(7, 1, 8, 8)
-    with OnnxRuntimeRunner(model) as reference, EngineRunner(engine, "tensorrt") as candidate:
+    with (
+        OnnxRuntimeRunner(model) as reference,
+        EngineRunner(EngineSource(engine, "tensorrt")) as candidate,
+    ):
         found = candidate.infer(feeds)["logits"]
         np.testing.assert_allclose(found, reference.infer(feeds)["logits"], rtol=1e-4, atol=1e-5)
 
@@ -102,9 +111,9 @@ def test_feeds_of_another_type_or_name_are_one_clear_error(
 ) -> None:
     _, engine = built(tmp_path, matmul())
     feed = np.zeros((4, 8), np.float32)
-    with EngineRunner(engine, "tensorrt") as candidate:
+    with EngineRunner(EngineSource(engine, "tensorrt")) as candidate:
         for wrong in ({"x": feed.astype(np.float64)}, {"y": feed}, {}):
-            with pytest.raises(BuildError, match="the engine cannot run these inputs") as caught:
+            with pytest.raises(BuildError, match=r"is float32|inputs are x") as caught:
                 candidate.infer(wrong)
             assert (caught.value.code, caught.value.exit_status) == ("TF0616", 4)
         assert candidate.infer({"x": feed})["y"].shape == (4, 16)  # the worker is alive
@@ -112,12 +121,50 @@ def test_feeds_of_another_type_or_name_are_one_clear_error(
 
 @ON_TEN
 def test_a_failed_execution_is_told_in_the_librarys_words(
-    simulated: Simulation, tmp_path: Path
+    simulated: Simulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, engine = built(tmp_path, matmul())
+    monkeypatch.setenv(running.FAULT, "failed")
+    with EngineRunner(EngineSource(engine, "tensorrt")) as candidate:
+        expected = pytest.raises(BuildError, match=r"did not run: .*Cuda Runtime \(simulated\)")
+        with expected as caught:
+            candidate.infer({"x": np.zeros((4, 8), np.float32)})
+    assert (caught.value.code, caught.value.exit_status) == ("TF0626", 4)
+
+
+@pytest.mark.parametrize("doing", [EngineRunner, lambda source: EngineMeter(source, ())])
+def test_a_stripped_engine_says_that_it_lacks_its_weights(
+    simulated: Simulation, tmp_path: Path, doing: Any
 ) -> None:
     _, engine = built(tmp_path, matmul(), options={"strip_weights": True})
-    expected = pytest.raises(BuildError, match=r"API Usage Error \(weights are missing: v\)")
-    with EngineRunner(engine, "tensorrt") as candidate, expected:
-        candidate.infer({"x": np.zeros((4, 8), np.float32)})
+    with pytest.raises(BuildError, match=r"m\.plan' was built without its weights") as caught:
+        doing(EngineLoad(engine, "tensorrt")).__enter__()
+    assert (caught.value.code, caught.value.exit_status) == ("TF0629", 4)
+    assert "--weights" in (caught.value.hint or "")
+
+
+@ON_TEN
+def test_weights_for_an_engine_that_takes_none_are_refused(
+    simulated: Simulation, tmp_path: Path
+) -> None:
+    path, engine = built(tmp_path, matmul())
+    with pytest.raises(BuildError, match="takes no other weights") as caught:
+        EngineRunner(EngineSource(engine, "tensorrt", weights=path)).__enter__()
+    assert caught.value.code == "TF0628"
+
+
+def test_the_gpu_holds_as_many_weights_as_the_budget_says(
+    simulated: Simulation, tmp_path: Path
+) -> None:
+    _, engine = built(tmp_path, matmul(), options={"weight_streaming": True})
+    for budget, held in ((0, 0), (2**-12, 256), ("auto", 256), (1000, 512), (None, 512)):
+        with EngineMeter(EngineLoad(engine, "tensorrt", weight_budget=budget), ()) as meter:
+            assert meter.facts["weight_budget_bytes"] == held
+            assert meter.facts["streamable_weights_bytes"] == 512
+    _, engine = built(tmp_path / "whole", matmul())
+    with pytest.raises(BuildError, match="streams no weights") as caught:
+        EngineMeter(EngineLoad(engine, "tensorrt", weight_budget="auto"), ()).__enter__()
+    assert (caught.value.code, caught.value.exit_status) == ("TF0630", 4)
 
 
 @ON_ELEVEN
@@ -132,7 +179,7 @@ def test_a_damaged_engine_is_one_clear_error(simulated: Simulation, tmp_path: Pa
     ):
         engine.write_bytes(damaged)
         with pytest.raises(BuildError, match=r"cannot load m\.plan") as caught:
-            EngineRunner(engine, "tensorrt").__enter__()
+            EngineRunner(EngineSource(engine, "tensorrt")).__enter__()
         assert (caught.value.code, caught.value.exit_status) == ("TF0613", 4)
         assert "rebuild it here" in (caught.value.hint or "")
 
@@ -147,14 +194,14 @@ def test_an_engine_of_another_version_or_device_is_refused_with_the_librarys_wor
     other = tmp_path / "other.plan"
     other.write_bytes(held)
     with pytest.raises(BuildError, match=r"version .* 10\.13\.1\.11 got 10\.16\.1\.11"):
-        EngineRunner(other, "tensorrt").__enter__()
+        EngineRunner(EngineSource(other, "tensorrt")).__enter__()
     monkeypatch.setenv("TRT_SIMULATED_CAPABILITY", "8.6")
     with pytest.raises(BuildError, match=r"expecting compute 8\.6 got compute 8\.9"):
-        EngineRunner(engine, "tensorrt").__enter__()
+        EngineRunner(EngineSource(engine, "tensorrt")).__enter__()
     level = {"hardware_compatibility": "ampere_plus"}
     _, portable = built(tmp_path / "portable", matmul(), options=level)
     monkeypatch.setenv("TRT_SIMULATED_CAPABILITY", "12.0")
-    with EngineRunner(portable, "tensorrt") as candidate:
+    with EngineRunner(EngineSource(portable, "tensorrt")) as candidate:
         assert candidate.infer({"x": np.zeros((4, 8), np.float32)})
 
 
@@ -162,9 +209,9 @@ def test_an_engine_of_another_version_or_device_is_refused_with_the_librarys_wor
 def test_host_code_runs_only_when_it_is_allowed(simulated: Simulation, tmp_path: Path) -> None:
     _, engine = built(tmp_path, matmul(), options={"version_compatible": True})
     with pytest.raises(BuildError, match="host code, which is not allowed"):
-        EngineRunner(engine, "tensorrt").__enter__()
+        EngineRunner(EngineSource(engine, "tensorrt")).__enter__()
     feeds = {"x": np.ones((4, 8), np.float32)}
-    with EngineRunner(engine, "tensorrt", allow_host_code=True) as candidate:
+    with EngineRunner(EngineSource(engine, "tensorrt", allow_host_code=True)) as candidate:
         assert candidate.infer(feeds)["y"].shape == (4, 16)
 
 
@@ -234,11 +281,11 @@ def test_a_stripped_engine_runs_with_the_weights_of_its_model(
     feeds = images(4, 3, 16, 16)
     with (
         OnnxRuntimeRunner(path) as reference,
-        EngineRunner(engine, "tensorrt", weights=path) as candidate,
+        EngineRunner(EngineSource(engine, "tensorrt", weights=path)) as candidate,
     ):
         expected = reference.infer(feeds)["scores"]
         np.testing.assert_allclose(candidate.infer(feeds)["scores"], expected, rtol=1e-5, atol=1e-5)
     other = save(matmul(), tmp_path, "other.onnx")
     with pytest.raises(BuildError, match=r"weights of other\.onnx: .*no weights w") as caught:
-        EngineRunner(engine, "tensorrt", weights=other).__enter__()
-    assert (caught.value.code, caught.value.exit_status) == ("TF0621", 4)
+        EngineRunner(EngineSource(engine, "tensorrt", weights=other)).__enter__()
+    assert (caught.value.code, caught.value.exit_status) == ("TF0628", 4)

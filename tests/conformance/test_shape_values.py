@@ -18,6 +18,7 @@ from trtforge.engine.backend import (
     get_backend,
     profiles_from_json,
 )
+from trtforge.engine.engine_worker import EngineSource
 from trtforge.engine.measuring.meter import EngineLoad, EngineMeter
 from trtforge.engine.measuring.scenarios import Load
 from trtforge.engine.onnxruntime import OnnxRuntimeRunner
@@ -145,7 +146,7 @@ def test_an_engine_takes_values_within_its_profile(
     assert report.profiles == wanted.profiles
     with (
         OnnxRuntimeRunner(wanted.onnx) as reference,
-        EngineRunner(wanted.output, "tensorrt") as candidate,
+        EngineRunner(EngineSource(wanted.output, "tensorrt")) as candidate,
     ):
         for which in (1, 0, 2, 1):
             given = feeds(case, which)
@@ -171,7 +172,7 @@ def test_values_choose_the_profile_and_random_batches_have_them(
     wanted = request(tmp_path, case, "tensorrt", (small, *large))
     get_backend("tensorrt").build(wanted)
     given = feeds(case, 1)
-    with EngineRunner(wanted.output, "tensorrt") as candidate:
+    with EngineRunner(EngineSource(wanted.output, "tensorrt")) as candidate:
         for rows in (12, 1, 9, 8):
             given["k"] = np.array([rows, 6])
             assert candidate.infer(given)["y"].shape == (rows, 6)

@@ -7,6 +7,7 @@ from engine_models import CONV_PROFILE, conv_net, save
 from trtforge.engine.backend import BuildRequest, get_backend
 from trtforge.engine.environment import driver
 from trtforge.engine.onnxruntime import OnnxRuntimeRunner
+from trtforge.engine.engine_worker import EngineSource
 from trtforge.engine.runner import EngineRunner
 from trtforge.engine.supervisor import Job, run_worker
 from trtforge.engine.views import engine_information
@@ -40,7 +41,10 @@ def built(request, tmp_path_factory):
 def test_an_engine_computes_what_onnxruntime_computes(built, batch):
     backend, path, engine = built
     image = np.random.default_rng(batch).standard_normal((batch, 3, 16, 16)).astype(np.float32)
-    with OnnxRuntimeRunner(path) as reference, EngineRunner(engine, backend) as candidate:
+    with (
+        OnnxRuntimeRunner(path) as reference,
+        EngineRunner(EngineSource(engine, backend)) as candidate,
+    ):
         expected = reference.infer({"image": image})
         found = candidate.infer({"image": image})
     assert list(found) == list(expected)
@@ -49,7 +53,7 @@ def test_an_engine_computes_what_onnxruntime_computes(built, batch):
 
 def test_a_batch_beyond_every_profile_is_refused_and_the_next_runs(built):
     backend, _, engine = built
-    with EngineRunner(engine, backend) as candidate:
+    with EngineRunner(EngineSource(engine, backend)) as candidate:
         with pytest.raises(BuildError, match="no optimization profile"):
             candidate.infer({"image": np.zeros((33, 3, 16, 16), np.float32)})
         assert candidate.infer({"image": np.zeros((2, 3, 16, 16), np.float32)})
@@ -60,7 +64,7 @@ def test_a_damaged_engine_is_one_clear_error(built, tmp_path):
     broken = tmp_path / "broken.engine"
     broken.write_bytes(engine.read_bytes()[:1000])
     with pytest.raises(BuildError):
-        EngineRunner(broken, backend).__enter__()
+        EngineRunner(EngineSource(broken, backend)).__enter__()
 
 
 def test_probe_knows_whether_an_engine_can_run_here(built, tmp_path):

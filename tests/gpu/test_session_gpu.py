@@ -14,6 +14,7 @@ from session_program import PROGRAM, REFUSALS, assert_scores_are_right
 from trtforge.engine.backend import BuildRequest, get_backend
 from trtforge.engine.measuring.meter import EngineLoad, EngineMeter
 from trtforge.engine.measuring.scenarios import SCENARIOS, Load
+from trtforge.engine.engine_worker import EngineSource
 from trtforge.engine.runner import EngineRunner
 from trtforge.errors import MissingError
 from trtforge.pipeline.bench import BenchOptions, bench
@@ -112,8 +113,8 @@ def test_engines_with_weights_to_be_put_in_run(
     weights = path if options.get("strip_weights") else None
     feeds = batches(2)[0]
     with (
-        EngineRunner(request.output, backend, weights=weights) as candidate,
-        EngineRunner(built[2], backend) as plain,
+        EngineRunner(EngineSource(request.output, backend, weights=weights)) as candidate,
+        EngineRunner(EngineSource(built[2], backend)) as plain,
     ):
         np.testing.assert_allclose(
             candidate.infer(feeds)["scores"], plain.infer(feeds)["scores"], rtol=1e-3, atol=1e-4

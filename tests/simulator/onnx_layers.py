@@ -41,6 +41,8 @@ _OPERATORS = {
     "SHAPE": "Shape",
     "SELECT": "Where",
     "TOPK": "TopK",
+    "NON_ZERO": "NonZero",
+    "KV_CACHE_UPDATE": "TensorScatter",
     "QUANTIZE": "QuantizeLinear",
     "DEQUANTIZE": "DequantizeLinear",
     "RESIZE": "Resize",
@@ -201,6 +203,16 @@ def _with_operands(model: onnx.ModelProto, values: dict[str, Value]) -> Iterator
             yield Layer(kind, node.name, node, inputs[:2], [product])
             kind, inputs = ("ELEMENTWISE", [product, inputs[2]])
         yield Layer(kind, node.name or outputs[0], node, inputs, outputs)
+
+
+def aliased_input(model: onnx.ModelProto, output: str) -> str | None:
+    """The input in whose memory an output is: a cache of keys or values that is written to."""
+    inputs = {held.name for held in model.graph.input}
+    for node in model.graph.node:
+        is_cache = node.op_type == "TensorScatter" and node.input[0] in inputs
+        if is_cache and output == node.output[0]:
+            return str(node.input[0])
+    return None
 
 
 def decides_shapes(model: onnx.ModelProto, name: str) -> bool:

@@ -2,16 +2,22 @@
 
 import ctypes
 import math
+import os
+import weakref
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
-from . import onnx_layers, plan
+from . import computing, onnx_layers, plan
 from .device import capability
 from .module import only
 from .saying import say
+
+FAULT = "TRT_SIMULATOR_RUN_FAULT"
+"""Environment variable: "failed" makes every execution fail."""
 
 _NUMPY: dict[str, Any] = {
     "FLOAT": np.float32, "HALF": np.float16, "BF16": ml_dtypes.bfloat16, "INT8": np.int8,
@@ -62,7 +68,7 @@ class Runtime:
                 f"{facts['capability']}, please rebuild.)"
             )
         model = onnx.ModelProto.FromString(built.onnx)
-        engine = self._trt.ICudaEngine._made(_facts=facts, _logger=self._logger, _budget=0)
+        engine = self._trt.ICudaEngine._made(_facts=facts, _logger=self._logger)
         engine._load(model)
         return engine
 
@@ -79,19 +85,17 @@ class ICudaEngine:
         self._outputs = [held.name for held in model.graph.output]
         self._deciding = [n for n in self._inputs if onnx_layers.decides_shapes(model, n)]
         self._missing = set(constants) if self._facts["stripped"] else set()
-        self._session = None
+        self._session: Any = None
+        self._contexts = weakref.WeakSet[Any]()
+        self._weight_bytes = sum(
+            numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer
+        )
+        self._budget = self.streamable_weights_size
 
     def _compute(self, feeds: dict[str, Any]) -> list[Any]:
         if self._session is None:
-            import onnxruntime
-
-            options = onnxruntime.SessionOptions()
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            self._session = onnxruntime.InferenceSession(
-                self._model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        results: list[Any] = self._session.run(self._outputs, feeds)
-        return results
+            self._session = computing.session_of(self._model)
+        return computing.computed(self._session, self._outputs, feeds)
 
     def _triple(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         profiles = self._facts["profiles"]
@@ -165,7 +169,34 @@ class ICudaEngine:
         return self._trt.TensorFormat.LINEAR
 
     def get_aliased_input_tensor(self, name: str) -> Any:
-        return None
+        return onnx_layers.aliased_input(self._model, name)
+
+    def get_engine_stat(self, stat: Any) -> int:
+        if stat.name == "STRIPPED_WEIGHTS_SIZE" and not self._facts["stripped"]:
+            return -1  # as documented
+        return self._weight_bytes
+
+    @property
+    def streamable_weights_size(self) -> int:
+        return self._weight_bytes if "WEIGHT_STREAMING" in self._facts["flags"] else 0
+
+    def get_weight_streaming_automatic_budget(self) -> int:
+        return self.streamable_weights_size // 2
+
+    @property
+    def weight_streaming_budget_v2(self) -> int:
+        return int(self._budget)
+
+    @weight_streaming_budget_v2.setter
+    def weight_streaming_budget_v2(self, value: int) -> None:
+        if self._contexts:  # as documented: logged, dropped, not raised
+            text = "the weight streaming budget cannot change while a context lives"
+        elif value < 0 or not self.streamable_weights_size:
+            text = f"Parameter check failed: weight streaming budget {value}"
+        else:
+            self._budget = min(int(value), self.streamable_weights_size)
+            return
+        say(self._trt, self._logger, "ERROR", f"Error Code 3: API Usage Error ({text})")
 
     def is_shape_inference_io(self, name: str) -> bool:
         return name in self._deciding
@@ -181,9 +212,11 @@ class ICudaEngine:
         return self._trt.EngineInspector._made(_engine=self)
 
     def create_execution_context(self, strategy: Any = None) -> Any:
-        return self._trt.IExecutionContext._made(
-            _engine=self, _profile=0, _shapes={}, _addresses={}, _allocators={}, _listener=None
+        context = self._trt.IExecutionContext._made(
+            _engine=self, _profile=0, _shapes={}, _addresses={}, _allocators={}
         )
+        self._contexts.add(context)
+        return context
 
 
 class IExecutionContext:
@@ -248,15 +281,10 @@ class IExecutionContext:
         self._allocators[name] = output_allocator
         return True
 
-    def set_debug_listener(self, listener: Any) -> bool:
-        self._listener = listener
-        return True
-
-    def set_all_tensors_debug_state(self, flag: bool) -> bool:
-        return True
-
     def execute_async_v3(self, stream_handle: int) -> bool:
         engine = self._engine
+        if os.environ.get(FAULT) == "failed":
+            return self._refuse("Error Code 1: Cuda Runtime (simulated)")
         if engine._missing:
             return self._refuse(f"weights are missing: {min(engine._missing)}")
         feeds = {}
@@ -271,21 +299,26 @@ class IExecutionContext:
             feeds[name] = _read(self._addresses[name], shape, engine._values[name].dtype)
         results = engine._compute(feeds)
         for name, result in zip(engine._outputs, results, strict=True):
-            if not self._put(name, np.ascontiguousarray(result), int(stream_handle)):
-                return self._refuse(f"output {name} has no address")
+            if problem := self._put(name, np.asarray(result, order="C"), int(stream_handle)):
+                return self._refuse(f"output {name} {problem}")
         return True
 
-    def _put(self, name: str, result: Any, stream: int) -> bool:
+    def _put(self, name: str, result: Any, stream: int) -> str:
+        """Write a result where it belongs; returns what is wrong."""
         address = self.get_tensor_address(name)
+        source = self._engine.get_aliased_input_tensor(name)
+        if source is not None and address != self.get_tensor_address(source):
+            return f"is not where its input {source} is"
         allocator = self._allocators.get(name)
         if allocator is not None:
             address = allocator.reallocate_output_async(name, address, result.nbytes, 256, stream)
             allocator.notify_shape(name, self._trt.Dims(list(result.shape)))
+        elif -1 in self.get_tensor_shape(name):
+            return "has a size that depends on the data, and no allocator"
         if not address:
-            return False
+            return "has no address"
         ctypes.memmove(address, result.ctypes.data, result.nbytes)
-        self._shapes[name] = result.shape
-        return True
+        return ""
 
     def _refuse(self, text: str) -> bool:
         text = f"IExecutionContext: Error Code 3: API Usage Error ({text})"
@@ -297,3 +330,9 @@ def _read(address: int, shape: tuple[int, ...], dtype: str) -> Any:
     kind = np.dtype(_NUMPY[dtype])
     held = ctypes.string_at(address, math.prod(shape) * kind.itemsize)
     return np.frombuffer(held, kind).reshape(shape)
+
+
+class IOutputAllocator:
+    """Made by the user, who gives it methods that the bindings do not list."""
+
+    def __init__(self) -> None: ...

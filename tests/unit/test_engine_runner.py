@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from trtforge.engine import infer, runner
+from trtforge.engine import engine_worker, infer
 from trtforge.engine.environment import Driver, Gpu
+from trtforge.engine.engine_worker import EngineSource
+from trtforge.engine.interface import choose_profile, engine_profiles
 from trtforge.engine.runner import EngineRunner
 from trtforge.errors import BuildError, MissingError
 
@@ -27,7 +29,6 @@ def send(message):
     sys.stdout.flush()
 
 job = json.loads(Path(sys.argv[1]).read_text())
-assert os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] == "1"
 send(messages.result(job))
 for case in Requests():
     feeds = arrays.load(Path(case["feeds"]), case["members"])
@@ -45,7 +46,7 @@ for case in Requests():
 @pytest.fixture
 def with_gpu(monkeypatch):
     found = Driver("13.0", (Gpu("a GPU", "8.9"),), None)
-    monkeypatch.setattr(runner, "driver", lambda: found)
+    monkeypatch.setattr(engine_worker, "driver", lambda: found)
 
 
 @pytest.fixture
@@ -54,7 +55,9 @@ def doubling(tmp_path, with_gpu):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     program = (sys.executable, str(script))
-    return EngineRunner(tmp_path / "m.engine", "tensorrt_rtx", timeout_s=20, program=program)
+    return EngineRunner(
+        EngineSource(tmp_path / "m.engine", "tensorrt_rtx", program=program), timeout_s=20
+    )
 
 
 def test_batches_go_out_and_come_back_one_after_another(doubling):
@@ -65,7 +68,7 @@ def test_batches_go_out_and_come_back_one_after_another(doubling):
             assert list(outputs) == ["x/out", "ids/out"]
             np.testing.assert_array_equal(outputs["x/out"], batch * 2)
             assert outputs["ids/out"].dtype == np.int64
-        folder = Path(engine._folder.name)
+        folder = Path(engine._held.folder)
         assert not list(folder.glob("*.npz")), "nothing piles up"
     assert not folder.exists()
 
@@ -84,10 +87,10 @@ def test_a_crash_while_running_is_one_clear_error(doubling):
 
 
 def test_without_a_driver_nothing_is_attempted(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "driver", lambda: Driver(None, (), "no NVIDIA driver"))
+    monkeypatch.setattr(engine_worker, "driver", lambda: Driver(None, (), "no NVIDIA driver"))
     marker = tmp_path / "started"
     program = (sys.executable, "-c", f"open({str(marker)!r}, 'w')")
-    engine = EngineRunner(tmp_path / "m.engine", "tensorrt_rtx", program=program)
+    engine = EngineRunner(EngineSource(tmp_path / "m.engine", "tensorrt_rtx", program=program))
     assert EngineRunner.unavailable_reason() == "no NVIDIA driver"
     with pytest.raises(MissingError, match="no NVIDIA driver") as caught:
         engine.__enter__()
@@ -161,12 +164,12 @@ class FakeEngine:
 
 @pytest.mark.parametrize(("batch", "profile"), [(1, 0), (4, 0), (5, 1), (64, 1)])
 def test_the_first_profile_that_covers_a_batch_is_used(batch, profile):
-    profiles = infer.engine_profiles(FakeEngine())
+    profiles = engine_profiles(FakeEngine())
     feeds = {"x": np.zeros((batch, 3)), "s": np.zeros(2)}
-    assert infer.choose_profile(profiles, feeds) == profile
+    assert choose_profile(profiles, feeds) == profile
 
 
 def test_a_batch_that_no_profile_covers_is_named():
-    profiles = infer.engine_profiles(FakeEngine())
+    profiles = engine_profiles(FakeEngine())
     with pytest.raises(BuildError, match=r"no optimization profile .* covers x \[65, 3\]"):
-        infer.choose_profile(profiles, {"x": np.zeros((65, 3)), "s": np.zeros(2)})
+        choose_profile(profiles, {"x": np.zeros((65, 3)), "s": np.zeros(2)})

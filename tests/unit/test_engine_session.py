@@ -99,17 +99,29 @@ class FakeContext:
         self.addresses[name] = address
         return True
 
+    def set_output_allocator(self, name: str, allocator: Any) -> bool:
+        self.allocator = allocator
+        return True
+
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         self.active_optimization_profile = index
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
         self.runs += 1
+        if self.engine.depends_on_data:  # as many rows as the first value says
+            rows = int(ctypes.c_float.from_address(self.addresses["x"]).value)
+            place = self.allocator.reallocate_output_async("y", 0, rows * 16, 256, stream)
+            if not place:
+                return False
+            ctypes.memset(place, 0, rows * 16)
+            self.allocator.notify_shape("y", (rows, 4))
         return self.engine.works
 
 
 class FakeEngine:
     num_io_tensors, num_optimization_profiles = 2, 1
+    streamable_weights_size = 0
 
     def __init__(self) -> None:
         self.works, self.depends_on_data = True, False
@@ -170,7 +182,11 @@ class FakeConfig:
         return True
 
 
-TRT = SimpleNamespace(IRuntimeConfig=object)
+class FakeAllocator:
+    """The base class that the bindings have."""
+
+
+TRT = SimpleNamespace(IRuntimeConfig=object, IOutputAllocator=FakeAllocator)
 RTX = SimpleNamespace(
     IRuntimeConfig=FakeConfig, CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
 )
@@ -250,13 +266,32 @@ def test_tensorrt_rtx_is_told_by_its_own_settings(runtime: FakeRuntime, tmp_path
     assert "cudaStreamBeginCapture" not in runtime.calls
 
 
+def test_an_output_whose_size_the_data_decides_gets_its_memory_when_it_is_known(
+    runtime: FakeRuntime,
+) -> None:
+    engine = FakeEngine()
+    engine.depends_on_data = True
+    with Session(TRT, engine, Cuda(), SessionOptions(graphs=True)) as session:
+        session.prepare(session.pin({"x": X}))
+        assert "depends on the data" in session.facts["cuda_graphs"]
+        for rows in (3, 0, 5, 1):
+            assert session.infer({"x": X * rows})["y"].shape == (rows, 4)
+        runtime.broken = {"cudaMalloc"}
+        with pytest.raises(BuildError, match="cudaMalloc failed"):
+            session.infer({"x": X * 9})
+        runtime.broken = set()
+        assert session.infer({"x": X * 9})["y"].shape == (9, 4)
+    assert runtime.calls.count("cudaMalloc") == runtime.calls.count("cudaFree"), (
+        "one opens, one failed"
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"works": False}, "TF0624"),
-        ({"has_memory": False}, "TF0624"),
-        ({"depends_on_data": True}, "TF0625"),
-        ({"dtype": "FP4"}, "TF0625"),
+        ({"works": False}, "TF0626"),
+        ({"has_memory": False}, "TF0626"),
+        ({"dtype": "FP4"}, "TF0631"),
     ],
 )
 def test_engines_that_do_not_run(runtime: FakeRuntime, change: dict[str, Any], code: str) -> None:

@@ -11,12 +11,20 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from trtforge.errors import BuildError
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def store(path: Path, arrays: Mapping[str, Array]) -> list[dict[str, str]]:
-    """Write `arrays`; returns what `load` needs beside the file, as plain JSON data."""
-    members = {str(index): _plain(array) for index, array in enumerate(arrays.values())}
+    """Write `arrays`; returns what `load` needs beside the file, as plain JSON data.
+
+    Raises:
+        BuildError: TF0616, an array holds no numbers.
+    """
+    members = {
+        str(index): _plain(name, array) for index, (name, array) in enumerate(arrays.items())
+    }
     with path.open("wb") as file:
         np.savez(file, **members)  # type: ignore[arg-type]
     return [{"name": name, "dtype": array.dtype.name} for name, array in arrays.items()]
@@ -31,9 +39,14 @@ def load(path: Path, members: Sequence[Mapping[str, str]]) -> dict[str, Array]:
         }
 
 
-def _plain(array: Array) -> Array:
-    if array.dtype.kind in "biuf":
-        return np.asarray(array)
+def _plain(name: str, array: Array) -> Array:
+    if array.dtype.kind in "biufc":
+        # The name of a type does not tell its bytes' order.
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype.names is not None or not hasattr(ml_dtypes, array.dtype.name):
+        raise BuildError(
+            "TF0616", f"'{name}' holds {array.dtype}, not numbers", hint="feed arrays of numbers"
+        )
     return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").reshape(array.shape)
 
 

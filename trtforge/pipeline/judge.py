@@ -98,14 +98,18 @@ class EngineCandidate:
 
 def judge_engine(question: Question, engine: EngineCandidate) -> ParityReport:
     """Compare an engine with the original on this machine's GPU; `not_run` where there is none."""
+    from trtforge.engine.engine_worker import EngineSource
     from trtforge.engine.runner import EngineRunner
 
     is_stripped = bool(engine.options.get("strip_weights"))
     runner = EngineRunner(
-        engine.path,
-        engine.backend,
-        allow_host_code=engine.allow_host_code,
-        weights=engine.typed if is_stripped else None,
+        EngineSource(
+            engine.path,
+            engine.backend,
+            engine.allow_host_code,
+            engine.typed if is_stripped else None,
+            "auto" if engine.options.get("weight_streaming") else None,
+        )
     )
     reason = runner.unavailable_reason()
     if reason is None and is_stripped and engine.typed is None:

@@ -162,6 +162,7 @@ class Trials:
 
     def _engine(self, model: Model) -> "Runner":
         from trtforge.engine.backend import BuildRequest, get_backend
+        from trtforge.engine.engine_worker import EngineSource
         from trtforge.engine.profiles import profile_shapes
         from trtforge.engine.runner import EngineRunner
 
@@ -176,7 +177,7 @@ class Trials:
             profiles=profile_shapes(self._subject.profiles),
         )
         get_backend(self._backend).build(request, None)
-        return EngineRunner(request.output, self._backend)
+        return EngineRunner(EngineSource(request.output, self._backend))
 
 
 def _sources(model: Model) -> dict[str, tuple[str, ...]]:

@@ -1,7 +1,6 @@
 """An engine to be measured: a worker process holds it on the GPU and takes the times itself."""
 
 import dataclasses
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,37 +8,27 @@ from types import TracebackType
 from typing import Any, Self
 
 from trtforge.engine import arrays
-from trtforge.engine.backend import Feeds, load_backend, require_installed
-from trtforge.engine.environment import driver
-from trtforge.engine.flavour import FLAVOURS
+from trtforge.engine.backend import Feeds
+from trtforge.engine.engine_worker import EngineSource, EngineWorker
 from trtforge.engine.measuring.scenarios import Load, Measurement
-from trtforge.engine.supervisor import Job, Worker
-from trtforge.errors import MissingError
+from trtforge.engine.supervisor import Worker
 
 _TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
-class EngineLoad:
-    """What is run, and how.
+class EngineLoad(EngineSource):
+    """An engine, what loading it takes, and how it is run.
 
     Attributes:
-        engine: the engine file; native code, so check its digest first.
-        backend: "tensorrt_rtx" or "tensorrt", as it was built with.
         streams: how many batches may be under way at a time.
         graphs: launch each batch as one CUDA graph.
         runtime_cache: TensorRT-RTX: the file that keeps kernels compiled for this device.
-        allow_host_code: let code inside a version-compatible engine run on the CPU.
-        weights: the typed ONNX whose weights are put back into a stripped engine.
     """
 
-    engine: Path
-    backend: str
     streams: int = 1
     graphs: bool = False
     runtime_cache: Path | None = None
-    allow_host_code: bool = False
-    weights: Path | None = None
 
 
 class EngineMeter:
@@ -53,7 +42,6 @@ class EngineMeter:
         timeout_s: how long loading, and each measurement, may take.
 
     Attributes:
-        worker: the process, once the context is entered.
         facts: what the session says of itself: `cuda_graphs`, `runtime_cache`, `idle_watts`,
             `device_memory_bytes` (what the device has less of since the engine is loaded, other
             processes' doings included), and `gpu`: clocks, temperature and what holds the clocks
@@ -72,28 +60,21 @@ class EngineMeter:
         self._subject = subject
         self._batches = batches
         self._batch = batch
-        self._timeout_s = timeout_s
+        self._held = EngineWorker(subject, "measuring", self._command, timeout_s)
+
+    @property
+    def worker(self) -> Worker:
+        """The process, once the context is entered."""
+        return self._held.worker
 
     def __enter__(self) -> Self:
         """Start the worker, load the engine and run every batch once.
 
         Raises:
-            UsageError: no backend has this name.
-            MissingError: there is no driver, GPU or library; nothing is attempted then.
-            BuildError: the library does not take the engine, crashed, or ran out of time.
+            UsageError, MissingError, BuildError: as `EngineWorker`.
         """
-        name = self._subject.engine.name
-        if (reason := driver().reason) is not None:
-            raise MissingError("TF0603", f"cannot run {name}: {reason}")
-        require_installed(load_backend(self._subject.backend))
-        self._folder = tempfile.TemporaryDirectory(prefix="trtforge-measure-")
-        self.worker = Worker(self._job(Path(self._folder.name)))
-        try:
-            self.worker.__enter__()
-            self.facts = self.worker.answer()
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
+        self._held.__enter__()
+        self.facts = self._held.said
         return self
 
     def __exit__(
@@ -102,8 +83,7 @@ class EngineMeter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.worker.__exit__(kind, error, trace)
-        self._folder.cleanup()
+        self._held.__exit__(kind, error, trace)
 
     def measure(self, load: Load) -> Measurement:
         """Let the worker make queries, as `scenarios.measure` does, and take its times.
@@ -119,30 +99,18 @@ class EngineMeter:
             joules=answer["joules"],
         )
 
-    def _job(self, folder: Path) -> Job:
+    def _command(self, folder: Path) -> dict[str, Any]:
         subject = self._subject
         batches = []
         for index, feeds in enumerate(self._batches):
             path = folder / f"{index}.npz"
             batches.append({"path": str(path), "members": arrays.store(path, feeds)})
         cache = subject.runtime_cache
-        rtx = FLAVOURS[subject.backend].module == "tensorrt_rtx"
-        return Job(
-            subject=f"measuring {subject.engine.name} with {subject.backend}",
-            command={
-                "command": "measure",
-                "backend": subject.backend,
-                "engine": str(subject.engine.absolute()),
-                "allow_host_code": subject.allow_host_code,
-                "weights": None if subject.weights is None else str(subject.weights.absolute()),
-                "streams": subject.streams,
-                "graphs": subject.graphs,
-                "runtime_cache": None if cache is None else str(cache.absolute()),
-                "batches": batches,
-                "batch": self._batch,
-            },
-            log=folder / "measure.log",
-            timeout_s=self._timeout_s,
-            is_kept=False,
-            environment={"POLYGRAPHY_USE_TENSORRT_RTX": "1" if rtx else "0"},
-        )
+        return {
+            "command": "measure",
+            "streams": subject.streams,
+            "graphs": subject.graphs,
+            "runtime_cache": None if cache is None else str(cache.absolute()),
+            "batches": batches,
+            "batch": self._batch,
+        }

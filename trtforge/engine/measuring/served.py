@@ -11,7 +11,7 @@ from trtforge.engine import arrays, messages
 from trtforge.engine.cuda import Cuda
 from trtforge.engine.environment import driver
 from trtforge.engine.flavour import FLAVOURS
-from trtforge.engine.infer import load_engine
+from trtforge.engine.infer import explained, load_engine
 from trtforge.engine.interface import Interface
 from trtforge.engine.measuring.power import Power
 from trtforge.engine.measuring.scenarios import Load, Query, measure
@@ -63,7 +63,7 @@ def serve_loads(
             for batch in batches:
                 session.prepare(batch)
         except BuildError as error:
-            raise _explained(error, book) from error
+            raise explained(error, book.errors) from error
         session.keep_runtime_cache()
         facts = {"idle_watts": idle, "device_memory_bytes": max(0, free - cuda.free_bytes())}
         send(messages.result({**session.facts, **facts, "gpu": power.state()}))
@@ -71,7 +71,7 @@ def serve_loads(
             try:
                 send(messages.result(_answer(session, batches, Load(**request["load"]), power)))
             except BuildError as error:  # the parent decides whether another load is tried
-                send(messages.failure(_explained(error, book)))
+                send(messages.failure(explained(error, book.errors)))
         for batch in batches:
             for one in batch.values():
                 one.free()
@@ -123,14 +123,6 @@ def _answer(
         "joules": joules,
         "gpu": power.state(),
     }
-
-
-def _explained(error: BuildError, book: LogBook) -> BuildError:
-    """Add what the library logged, which the session does not see."""
-    if book.errors:
-        error.hint = f"the library said: {book.errors[-1]}"
-        error.details = "\n".join(book.errors)
-    return error
 
 
 class _Timed:

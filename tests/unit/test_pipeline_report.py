@@ -42,6 +42,7 @@ def inputs(tmp_path):
     }
     decision = {"node": "s", "op": "Softmax", "type": "fp32", "reason": "keep rule"}
     precision = {"quantize": None, "cast": {"decisions": [decision]}, "warnings": ["odd"]}
+    precision["engine_warnings"] = ["larger"]
     build = {"engine_bytes": 4096, "version": "1.7"}
     contents = {
         "import": {"contract.json": SAMPLE.contract},

@@ -19,6 +19,7 @@ from trtforge.pipeline.memory_room import MemoryRoom
 from trtforge.pipeline.plan import recipe_id, why_missed
 from trtforge.pipeline.stage import Job, Stage, key_document
 from trtforge.pipeline.stages.build import BuildStage
+from trtforge.pipeline.stages.precision import warnings_of
 from trtforge.pipeline.store import Entry, digest_of
 
 _LOCK_LOOK_S = 0.5
@@ -74,18 +75,13 @@ def run_stages(
             entry, row = outcome
             run.entries[stage.name] = entry
             if stage.kind == "precision":
-                for text in warnings_of(entry):
+                for text in warnings_of(entry, job.recipe):
                     job.emit(Warned(text))
             documents[stage.name] = dict(entry.document)
             rows.append(row)
         job.store.remember(recipe_id(job), documents)
         _raise_failures(group, outcomes)
     return run.entries, rows
-
-
-def warnings_of(precision: Entry) -> tuple[str, ...]:
-    """Return what the typing of the graph warned of, now or when it was stored."""
-    return tuple(precision.json("precision.json")["warnings"])
 
 
 def _groups(stages: Sequence[Stage]) -> Iterator[list[Stage]]:

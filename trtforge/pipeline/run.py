@@ -9,13 +9,14 @@ from typing import Any, Literal
 from trtforge.disk import writing
 from trtforge.errors import ParityError, RecipeError, UsageError
 from trtforge.pipeline.events import Sink, StageFinished, Warned, ignore
-from trtforge.pipeline.execution import Effort, StageRow, run_stages, warnings_of
+from trtforge.pipeline.execution import Effort, StageRow, run_stages
 from trtforge.pipeline.input_names import with_input_names
 from trtforge.pipeline.plan import stages_of
 from trtforge.pipeline.remedy import failures, remedy
 from trtforge.pipeline.settings import needs_ranges
 from trtforge.pipeline.shipping import keep_failure_report, ship
 from trtforge.pipeline.stage import Job
+from trtforge.pipeline.stages.precision import warnings_of
 from trtforge.pipeline.store import Store, default_root
 from trtforge.pipeline.support import require_targets, target_warnings
 from trtforge.precision.techniques.job import technique
@@ -185,7 +186,7 @@ def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Bu
         verdicts,
         (*rows, StageRow("bundle", outcome, seconds)),
         entries["precision"].json("attest.json")["macs"],
-        (*_target_warnings(job.recipe), *warnings_of(entries["precision"])),
+        (*_target_warnings(job.recipe), *warnings_of(entries["precision"], job.recipe)),
         entries["budget"].json("settled.json")["summary"] if "budget" in entries else "",
     )
 

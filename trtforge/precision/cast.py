@@ -92,6 +92,12 @@ class TypedModel:
     cast: CastReport
     warnings: tuple[str, ...] = ()
 
+    @property
+    def engine_warnings(self) -> tuple[str, ...]:
+        """Those of the warnings that matter only where a TensorRT-RTX engine is built."""
+        engine = self.quantize.engine
+        return () if engine is None else engine.warnings()
+
     def as_json(self) -> dict[str, Any]:
         """Return both reports and the warnings as plain JSON data."""
         return {

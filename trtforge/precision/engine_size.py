@@ -68,9 +68,10 @@ class EngineSize:
         """Say that the engine will be larger than FP16's, and what helps; else nothing."""
         if self.now.least_bytes <= 0:
             return ()
+        kernels, more = self.now.kernels, max(self.now.least_bytes / 1e6, 0.1)
         return (
             "the INT8 engine of TensorRT-RTX is expected to be larger than the FP16 one "
-            f"({self.now.kernels} kernels, {max(self.now.least_bytes / 1e6, 0.1):.1f} MB or more)"
+            f"({kernels} kernel{'s' * (kernels != 1)}, {more:.1f} MB or more)"
             f"{self._remedy()}",
         )
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from trtforge.pipeline.corners import corner_shapes
 from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
-from trtforge.recipe.schema import Precision
+from trtforge.pipeline.store import Entry
+from trtforge.recipe.schema import Precision, Recipe
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model
@@ -70,7 +71,10 @@ class PrecisionStage:
         attestation = attest(saved, shapes["opt"])
         facts = {"digest": result.model.digest(), "opset": result.model.opset}
         decided = {"model": facts | saved.contract.as_json(), **result.as_json()}
-        decided["warnings"] += warnings
+        about_engines = result.engine_warnings
+        decided["engine_warnings"] = list(about_engines)
+        plain = [text for text in decided["warnings"] if text not in about_engines]
+        decided["warnings"] = plain + warnings
         for name, value in (("precision", decided), ("attest", attestation.as_json())):
             write_json(out / f"{name}.json", value)
         if precision.quantize.endswith("_weight_only"):
@@ -78,6 +82,16 @@ class PrecisionStage:
             share = stored / max(sum(attestation.weights_bytes.values()), 1)
             return f"{share:.1%} of the weights' bytes are INT4 or INT8"
         return f"{attestation.quantized_macs_share:.1%} of the MACs quantized"
+
+
+def warnings_of(precision: Entry, recipe: Recipe) -> tuple[str, ...]:
+    """Return what the typing of the graph warned of, now or when it was stored.
+
+    The graph is typed alike for all targets, so that what concerns engines is chosen here.
+    """
+    found = precision.json("precision.json")
+    builds_rtx = any(target.backend == "tensorrt_rtx" for target in recipe.targets)
+    return (*found["warnings"], *(found["engine_warnings"] if builds_rtx else ()))
 
 
 def measured_ranges(inputs: Inputs) -> "FloatRanges | None":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions
+from trtforge.pipeline.stages.precision import warnings_of
 from trtforge.precision.ranges import StoredHistogram
 from trtforge.report.data import ReportData
 from trtforge.report.html import render_html
@@ -99,7 +100,7 @@ def _report_data(job: Job, inputs: Inputs) -> ReportData:
         commands=_commands(job),
         environment={"platform": f"{platform.system()} {platform.machine()}"}
         | package_versions(*_PACKAGES),
-        warnings=precision["warnings"],
+        warnings=list(warnings_of(inputs["precision"], recipe)),
         missing={
             "calibration": "the recipe quantizes no activations",
             "layers": (layers or {}).get("reason") or "single layers were not compared",

@@ -143,7 +143,7 @@ CASES: tuple[Case, ...] = (
     Case(
         "polygraphy convert --int8 --calibration-cache c.cache --data-loader-script load.py m.onnx "
         "--convert-to trt -o m.plan",
-        {"calibration.reuse": "c.cache", "calibration.data": "load.py"},
+        {"calibration": {"data": "load.py"}},
     ),
     Case(
         "polygraphy run m.onnx --trt --onnxrt --atol 1e-3 --rtol 1e-2 --fp16 --tf32",

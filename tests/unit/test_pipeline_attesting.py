@@ -307,3 +307,11 @@ def test_an_engine_is_told_beside_the_onnx() -> None:
     assert "detailed profiling verbosity" in str(named.reason)
     with pytest.raises(ValueError, match="no layer information"):
         engine_view({"a": 1}, None)
+
+
+def test_products_that_the_model_itself_quantizes_are_not_missed_in_fp16() -> None:
+    own_pairs = judged({"type": "fp16"}, macs={"int8": 100})
+    assert own_pairs["verdict"] == "pass"
+    mixed = judged({"type": "fp16"}, macs={"int8": 100, "fp32": 20})
+    assert mixed["verdict"] == "fail"
+    assert "precision.type fp16 is asked for and 0.0% of the MACs" in mixed["reason"]

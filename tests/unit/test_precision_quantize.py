@@ -187,6 +187,13 @@ def test_a_quantized_graph_is_not_quantized_again() -> None:
     assert {d.reason for d in report.decisions} == {"it is quantized already"}
 
 
+def test_pairs_of_another_tool_declare_no_shapes() -> None:
+    once, _ = quantize(net("cnn"), ranges("cnn"), INT8)
+    del once.proto.graph.value_info[:]
+    _, report = quantize(once, _empty_cache(), INT8)
+    assert {d.reason for d in report.decisions} == {"it is quantized already"}
+
+
 def _empty_cache() -> CalibrationCache:
     return CalibrationCache(method="minmax", samples=1, graph_digest="g", ranges={})
 

@@ -229,6 +229,7 @@ def _complete(draft: Draft, work: _Work) -> None:
     model = _onnx_of(draft)
     _take_ones(draft)
     _refuse_options(draft)
+    _unwritten_cache(draft)
     data = work.options.data
     if data is not None:
         draft.set("calibration.data", data)
@@ -260,6 +261,14 @@ def _onnx_of(draft: Draft) -> str:
     if told and told[0].action == "elsewhere":
         hint = f"`{told[0].where}` does it; {hint}"
     raise UsageError("TF0123", f"the command names no ONNX model{why}", hint)
+
+
+def _unwritten_cache(draft: Draft) -> None:
+    """A cache that is not there is written by Polygraphy, from the data."""
+    cache = draft.get("calibration.reuse")
+    if cache is not None and draft.get("calibration.data") and not Path(cache).is_file():
+        del draft.values["calibration"]["reuse"]
+        draft.skip(cache, "it is not here, so the data is measured; a build keeps what it finds")
 
 
 def _refuse_options(draft: Draft) -> None:

@@ -41,7 +41,10 @@ class Weights:
     @classmethod
     def of(cls, node: gs.Node, index: int, dims: Dims) -> "Weights":
         """Describe a node whose input `index` is the weight; `dims` are shapes of tensors."""
-        shape = tuple(int(size) for size in node.inputs[index].shape)
+        weight = node.inputs[index]
+        if weight.shape is None and weight.inputs:  # what the model's own DequantizeLinear gives
+            weight = weight.inputs[0].inputs[0]
+        shape = tuple(int(size) for size in weight.shape)
         spatial = dims.get(node.outputs[0].name, (None,) * 3)[2:]
         known = [size for size in spatial if size is not None]
         is_known = node.op == "Conv" and len(known) == len(spatial)

@@ -96,6 +96,10 @@ class PrecisionFlags:
 
     def _quantized(self) -> None:
         draft, wishes = self.draft, self._wishes
+        if draft.model is not None and draft.model.has_pairs and (self.cache or self.data):
+            why = "TensorRT takes no notice of a calibration where the model has Q/DQ pairs"
+            draft.skip("the calibration", why)
+            self.cache = self.data = None
         if "int8" in wishes and (self.cache is not None or self.data is not None):
             why = f"{_REMOVED}: Q/DQ in the graph, from the calibration"
             draft.put(wishes.pop("int8"), "precision.quantize", "int8", why)

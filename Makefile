@@ -43,8 +43,12 @@ lint: $(VENV)/.dev ## ruff, mypy --strict, import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+$(VENV)/.gpu: pyproject.toml $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,gpu]'
+	@touch $@
+
 .PHONY: test-gpu
-test-gpu: $(VENV)/.dev ## run the tests that need an NVIDIA GPU; without one they fail
+test-gpu: $(VENV)/.gpu ## run the tests that need an NVIDIA GPU; without one they fail
 	$(BIN)/python -m pytest -q tests/gpu --require-gpu
 
 .PHONY: bench
@@ -52,7 +56,7 @@ bench: $(VENV)/.base ## time trtforge beside bare TensorRT-RTX and Polygraphy
 	$(BIN)/python benchmarks/build_overhead.py
 
 .PHONY: bench-gpu
-bench-gpu: $(VENV)/.base ## run and measure engines on this machine's GPU; writes docs/gpu-results.md
+bench-gpu: $(VENV)/.gpu ## run and measure engines on this machine's GPU; writes docs/gpu-results.md
 	$(BIN)/python benchmarks/gpu.py
 
 PEERS ?= .peers

@@ -265,3 +265,67 @@ def test_a_model_with_dynamic_inputs_and_no_shapes_gets_those_that_the_tool_take
     ones = [1, 1, 8, 8]
     assert read(result.text)["shapes"] == {"image": {"min": ones, "opt": ones, "max": ones}}
     assert "widen" in next(one.why for one in result.findings if one.where == "shapes")
+
+
+def test_a_command_without_quotes_would_lose_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    from trtforge.cli.main import _run
+
+    words = ["migrate", "polygraphy", "convert", "m.onnx", "--verbose", "-o", "m.plan"]
+    assert _run(words) == 2
+    assert "the command is not in quotes" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"'m\.plan' is no place for a recipe"):
+        migrate("trtexec --onnx=m.onnx", MigrateOptions(Path("m.plan")))
+
+
+def test_a_calibration_script_is_named_from_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipes").mkdir()
+    command = "polygraphy convert m.onnx --int8 --data-loader-script load.py:batches -o m.plan"
+    recipe = read(migrate(command, MigrateOptions(Path("recipes/r.yaml"))).text)
+    assert recipe["calibration"] == {"data": "../load.py:batches"}
+
+
+TAO = """{
+  "results_dir": "/results",
+  "train": {"num_epochs": 80},
+  "gen_trt_engine": {
+    "onnx_file": "m.onnx", "trt_engine": "m.engine", "width": 8, "height": 8, "img_mode": "BGR",
+    "tensorrt": {
+      "data_type": "FP16", "workspace_size": 20480, "max_workspace_size": null,
+      "min_batch_size": 1, "opt_batch_size": 2, "max_batch_size": 4,
+      "layers_precision": ["/head/Conv:fp32"],
+      "calibration": {"cal_cache_file": "c.bin", "cal_batch_size": 8, "cal_num_batches": 2}
+    }
+  }
+}"""
+
+
+def test_a_tao_spec_in_json_whose_model_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The input's name and channels come from the model; an FP16 engine needs no calibration."""
+    monkeypatch.chdir(tmp_path)
+    Path("m.onnx").write_bytes((DIGITS / "model.onnx").read_bytes())
+    Path("spec.json").write_text(TAO)
+    result = migrate("spec.json", MigrateOptions(Path("r.yaml")))
+    recipe = load_recipe(Path("r.yaml")).recipe
+    assert recipe.shapes[0]["image"].max == (4, 1, 8, 8)
+    assert recipe.precision.keep[0].name == "/head/Conv"
+    assert recipe.targets[0].workspace_mib == 20480
+    assert recipe.calibration is None
+    said = {finding.flag.partition(":")[0] for finding in result.findings}
+    assert {"cal_cache_file", "cal_num_batches", "img_mode", "results_dir, train"} <= said
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("20480", '"lots"'), ('"width": 8', '"width": "w"'), ('"FP16"', '"int2"')]
+)
+def test_a_tao_value_that_cannot_be_read(
+    old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("spec.json").write_text(TAO.replace(old, new).replace('"width"', '"channel": 3, "width"'))
+    with pytest.raises(UsageError, match="cannot read"):
+        migrate("spec.json")

@@ -125,6 +125,12 @@ def migrate(command: str | Sequence[str], options: MigrateOptions | None = None)
         MissingError: a file cannot be written.
     """
     options = options or MigrateOptions()
+    if options.out is not None and options.out.suffix.lower() not in (".yaml", ".yml"):
+        raise UsageError(
+            "TF0126",
+            f"'{options.out}' is no place for a recipe",
+            "name a .yaml file: -o model.yaml",
+        )
     words = [command] if isinstance(command, str) else list(command)
     is_spec = len(words) == 1 and words[0].lower().endswith((".yaml", ".yml", ".json"))
     source = words[0] if len(words) == 1 else " ".join(words)

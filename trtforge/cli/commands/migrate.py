@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trtforge.cli.console import common_options, print_json, print_table, say
+from trtforge.errors import UsageError
 
 if TYPE_CHECKING:
     from trtforge.pipeline.migrate import Migration
@@ -43,15 +44,20 @@ def migrate(
     """Turn COMMAND into a recipe and say of every flag what became of it.
 
     COMMAND is a command line in quotes: 'trtexec --onnx=model.onnx --fp16', 'polygraphy convert
-    model.onnx --fp16 -o model.plan', or the path of a TAO spec (.yaml). A flag that nothing does
-    here is refused with the reason (exit 2), unless --partial is given.
+    model.onnx --fp16 -o model.plan', or the path of a TAO spec (.yaml, .json). A flag that nothing
+    does here is refused with the reason (exit 2), unless --partial is given.
     """
     from trtforge.pipeline.migrate import MigrateOptions
     from trtforge.pipeline.migrate import migrate as migrate_command
 
+    if len(command) > 1:  # some of its flags are ours as well, and would be lost to it
+        raise UsageError(
+            "TF0120",
+            "the command is not in quotes",
+            "write: trtforge migrate 'trtexec --onnx=model.onnx --fp16' -o model.yaml",
+        )
     options = MigrateOptions(out, name, backend, data, partial)
-    given = command[0] if len(command) == 1 else list(command)
-    result = migrate_command(given, options)
+    result = migrate_command(command[0], options)
     if as_json:
         print_json("trtforge.migrate/1", result.as_json())
         return

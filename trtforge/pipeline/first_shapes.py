@@ -21,10 +21,17 @@ Role = Literal["batch", "length", "pixels"]
 _BATCH: Range = (1, 4, 8)
 _ONE: Range = (1, 1, 1)
 _LADDERS: dict[Role, tuple[Range, ...]] = {
-    "length": ((1, 128, 256), (16, 128, 256), (1, 64, 128), (1, 16, 32), (1, 8, 16), (4, 4, 4)),
-    "pixels": ((224, 224, 448), (64, 64, 128), (32, 32, 64), (16, 16, 32), (8, 8, 16)),
+    "length": (
+        *((1, 128, 256), (16, 128, 256), (1, 64, 128), (1, 16, 32), (1, 8, 16), (4, 4, 4)),
+        (16000, 16000, 32000),
+    ),
+    "pixels": (
+        *((224, 224, 448), (224, 224, 224), (64, 64, 128), (32, 32, 64), (16, 16, 32)),
+        (8, 8, 16),
+    ),
 }
-"""What is tried for a dimension, one after the other; then 1."""
+"""What is tried for a dimension, one after the other; then 1. Speech comes in 16000 samples a
+second, and no convolution over it takes 100."""
 
 _STEPS = max(map(len, _LADDERS.values())) + 1
 _TRIED_BATCH = 2

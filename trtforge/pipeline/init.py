@@ -1,6 +1,5 @@
 """`trtforge init`: a commented recipe for a model, which builds as it is."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ _MOST_OPERATORS = 6
 _TARGETS: dict[str, tuple[str, str]] = {
     # The GPUs are the portable set of TensorRT-RTX's support matrix: Ampere, Ada, Blackwell.
     "tensorrt_rtx": (
-        "An engine for these GPUs, built on any machine (developer.nvidia.com/cuda-gpus lists all).",
+        "An engine for these GPUs, built on any machine; developer.nvidia.com/cuda-gpus has all.",
         '{name: rtx, backend: tensorrt_rtx, compute_capabilities: ["8.6", "8.9", "12.0"]}',
     ),
     "tensorrt": (
@@ -138,7 +137,7 @@ def init(source: Path, options: InitOptions | None = None) -> InitResult:
 
 def _require_place(out: Path, source: Path, options: InitOptions) -> None:
     for kind, path in (("model", source), ("data", options.data)):
-        if path is not None and out.exists() and path.exists() and os.path.samefile(out, path):
+        if path is not None and out.exists() and path.exists() and out.samefile(path):
             raise UsageError(
                 "TF0161", f"'{out}' is the {kind}, not a recipe", "name another file: -o FILE.yaml"
             )
@@ -256,9 +255,9 @@ def _shapes(draft: _Draft) -> str:
     if not draft.shapes.profile and not unknown:
         return comment(["Every input has a fixed shape, so the engine needs no profile."])
     lines = [
-        "One profile: kernels are tuned for `opt`, and take every shape from `min` to `max`. Put in "
-        "the shapes that your application asks for; the narrower, the faster. For shapes that you "
-        f"recorded: trtforge profiles suggest {draft.source} --trace shapes.jsonl"
+        "One profile: kernels are tuned for `opt`, and take every shape from `min` to `max`. Put "
+        "in the shapes that your application asks for; the narrower, the faster. For shapes that "
+        f"you recorded: trtforge profiles suggest {draft.source} --trace shapes.jsonl"
     ]
     told = [draft.shapes.note] if draft.shapes.note else []
     told += [f"input '{name}' has no known shape: give it one under `shapes`" for name in unknown]
@@ -286,9 +285,8 @@ def _precision(draft: _Draft) -> str:
         lines.append("  # The model has Q/DQ pairs already: what they quantize stays quantized.")
     else:
         lines += [
-            "  # INT8 weights and activations; it takes the section `calibration`. Or fp8 (GPUs from "
-            "8.9",
-            "  # on), int8_weight_only, int4_weight_only.",
+            "  # INT8 weights and activations; it takes the section `calibration`. Or fp8 (GPUs",
+            "  # from 8.9 on), int8_weight_only, int4_weight_only.",
             "  # quantize: int8",
         ]
     lines += [

@@ -7,7 +7,6 @@ from onnx import TensorProto, helper
 
 from trtforge.errors import UsageError
 from trtforge.graph.data import ArrayData
-from trtforge.graph.inputs import Values
 from trtforge.graph.model import Model
 from trtforge.verify.cases import cases_from, resized
 
@@ -163,16 +162,3 @@ def test_a_dynamic_model_with_data_alone_is_compared_on_it(tmp_path, rows):
 
 def test_resizing_from_nothing_to_nothing():
     assert resized(np.zeros((0, 3)), (0, 2)).shape == (0, 2)
-
-
-def test_values_that_decide_shapes_belong_to_no_sample(tmp_path, rows):
-    model = make_model(tmp_path, ["N", 6])
-    data = make_data(tmp_path, model, rows)
-    where = [("opt", {"x": (2, 6), "k": Values((3,))})]
-    with pytest.raises(UsageError, match="the values of input 'k' belong to no sample") as caught:
-        cases_from(data, where, model)
-    assert (caught.value.code, caught.value.exit_status) == ("TF0723", 2)
-    assert [case.name for case in cases_from(None, where, model)] == [
-        "corner opt (random)",
-        "random",
-    ]

@@ -56,11 +56,24 @@ def random_feeds(model: Model, shapes: Shapes, seed: int) -> Feeds:
     for spec in model.contract.inputs:
         shape = shapes[spec.name] if spec.name in shapes else _static_shape(spec)
         if isinstance(shape, Values):
-            feeds[spec.name] = np.array(shape, _dtype(spec)).reshape(_static_shape(spec))
+            feeds[spec.name] = _as_array(spec, shape)
             continue
         generator = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
         feeds[spec.name] = _draw(generator, spec, shape, rows.get(spec.name))
     return feeds
+
+
+def fixed_values(contract: IoContract, shapes: Shapes) -> Feeds:
+    """Return the inputs whose Values are given, as arrays."""
+    return {
+        spec.name: _as_array(spec, shapes[spec.name])
+        for spec in contract.inputs
+        if isinstance(shapes.get(spec.name), Values)
+    }
+
+
+def _as_array(spec: TensorSpec, values: tuple[int, ...]) -> np.ndarray:
+    return np.array(values, _dtype(spec)).reshape(_static_shape(spec))
 
 
 def _draw(

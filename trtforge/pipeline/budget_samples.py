@@ -1,24 +1,29 @@
 """Candidates against the original on the same samples, whose outputs are computed once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trtforge.errors import DataError, GraphError
 from trtforge.graph.contract import IoContract
-from trtforge.graph.data import ArrayData
 from trtforge.graph.execute import Session
+from trtforge.graph.inputs import Values
 from trtforge.graph.model import Model
 from trtforge.graph.sources.source import DataSource, Feeds
+from trtforge.graph.sources.value_rows import ValueRows, open_arrays
 from trtforge.pipeline.measures import Labels, Measure, Outputs
 from trtforge.pipeline.stage import Job
 from trtforge.precision.attest import attest
 from trtforge.precision.emulate import emulate
 from trtforge.precision.ends import narrowed
 from trtforge.recipe.precision import Precision
+
+if TYPE_CHECKING:
+    from trtforge.recipe.schema import Profile
 
 _MOST = 1024
 """Samples of a mix where the measure counts right answers: it needs as many as there are."""
@@ -65,9 +70,13 @@ class Data:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the first run's inputs."""
+        """The shapes of the first run's inputs; Values of those that decide shapes."""
         feeds = next(iter(self.source.batches(1, self.source.static_batch or 1)))
-        return {name: array.shape for name, array in feeds.items()}
+        deciding = self.source.deciding if isinstance(self.source, ValueRows) else ()
+        return {
+            name: Values(array.reshape(-1).tolist()) if name in deciding else array.shape
+            for name, array in feeds.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +170,7 @@ def calibration_samples(job: Job) -> Data | None:
     if calibration is None or found is None:
         return None
     path = job.loaded.resolve(calibration.data) if isinstance(calibration.data, str) else None
-    labels = labels_of(path, Model.load(job.model_path).contract)
+    labels = labels_of(path, Model.load(job.model_path).contract, job.recipe.shapes)
     return Data(found, calibration.samples, "calibration.data", labels)
 
 
@@ -171,15 +180,18 @@ def verifying_samples(job: Job) -> Data | None:
     if verify.data is None:
         return None
     contract = Model.load(job.model_path).contract
-    source = ArrayData.open(job.loaded.resolve(verify.data), contract, labels=True)
+    path = job.loaded.resolve(verify.data)
+    source = open_arrays(path, contract, job.recipe.shapes, labels=True)
     return Data(source, verify.samples, "verify.data", source.labels)
 
 
-def labels_of(path: Path | None, contract: IoContract) -> Labels | None:
+def labels_of(
+    path: Path | None, contract: IoContract, profiles: "Sequence[Profile]" = ()
+) -> Labels | None:
     """Return the class ids that stand beside the samples of a .npz file; None for anything else."""
     if path is None or path.suffix.lower() != ".npz":
         return None
-    return ArrayData.open(path, contract, labels=True).labels
+    return open_arrays(path, contract, profiles, labels=True).labels
 
 
 def _enough(original: Model, data: Data) -> int:

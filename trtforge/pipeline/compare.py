@@ -20,7 +20,7 @@ from trtforge.verify.types import ParityReport
 
 if TYPE_CHECKING:
     from trtforge.bundle.manifest import ModelFacts
-    from trtforge.graph.data import ArrayData
+    from trtforge.verify.cases import Samples
     from trtforge.verify.layers import LayerProfile
 
 Kind = Literal["bundle", "onnx", "engine"]
@@ -287,8 +287,8 @@ def question_of(
     options: VerifyOptions, reference: Path, precision: Precision, recipe: Recipe | None = None
 ) -> Question:
     """Return the comparison; a bundle's own recipe gives profiles and bounds."""
-    from trtforge.graph.data import ArrayData
     from trtforge.graph.model import Model
+    from trtforge.graph.sources.value_rows import open_arrays
     from trtforge.pipeline.corners import corner_shapes, free_shapes
 
     contract = Model.load(reference).contract
@@ -296,7 +296,7 @@ def question_of(
     corners = corner_shapes(contract, profiles) if profiles else free_shapes(contract)
     data = None
     if options.data is not None:
-        data = ArrayData.open(options.data, contract, labels=True)
+        data = open_arrays(options.data, contract, profiles, labels=True)
     tolerance, outputs = parse_tolerances(options.tolerance)
     if recipe is not None:
         tolerance = _filled(tolerance, recipe.verify.tolerance, data)
@@ -315,7 +315,7 @@ def question_of(
     )
 
 
-def _filled(given: Tolerance, recipe: Tolerance, data: "ArrayData | None") -> Tolerance:
+def _filled(given: Tolerance, recipe: Tolerance, data: "Samples | None") -> Tolerance:
     """Return the bounds given, else the recipe's; accuracy only where labels tell it."""
     bounds = recipe.model_dump() | given.model_dump(exclude_none=True)
     if data is None or data.labels is None:

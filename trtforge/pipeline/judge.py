@@ -11,7 +11,7 @@ from trtforge.verify.types import Bounds, ParityReport, Tolerances
 
 if TYPE_CHECKING:
     from trtforge.engine.backend import Feeds, Outputs, Runner
-    from trtforge.graph.data import ArrayData
+    from trtforge.verify.cases import Samples
 
 _HEAVY_BYTES = 32 << 20
 """From this size on, a typed model and its original together are not loaded at the same time."""
@@ -38,7 +38,7 @@ class Question:
     reference: Path
     corners: Mapping[str, Mapping[str, tuple[int, ...]]]
     tolerances: Tolerances
-    data: "ArrayData | None" = None
+    data: "Samples | None" = None
     samples: int | None = None
     seed: int = 0
     narrowed: Mapping[str, str] = field(default_factory=dict)

@@ -126,6 +126,9 @@ class Stream:
         block = size if self.source.static_batch else self._block()
         for feeds in self.source.batches(block, self.stop, self.start):
             rows = len(next(iter(feeds.values())))
+            if rows <= size:  # values that decide shapes have no rows
+                yield feeds
+                continue
             for row in range(0, rows, size):
                 yield {name: array[row : row + size] for name, array in feeds.items()}
 

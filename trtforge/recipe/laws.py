@@ -40,7 +40,6 @@ def recipe_laws(data: Any) -> Iterator[Broken]:
     yield from _quantization_laws(data)
     yield from choice_laws(data)
     yield from _calibration_laws(data)
-    yield from _value_laws(data)
     yield from attestation_laws(data)
     yield from _verification_laws(data)
     yield from performance_laws(get(data, "performance"), ("performance",))
@@ -181,28 +180,6 @@ def _calibration_laws(data: Any) -> Iterator[Broken]:
         )
     if isinstance(given, Mapping) and given.get("images") is not None:
         yield from _image_laws(given, ("calibration", "data"))
-
-
-def _value_laws(data: Any) -> Iterator[Broken]:
-    """Recorded samples have rows, one per sample, and values that decide shapes do not."""
-    shapes = get(data, "shapes")
-    profiles = shapes if is_list(shapes) else (shapes,)
-    given = [
-        (index, str(name))
-        for index, profile in enumerate(profiles)
-        for name, dims in (profile.items() if isinstance(profile, Mapping) else ())
-        if get(dims, "values") is True
-    ]
-    samples = (("calibration",), "calibration"), (("verify", "data"), "verify.data")
-    for index, name in given[:1]:
-        for keys, text in samples:
-            if get(data, *keys) is not None:
-                yield Broken(
-                    ("shapes", index, name, "values"),
-                    codes.CONTRADICTION,
-                    f"{text} is of samples, and the values of input '{name}' belong to no sample",
-                    f"remove {text}, or make '{name}' a constant of the model",
-                )
 
 
 def _image_laws(given: Mapping[str, Any], loc: Loc) -> Iterator[Broken]:

@@ -12,13 +12,21 @@ import numpy.typing as npt
 
 from trtforge.errors import UsageError
 from trtforge.graph.data import ArrayData
-from trtforge.graph.inputs import Values, random_feeds
+from trtforge.graph.inputs import Values, fixed_values, random_feeds
 from trtforge.graph.model import Model
+from trtforge.graph.sources.value_rows import ValueRows
 from trtforge.verify.types import Group
 
 Array = npt.NDArray[np.generic]
 Feeds = dict[str, Array]
 Shapes = dict[str, tuple[int, ...]]
+Samples = ArrayData | ValueRows
+
+_Span = tuple[tuple[int, ...], tuple[int, ...]]
+"""Smallest and largest shape, or values."""
+
+_Spans = dict[str, _Span]
+"""Of one profile, by input."""
 
 DEFAULT_BATCH = 32
 
@@ -55,7 +63,7 @@ class Case:
 
 @dataclass(frozen=True)
 class _Plan:
-    data: ArrayData | None
+    data: Samples | None
     corners: Sequence[tuple[str, Shapes]]
     model: Model
     seed: int
@@ -64,7 +72,7 @@ class _Plan:
 
 
 def cases_from(
-    data: ArrayData | None,
+    data: Samples | None,
     corners: Sequence[tuple[str, Shapes]],
     model: Model,
     seed: int = 0,
@@ -91,46 +99,43 @@ def cases_from(
         "random": its ranges are not those that a quantized model is made for.
 
     Raises:
-        UsageError: an input is dynamic and there is neither a corner nor data to tell its shape;
-            or there is data, and values of an input decide shapes.
+        UsageError: an input is dynamic and there is neither a corner nor data to tell its shape.
     """
-    if data is not None:
-        _refuse_values(corners)
     plan = _Plan(data, corners, model, seed, batch, limit)
     return chain(_data_cases(plan), _corner_cases(plan), _random_cases(plan))
-
-
-def _refuse_values(corners: Sequence[tuple[str, Shapes]]) -> None:
-    for name, shape in (item for _, shapes in corners for item in shapes.items()):
-        if isinstance(shape, Values):
-            raise UsageError(
-                "TF0723",
-                f"data is of samples, and the values of input '{name}' belong to no sample",
-                hint="compare without data: values are taken from the profiles then",
-            )
 
 
 def _data_cases(plan: _Plan) -> Iterator[Case]:
     if plan.data is None:
         return
-    labels, start = plan.data.labels, 0
-    size = _batch_size(plan, plan.data.count)
+    rooms = _Rooms(plan)
+    first_row = next(iter(plan.data.batches(1, limit=plan.data.static_batch or 1)))
+    wanted = max(1, min(plan.batch, plan.data.count, plan.limit or plan.data.count))
+    size, start = rooms.nearest(first_row, wanted), 0
     for feeds in plan.data.batches(size, limit=plan.limit):
         rows = next(iter(feeds.values())).shape[0]
-        full = {name: resized(array, (size, *array.shape[1:])) for name, array in feeds.items()}
-        yield Case(
-            name=f"data {start}..{start + rows - 1}",
-            group="data",
-            feeds=full if rows < size else dict(feeds),
-            labels=None if labels is None else labels[start : start + rows].astype(np.int64),
-            rows=rows,
-        )
+        step = rooms.nearest(feeds, size)
+        # Rows of other values run alone: they are filled up only as far as a profile asks.
+        fill = rooms.nearest(feeds, min(rows, step)) if rooms.deciding else step
+        for first in range(0, rows, step):
+            part = rooms.cut(feeds, first, min(step, rows - first), fill)
+            yield _data_case(plan.data.labels, part, start + first, min(step, rows - first))
         start += rows
+
+
+def _data_case(labels: npt.NDArray[np.int64] | None, feeds: Feeds, start: int, rows: int) -> Case:
+    return Case(
+        name=f"data {start}..{start + rows - 1}",
+        group="data",
+        feeds=feeds,
+        labels=None if labels is None else labels[start : start + rows].astype(np.int64),
+        rows=rows,
+    )
 
 
 def _corner_cases(plan: _Plan) -> Iterator[Case]:
     for index, (name, shapes) in enumerate(plan.corners):
-        feeds = None if plan.data is None else _from_rows(plan.data, shapes)
+        feeds = None if plan.data is None else _from_rows(plan.data, shapes, plan.model)
         if feeds is not None:
             yield Case(f"corner {name}", "corner", feeds)
             continue
@@ -145,15 +150,17 @@ def _random_cases(plan: _Plan) -> Iterator[Case]:
         yield Case("random", "random", dict(random_feeds(plan.model, shapes, plan.seed)))
 
 
-def _from_rows(data: ArrayData, shapes: Mapping[str, tuple[int, ...]]) -> Feeds | None:
-    wanted = max((shape[0] for shape in shapes.values() if shape), default=1)
+def _from_rows(data: Samples, shapes: Mapping[str, tuple[int, ...]], model: Model) -> Feeds | None:
+    sized = {name: shape for name, shape in shapes.items() if not isinstance(shape, Values)}
+    wanted = max((shape[0] for shape in sized.values() if shape), default=1)
     wanted = max(1, min(wanted, data.count))
     rows = next(iter(data.batches(wanted, limit=wanted)))
     if set(rows) != set(shapes):
         return None
-    if not all(_resizable(rows[name].shape, shape) for name, shape in shapes.items()):
+    if not all(_resizable(rows[name].shape, shape) for name, shape in sized.items()):
         return None
-    return {name: resized(rows[name], shape) for name, shape in shapes.items()}
+    made = {name: resized(rows[name], shape) for name, shape in sized.items()}
+    return made | fixed_values(model.contract, dict(shapes))
 
 
 def _resizable(have: tuple[int, ...], want: tuple[int, ...]) -> bool:
@@ -170,17 +177,80 @@ def resized(array: Array, shape: tuple[int, ...]) -> Array:
     return np.ascontiguousarray(array)
 
 
-def _batch_size(plan: _Plan, samples: int) -> int:
-    fixed = {
-        spec.dims[0]
-        for spec in plan.model.contract.inputs
-        if spec.dims and isinstance(spec.dims[0], int)
+class _Rooms:
+    """Which batches the model and the profiles take.
+
+    Args:
+        plan: the corners of one profile are called `min`, of several `0.min`, `1.min`, ...
+    """
+
+    def __init__(self, plan: _Plan) -> None:
+        profiles: dict[str, list[Shapes]] = {}
+        for name, shapes in plan.corners:
+            profiles.setdefault(name.rpartition(".")[0], []).append(shapes)
+        self._profiles = [_spans(corners) for corners in profiles.values()]
+        self.deciding = frozenset(
+            name
+            for _, shapes in plan.corners
+            for name, shape in shapes.items()
+            if isinstance(shape, Values)
+        )
+        if isinstance(plan.data, ValueRows):
+            self.deciding |= plan.data.deciding
+        self._fixed = {
+            spec.dims[0]
+            for spec in plan.model.contract.inputs
+            if spec.dims and isinstance(spec.dims[0], int) and spec.name not in self.deciding
+        }
+
+    def nearest(self, feeds: Feeds, wanted: int) -> int:
+        """The batch nearest to the one wanted that a profile takes, with other axes as in feeds."""
+        if self._fixed:
+            return max(1, min(self._fixed))
+        fitting = [one for one in self._profiles if self._fits(one, feeds)] or self._profiles
+        spans = [span for one in fitting if (span := self._batches(one)) is not None]
+        sizes = [min(max(wanted, low), high) for low, high in spans]
+        return max(1, min(sizes, key=lambda size: abs(size - wanted), default=wanted))
+
+    def cut(self, feeds: Feeds, first: int, rows: int, fill: int) -> Feeds:
+        """Return some rows, repeated until there are `fill` of them; values have none."""
+        return {
+            name: array
+            if name in self.deciding
+            else resized(array[first : first + rows], (fill, *array.shape[1:]))
+            for name, array in feeds.items()
+        }
+
+    def _fits(self, profile: _Spans, feeds: Feeds) -> bool:
+        return all(
+            self._within(span, name, feeds[name]) for name, span in profile.items() if name in feeds
+        )
+
+    def _within(self, span: _Span, name: str, array: Array) -> bool:
+        is_value = name in self.deciding
+        found = tuple(map(int, array.reshape(-1))) if is_value else array.shape
+        skipped = 0 if is_value else 1
+        low, high = span
+        return len(found) == len(low) and all(
+            low[axis] <= found[axis] <= high[axis] for axis in range(skipped, len(found))
+        )
+
+    def _batches(self, profile: _Spans) -> tuple[int, int] | None:
+        """The smallest and the largest batch that a profile takes."""
+        spans = [span for name, span in profile.items() if name not in self.deciding and span[0]]
+        if not spans:
+            return None
+        return min(low[0] for low, _ in spans), max(high[0] for _, high in spans)
+
+
+def _spans(corners: Sequence[Shapes]) -> _Spans:
+    return {
+        name: (
+            tuple(map(min, zip(*(one[name] for one in corners), strict=True))),
+            tuple(map(max, zip(*(one[name] for one in corners), strict=True))),
+        )
+        for name in corners[0]
     }
-    if fixed:
-        return max(1, min(fixed))
-    sizes = [shape[0] for _, shapes in plan.corners for shape in shapes.values() if shape]
-    wanted = max(1, min(plan.batch, samples, plan.limit or samples))
-    return max(1, min(max(wanted, min(sizes)), max(sizes))) if sizes else wanted
 
 
 def _preferred_shapes(plan: _Plan) -> Shapes | None:

@@ -1,6 +1,7 @@
 """Samples for calibration, from every kind of source. One file per kind, one line per file."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,13 @@ from typing import TYPE_CHECKING
 from trtforge.graph.contract import IoContract
 from trtforge.graph.sources.request import SourceRequest
 from trtforge.graph.sources.source import DataSource
+from trtforge.graph.sources.value_rows import (
+    ValueRows,
+    deciding_of,
+    given_by,
+    row_contract,
+    values_at_opt,
+)
 from trtforge.recipe.calibration import Calibration, ImageData, PythonData, ScriptData
 
 if TYPE_CHECKING:
@@ -43,17 +51,38 @@ def open_source(
         contract: the model's inputs.
         resolve: the file or folder that a path of the recipe means.
         model: needed for `synthetic: true`.
-        profiles: the recipe's shapes, needed for synthetic samples of dynamic inputs.
+        profiles: the recipe's shapes, needed for synthetic samples of dynamic inputs. Inputs of
+            which they give values have a row of values per sample in data; where a file has none,
+            and with images and synthetic samples, values are those of the first profile's `opt`.
 
     Raises:
-        DataError: TF0501 to TF0509, the data cannot be read or does not fit; TF0541 to TF0545,
+        DataError: TF0501 to TF0510, the data cannot be read or does not fit; TF0541 to TF0545,
             Python code failed or is not what is needed.
         MissingError: TF0540, Pillow is needed and not installed.
         GraphError: TF0412, a dynamic input has no shape for synthetic samples.
     """
     request = SourceRequest(calibration, contract, resolve, model, tuple(profiles))
-    source: DataSource = import_module(KINDS[_kind(request)]).open_source(request)
-    return source
+    kind = _kind(request)
+    deciding = deciding_of(profiles)
+    given = _given(kind, request, deciding)
+    if deciding:
+        request = replace(request, contract=row_contract(contract, deciding, given))
+    source: DataSource = import_module(KINDS[kind]).open_source(request)
+    if not deciding:
+        return source
+    missing = [name for name in deciding if name not in given]
+    return ValueRows(source, contract, given, values_at_opt(contract, profiles, missing))
+
+
+def _given(kind: str, request: SourceRequest, deciding: Sequence[str]) -> Sequence[str]:
+    """Of the inputs that decide shapes by their values, those that the samples have values of."""
+    if kind in ("images", "synthetic"):
+        return ()
+    data = request.calibration.data
+    if kind == "file" and deciding:
+        assert isinstance(data, str)
+        return given_by(request.resolve(data), deciding)
+    return deciding
 
 
 def _kind(request: SourceRequest) -> str:

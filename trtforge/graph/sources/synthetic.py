@@ -49,4 +49,5 @@ class SyntheticData(ItemSource):
     def items(self) -> Iterator[tuple[Feeds, Place]]:
         """Draw one batch of the model's size, or one sample, after the other."""
         for seed in range(self._runs):
-            yield random_feeds(self._model, self._shapes, seed), self.where
+            feeds = random_feeds(self._model, self._shapes, seed)
+            yield {name: feeds[name] for name in self.specs}, self.where

@@ -7,8 +7,8 @@ from typing import Any
 
 from trtforge.engine.environment import driver
 from trtforge.engine.network_types import network_types
-from trtforge.graph.data import ArrayData
 from trtforge.graph.model import Model
+from trtforge.graph.sources.value_rows import open_arrays
 from trtforge.pipeline.attesting import judge_attest
 from trtforge.pipeline.corners import corner_shapes
 from trtforge.pipeline.judge import (
@@ -135,7 +135,8 @@ def _question(job: Job, typed: Model) -> Question:
     converts = recipe.precision.io_types == "convert"
     data = None
     if recipe.verify.data is not None:
-        data = ArrayData.open(job.loaded.resolve(recipe.verify.data), contract, labels=True)
+        path = job.loaded.resolve(recipe.verify.data)
+        data = open_arrays(path, contract, recipe.shapes, labels=True)
     return Question(
         reference=job.model_path,
         corners=corner_shapes(contract, recipe.shapes),

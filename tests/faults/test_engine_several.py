@@ -82,6 +82,19 @@ def test_a_memory_limit_that_cannot_be_watched_is_refused(
     assert len(stored_engines(work)) == 1
 
 
+def test_a_peak_between_two_looks_is_above_the_limit_too(
+    work: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "peak_rss_of", lambda process: 1)
+    (work / "recipe.yaml").write_text(RECIPE.format(target="memory_limit_mib: 100"))
+    status, err = failing_build(work, capfd)
+    assert status == 4
+    assert "error[TF0618]: target 'bad': the build took " in err
+    assert " MiB of memory, the limit is 100 MiB" in err
+    assert len(stored_engines(work)) == 1
+    assert not list(work.glob("store/builds/*/model.engine"))
+
+
 def test_a_limit_that_is_kept_changes_nothing(
     work: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +133,33 @@ def test_a_failed_build_is_repeated_by_the_command_that_it_prints(
     said = json.loads(again.stdout.splitlines()[-1])
     assert (said["event"], said["code"]) == ("error", "TF0606")
     assert said["message"] in err
+
+
+def test_a_failed_build_whose_model_was_pruned_says_how_to_get_it_back(
+    work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (work / "recipe.yaml").write_text(RECIPE.format(target="compute_capabilities: ['9.9']"))
+    _, err = failing_build(work, capfd)
+    command = shlex.split(err.partition("the same again by hand: ")[2].partition("\n")[0])
+    assert _run(["cache", "prune"]) == 0
+    again = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert again.returncode == 4
+    said = json.loads(again.stdout.splitlines()[-1])
+    assert said["message"] == "model.onnx is no longer there"
+    assert "run `trtforge build` again" in said["hint"]
+
+
+@pytest.mark.parametrize("days", ["-1", "nan", "soon"])
+def test_days_that_are_none_prune_nothing(
+    work: Path, capfd: pytest.CaptureFixture[str], days: str
+) -> None:
+    (work / "recipe.yaml").write_text(RECIPE.format(target="compute_capabilities: ['9.9']"))
+    failing_build(work, capfd)
+    assert _run(["cache", "prune", "--unused-days", days]) == 2
+    assert "error[TF0100]" in capfd.readouterr().err
+    assert len(stored_engines(work)) == 1
 
 
 @pytest.mark.parametrize(("memory_mib", "most"), [(700, 2), (500, 1), (1, 1)])

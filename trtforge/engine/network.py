@@ -29,8 +29,15 @@ def parse(trt: Any, network: Any, logger: Any, model: Path) -> Any:
 
     Raises:
         BuildError: the parser refuses; names the node, its operator, the reason and a remedy. Or
-            the model has no outputs, which the parser takes without a word.
+            the model has no outputs, which the parser takes without a word; or it is gone.
     """
+    if not model.is_file():
+        raise BuildError(
+            "TF0604",
+            f"{model.name} is no longer there",
+            hint="run `trtforge build` again: it makes anew what `trtforge cache prune` removed",
+            where=Place(file=str(model)),
+        )
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(model)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]

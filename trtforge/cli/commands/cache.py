@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trtforge.cli.bounds import FiniteRange
 from trtforge.cli.console import common_options, print_json, print_table
 
 if TYPE_CHECKING:
@@ -62,7 +63,11 @@ def size(as_json: bool, quiet: bool, verbose: bool) -> None:
     "--keep", default="0", metavar="SIZE", help="Keep this much, e.g. 5GB; default nothing."
 )
 @click.option(
-    "--unused-days", type=float, default=0.0, help="Remove only what was unused this long."
+    "--unused-days",
+    type=FiniteRange(min=0),
+    metavar="DAYS",
+    default=0.0,
+    help="Remove only what was unused this long.",
 )
 @common_options
 def prune(keep: str, unused_days: float, as_json: bool, quiet: bool, verbose: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trtforge.disk import writing
-from trtforge.engine.backend import MEASURED_FIELDS, BuildRequest, get_backend
+from trtforge.engine.backend import MEASURED_FIELDS, BuildReport, BuildRequest, get_backend
 from trtforge.engine.environment import engine_facts
 from trtforge.engine.memory import build_estimate_bytes
 from trtforge.engine.network_types import layer_counts
@@ -89,12 +89,7 @@ class BuildStage:
             memory_limit_mib=self.target.memory_limit_mib,
         )
         sparse = self._sparsity(onnx, job)
-        try:
-            report = get_backend(self.target.backend).build(request, progress, job.cancelled)
-        except ForgeError as error:  # of a file of ours: its nodes are those of the user's
-            if error.where is not None and error.where.file == onnx.name:
-                error.where = replace(error.where, file=job.recipe.model.onnx)
-            raise
+        report = _built(request, job, progress)
         facts = report.as_json() | ({} if sparse is None else {"sparsity": sparse})
         layers = facts.pop("layers")
         facts["network"] = layer_counts(layers)
@@ -156,3 +151,26 @@ class BuildStage:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         return folder
+
+
+def _built(request: BuildRequest, job: Job, progress: Progress) -> BuildReport:
+    """Build; a refusal names the user's model, whose nodes those of the typed one are.
+
+    The memory limit is held against the peak once more: a worker may have been above it between two
+    looks, and a limit that holds now and then is none.
+    """
+    try:
+        report = get_backend(request.backend).build(request, progress, job.cancelled)
+    except ForgeError as error:
+        if error.where is not None and error.where.file == request.onnx.name:
+            error.where = replace(error.where, file=job.recipe.model.onnx)
+        raise
+    limit, peak = request.memory_limit_mib, report.peak_rss_bytes
+    if limit is not None and peak > limit << 20:
+        request.output.unlink(missing_ok=True)
+        raise BuildError(
+            "TF0618",
+            f"the build took {peak / 2**20:.0f} MiB of memory, the limit is {limit} MiB",
+            "raise memory_limit_mib (about 2.7 times the weights, and 300)",
+        )
+    return report

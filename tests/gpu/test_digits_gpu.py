@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from running import trtforge
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("on_rtx_target")]
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "fp8"])

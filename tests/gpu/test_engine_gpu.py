@@ -2,39 +2,19 @@
 
 import numpy as np
 import pytest
-from engine_models import CONV_PROFILE, conv_net, save
 
-from trtforge.engine.backend import BuildRequest, get_backend
+from trtforge.engine.engine_worker import EngineSource
 from trtforge.engine.environment import driver
 from trtforge.engine.onnxruntime import OnnxRuntimeRunner
-from trtforge.engine.engine_worker import EngineSource
 from trtforge.engine.runner import EngineRunner
 from trtforge.engine.supervisor import Job, run_worker
 from trtforge.engine.views import engine_information
-from trtforge.errors import BuildError, MissingError
+from trtforge.errors import BuildError
 from trtforge.graph.model import Model
 from trtforge.pipeline.attest_views import engine_view
 from trtforge.precision.attest import attest
 
 pytestmark = pytest.mark.gpu
-
-WIDE = {"image": ((1, 3, 16, 16), (16, 3, 16, 16), (32, 3, 16, 16))}
-
-
-@pytest.fixture(scope="module", params=["tensorrt_rtx", "tensorrt"])
-def built(request, tmp_path_factory):
-    """An engine with two profiles; (backend, model, engine)."""
-    folder = tmp_path_factory.mktemp(request.param)
-    path = save(conv_net(), folder)
-    try:
-        backend = get_backend(request.param)
-    except MissingError as error:
-        pytest.skip(f"not run: {error.message}")
-    build = BuildRequest(
-        path, folder / "m.engine", folder / "build.log", request.param, (CONV_PROFILE, WIDE)
-    )
-    assert backend.build(build).engine_bytes > 0
-    return request.param, path, folder / "m.engine"
 
 
 @pytest.mark.parametrize("batch", [1, 8, 32])

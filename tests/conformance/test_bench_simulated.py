@@ -95,9 +95,9 @@ def test_the_highest_rate_of_an_engine_is_searched_for(bundle: Path) -> None:
 
 def test_engines_take_turns_with_each_other_and_with_onnx(bundle: Path, digits: Path) -> None:
     for against, target in ((bundle, "two"), (digits / "model.onnx", None)):
-        found = measured(bundle, target="one", against=against, against_target=target, rounds=3)
+        found = measured(bundle, target="one", against=against, against_target=target, rounds=6)
         assert found.comparison is not None
-        assert found.comparison.rounds == 3
+        assert found.comparison.rounds == 6
         assert found.other is not None
         assert len(found.measurement.device_times) == len(found.measurement.times) == 12
         assert bool(found.other.device_times) == (target is not None)

@@ -15,8 +15,8 @@ import numpy.typing as npt
 CONFIDENCE = 0.95
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 
-_RESAMPLES = 2000
-_SEED = 0
+FEWEST_ROUNDS = 6
+"""Of fewer rounds no interval of a median holds it 95 times of 100: the widest of 5 does 93.75."""
 
 
 @dataclass(frozen=True)
@@ -160,17 +160,24 @@ class Comparison:
 def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
     """Compare times of rounds in which both ran one after the other.
 
-    The interval is the percentile bootstrap of the median of the ratios (B. Efron, "Bootstrap
-    methods: another look at the jackknife", 1979), seeded.
+    The interval is that of the sign test: how many of n ratios lie below their true median is
+    binomial (n, 1/2), whatever their distribution. Source: W. J. Conover, "Practical
+    Nonparametric Statistics", confidence intervals for quantiles.
 
     Raises:
-        ValueError: there are no rounds, or not equally many.
+        ValueError: there are fewer than FEWEST_ROUNDS rounds, or not equally many.
     """
-    if not first or len(first) != len(second):
-        raise ValueError("rounds must come in pairs")
-    ratios = np.asarray(second, np.float64) / np.asarray(first, np.float64)
-    picks = np.random.default_rng(_SEED).integers(0, len(ratios), (_RESAMPLES, len(ratios)))
-    medians = np.median(ratios[picks], axis=1)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(medians, [tail, 1 - tail])
-    return Comparison(float(np.median(ratios)), float(low), float(high), len(ratios))
+    if len(first) < FEWEST_ROUNDS or len(first) != len(second):
+        raise ValueError(f"rounds must come in pairs, at least {FEWEST_ROUNDS}")
+    ratios = np.sort(np.asarray(second, np.float64) / np.asarray(first, np.float64))
+    rank = _lower_rank(len(ratios))
+    low, high = (float(ratios[rank - 1]), float(ratios[-rank]))
+    return Comparison(float(np.median(ratios)), low, high, len(ratios))
+
+
+def _lower_rank(count: int) -> int:
+    """The highest rank below which the true median lies with a chance of 2.5 % at most."""
+    chance, rank = 0.0, 0
+    while (chance := chance + math.comb(count, rank) / 2**count) <= (1 - CONFIDENCE) / 2:
+        rank += 1
+    return rank

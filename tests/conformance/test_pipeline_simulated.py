@@ -149,6 +149,18 @@ def test_engines_that_bring_code_or_lack_weights_are_judged_too(
 
 
 @pytest.mark.parametrize("simulated", ["11"], indirect=True)
+def test_an_engine_for_windows_is_shipped_and_not_run(
+    simulated: Simulation, digits: Path, tmp_path: Path
+) -> None:
+    """Source: NvInfer.h, RuntimePlatform: it does not run on the system that built it."""
+    path = recipe(tmp_path, digits, "fp16", "{runtime_platform: windows_amd64}")
+    asking = ("build", path, "--out", tmp_path / "out")
+    (built,) = asked(*asking, store=tmp_path / "store")["builds"]
+    parity = built["verdicts"]["engine_parity"]["trt"]
+    assert (parity["verdict"], parity["reason"]) == ("not_run", "it is built for Windows")
+
+
+@pytest.mark.parametrize("simulated", ["11"], indirect=True)
 def test_a_stripped_engine_without_its_model_is_not_run(simulated: Simulation) -> None:
     question: Any = SimpleNamespace(reference=Path("model.onnx"))
     engine = EngineCandidate(Path("model.engine"), "tensorrt", {"strip_weights": True})

@@ -71,7 +71,8 @@ def test_groups_are_counted_as_a_loop_counts_them(channels: int, rows: int, seed
     weight = np.random.default_rng(seed).integers(0, 2, (rows, channels)).astype(np.float32)
     (found,) = layer_sparsity(model("Gemm", weight, transB=1))
     groups = [row[start : start + 4] for row in weight for start in range(0, channels, 4)]
-    expected = sum(np.count_nonzero(group) <= 2 for group in groups)
+    # Fewer than four channels have two zeros of four by padding alone: no kernel is faster for it.
+    expected = sum(np.count_nonzero(group) <= 2 for group in groups) if channels >= 4 else 0
     assert found == LayerSparsity("layer", "Gemm", len(groups), expected)
 
 

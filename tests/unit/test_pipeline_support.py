@@ -1,13 +1,15 @@
 """What is said of a precision on a target before the build."""
 
+import sys
+
 import pytest
 
-from trtforge.engine.environment import driver
+from trtforge.engine.environment import Driver, Gpu, driver
 from trtforge.engine.targets import check_types
 from trtforge.errors import BuildError, MissingError
 from trtforge.pipeline import support
 from trtforge.pipeline.plan import stages_of
-from trtforge.pipeline.support import require_targets, target_warnings
+from trtforge.pipeline.support import require_targets, runs_elsewhere, target_warnings
 from trtforge.recipe.schema import Precision, Recipe, Target
 
 
@@ -100,3 +102,32 @@ def test_an_option_that_needs_a_driver_is_refused_before_the_work() -> None:
     rtx = {"name": "rtx", "backend": "tensorrt_rtx", "options": {"refit": "all"}}
     with pytest.raises(MissingError, match="builds with refit only on a machine with a GPU"):
         require_targets(recipe_of(rtx))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "target", "reason"),
+    [
+        ("8.9", {"compute_capabilities": ["8.6", "8.9"]}, None),
+        ("9.0", {"compute_capabilities": []}, None),
+        ("9.0", {"compute_capabilities": ["8.6", "8.9"]}, "8.6, 8.9; this GPU has 9.0"),
+        (None, {"compute_capabilities": ["8.6"]}, None),
+    ],
+)
+def test_an_engine_for_other_gpus_is_not_run_here(
+    gpu: str | None,
+    target: dict[str, object],
+    reason: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpus = () if gpu is None else (Gpu("Test", gpu),)
+    monkeypatch.setattr(support, "driver", lambda: Driver("13.0", gpus, None))
+    said = runs_elsewhere(Target(name="t", backend="tensorrt_rtx", **target))
+    assert (said is None) if reason is None else (reason in str(said))
+
+
+def test_an_engine_for_windows_is_run_on_windows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Target(name="t", backend="tensorrt", options={"runtime_platform": "windows_amd64"})
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert runs_elsewhere(target) == "it is built for Windows"
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert runs_elsewhere(target) is None

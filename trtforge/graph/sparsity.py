@@ -77,6 +77,8 @@ def _by_channel(node: NodeProto, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _count(rows: npt.NDArray[Any]) -> tuple[int, int]:
     channels = rows.shape[1]
+    if channels < 4:  # of depthwise convolutions and of image channels: nothing to leave out
+        return rows.shape[0], 0
     padded = np.zeros((rows.shape[0], math.ceil(channels / 4) * 4), bool)
     padded[:, :channels] = rows != 0
     kept = padded.reshape(-1, 4).sum(axis=1)

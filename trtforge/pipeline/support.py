@@ -1,11 +1,13 @@
 """What a backend would not take is refused before anything is built; what is doubtful is said."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtforge.engine.backend import require_builder
+from trtforge.engine.environment import driver
 from trtforge.engine.flavour import FLAVOURS
 from trtforge.engine.options import require_driver_for
 from trtforge.errors import GraphError, MissingError, Place, Problem
@@ -103,6 +105,17 @@ def target_warnings(precision: Precision, target: Target) -> tuple[str, ...]:
             "support matrix): the engine gets smaller, not faster"
         )
     return tuple(said)
+
+
+def runs_elsewhere(target: Target) -> str | None:
+    """Return why an engine just built cannot run on this machine's GPU, None where it can."""
+    if target.options.runtime_platform == "windows_amd64" and sys.platform != "win32":
+        return "it is built for Windows"
+    here = [gpu.compute_capability for gpu in driver().gpus[:1]]
+    listed = target.compute_capabilities
+    if here and listed and here[0] not in listed:
+        return f"it is built for compute capability {', '.join(listed)}; this GPU has {here[0]}"
+    return None
 
 
 def _subject(operator: str, node: str) -> str:

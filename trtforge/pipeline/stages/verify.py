@@ -20,8 +20,10 @@ from trtforge.pipeline.judge import (
 )
 from trtforge.pipeline.layers import layers_json
 from trtforge.pipeline.stage import Inputs, Job, Progress, package_versions, write_json
+from trtforge.pipeline.support import runs_elsewhere
 from trtforge.precision.attest import declared_precision
 from trtforge.precision.ends import narrowed
+from trtforge.verify.types import ParityReport
 
 VERDICTS_SCHEMA = "trtforge.verdicts/1"
 
@@ -91,7 +93,12 @@ class VerifyStage:
                     typed,
                     allow_host_code=True,  # it was built here, from this recipe
                 )
-                engines[target.name] = judge_engine(question, engine)
+                elsewhere = runs_elsewhere(target)
+                engines[target.name] = (
+                    judge_engine(question, engine)
+                    if elsewhere is None
+                    else ParityReport.not_run(elsewhere, reference=question.reference.name)
+                )
         attested = _judged_attest(job, inputs, tuple(engines))
         verdicts = {
             "schema": VERDICTS_SCHEMA,

@@ -158,3 +158,93 @@ def test_what_tells_no_layers_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_layers(path)
     assert caught.value.code == "TF0753"
+
+
+def test_layers_that_tell_names_alone_are_matched_by_the_names_that_they_are_joined_of() -> None:
+    """So they show fusion, also beside an engine that tells its nodes; copies stay apart."""
+    copy = "Reformatting CopyNode for Input Tensor 0 to conv1 + relu1"
+    before = layer_rows({"Layers": [copy, "conv1 + relu1", "fc"]}) or ()
+    after = layer_rows({"Layers": ["conv1", "PWN(relu1)", "fc"]}) or ()
+    found = diff_layers(before, after)
+    (change,) = found.changes
+    assert change.what == ("fusion",)
+    assert [layer.name for layer in change.after] == ["conv1", "PWN(relu1)"]
+    assert [layer.name for layer in found.removed] == [copy]
+    detailed = [old("c", ["conv1", "relu1"], "k", "FP16", [1]), old("fc", ["fc"], "k", "FP16", [1])]
+    mixed = diff_layers(after, layer_rows(detailed) or ())
+    assert mixed.removed == mixed.added == ()
+    assert "fusion" in mixed.changes[0].what
+
+
+def test_profiles_are_compared_by_themselves(tmp_path: Path) -> None:
+    """What trtexec --exportProfile writes, and first what time changed most by."""
+    names = ["small", "large", "same"]
+    for file, times in (("a", (1.0, 1.0, 1.0)), ("b", (1.2, 3.0, 1.0))):
+        entries = [
+            {"name": name, "timeMs": 9.0, "averageMs": ms, "percentage": 1.0}
+            for name, ms in zip(names, times, strict=True)
+        ]
+        (tmp_path / f"{file}.json").write_text(json.dumps([{"count": 9}, *entries]))
+    result = diff_paths(tmp_path / "a.json", tmp_path / "b.json")
+    totals, layers = sections(result.as_json(), details=False)
+    assert [item.row for item in totals.groups[0][1]][1] == ("~", "time", "3 ms -> 5.2 ms")
+    shown = [item.row for item in layers.groups[0][1]]
+    assert [row[2] for row in shown] == ["large", "small"]
+    assert inspect_path(tmp_path / "a.json")["timed"] == 3
+
+
+def test_two_engines_in_one_folder_have_profiles_of_their_own(tmp_path: Path) -> None:
+    layers = [old("a", ["a"], "k", "FP16", [4]), old("b", ["b"], "k", "FP16", [4])]
+    for name, ms in (("x", 1.0), ("y", 2.0), ("z", 9.0)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"Layers": layers}))
+        profile = tmp_path / f"{name}.profile.json" if name != "z" else tmp_path / "profile.json"
+        profile.write_text(json.dumps([{"name": "a", "averageMs": ms}]))
+    times = {name: [row.ms for row in read_layers(tmp_path / f"{name}.json")] for name in "xyz"}
+    assert times == {"x": [1.0, None], "y": [2.0, None], "z": [None, None]}
+    result = diff_paths(tmp_path / "x.json", tmp_path / "y.json")
+    document = result.as_json()
+    assert [change["what"] for change in document["changes"]] == [["slower"]]
+    assert (document["totals"]["after"]["ms"], document["totals"]["after"]["timed"]) == (2.0, 1)
+
+
+def test_the_document_of_a_difference_keeps_its_form() -> None:
+    before = layer_rows([old("a", ["a"], "k", "FP32", [4]), old("b", ["b"], "k", "FP32", [4])])
+    after = layer_rows([old("a", ["a"], "k", "FP16", [4]), old("c", ["c"], "k", "FP32", [4])])
+    document = diff_layers(before or (), after or ()).as_json()
+    assert set(document) == {"totals", "changes", "removed", "added"}
+    row = {"name", "kind", "nodes", "type", "bytes", "weights_bytes", "ms"}
+    for side in ("before", "after"):
+        totals = {"layers", "types", "bytes", "weights_bytes", "ms", "timed"}
+        assert set(document["totals"][side]) == totals
+        assert set(document["changes"][0][side][0]) == row
+    assert set(document["removed"][0]) == set(document["added"][0]) == row
+    assert set(document["changes"][0]) == {"before", "after", "what"}
+    assert json.loads(json.dumps(document)) == document
+
+
+def test_names_of_any_kind_stay_in_their_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names that are long, wide or hold what moves a terminal's cursor, on a narrow terminal."""
+    odd = "卷积\u202e\x1b[31m\n" + "x" * 200
+    before = layer_rows([old(odd, [odd], "k", "FP32", [4])]) or ()
+    after = layer_rows([old(odd, [odd], "k", "FP16", [4])]) or ()
+    document = {"kind": "engine layers", **diff_layers(before, after).as_json()}
+    from trtforge.cli.console import say
+
+    lines = [line for one in sections(document, details=True) for line in one.lines(None)]
+    for line in lines:
+        say(line)
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert len(printed.splitlines()) == len(lines)
+    assert max(map(len, lines)) < 120
+
+
+def test_ten_thousand_layers_are_compared_in_seconds() -> None:
+    import time
+
+    before = [old(f"l{i}", [f"a{i}", f"b{i}"], "k", "FP16", [8]) for i in range(10_000)]
+    after = [old(f"l{i}", [f"a{i}"], "k", "Int8", [8]) for i in range(10_000)]
+    started = time.process_time()
+    found = diff_layers(layer_rows(before) or (), layer_rows(after) or ())
+    assert len(found.changes) == 10_000
+    assert time.process_time() - started < 10

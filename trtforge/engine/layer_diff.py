@@ -1,15 +1,19 @@
 """What changed between the layers of two engines: precision, fusion, memory, time."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trtforge.engine.inspector import engine_layers
+from trtforge.engine.layers import onnx_nodes
 from trtforge.engine.network_types import bytes_of, short_type
 
 CONSTANT = "CONSTANT"
 """The type of layers of a parsed network that hold weights and compute nothing."""
+
+_POINTWISE = re.compile(r"^PWN\((.*)\)$")
 
 _GROWN = 1.05
 """Times and sizes that differ by less than this are the same: kernels are timed with noise."""
@@ -78,7 +82,8 @@ class LayersDifference:
     """What changed.
 
     Attributes:
-        totals: for `before` and `after`: layers, types (type -> layers), bytes, weights_bytes, ms.
+        totals: for `before` and `after`: layers, types (type -> layers), bytes, weights_bytes, ms
+            of those that were timed, and how many were.
         changes: layers that compute the same nodes and differ, in the second's order.
         removed: layers whose nodes no layer of the second computes; constants are no such layers.
         added: layers whose nodes no layer of the first computes, likewise.
@@ -107,7 +112,9 @@ class LayersDifference:
 def layer_rows(
     document: Any, times: Mapping[str, float] | None = None
 ) -> tuple[LayerRow, ...] | None:
-    """Read layers: the inspector's JSON in either form, or a parsed network as builds describe it.
+    """Read layers: the inspector's JSON, a parsed network as builds describe it, or a profile.
+
+    A profile (`trtexec --exportProfile`) tells names and times alone.
 
     Args:
         document: the JSON data.
@@ -121,7 +128,8 @@ def layer_rows(
         return tuple(_of_network(layer) for layer in document)
     found = engine_layers(document)
     if found is None:
-        return None
+        measured = layer_times(document)
+        return None if measured is None else tuple(_of_profile(*one) for one in measured.items())
     rows = []
     for layer in found:
         sizes = [None if n is None else bytes_of(n, kind) for kind, n in layer.outputs]
@@ -176,6 +184,10 @@ def _is_network(document: Any) -> bool:
             for one in document
         )
     )
+
+
+def _of_profile(name: str, ms: float) -> LayerRow:
+    return LayerRow(name, "", frozenset(onnx_nodes(name)), "unknown", None, 0, ms)
 
 
 def _of_network(layer: Mapping[str, Any]) -> LayerRow:
@@ -239,9 +251,17 @@ def _matched(
 
 
 def _keys(layer: LayerRow) -> Iterable[tuple[str, str]]:
-    if layer.nodes:
-        return [("node", name) for name in layer.nodes]
-    return [("name", layer.name)]
+    """ONNX nodes; where none are told, the names that the layer's own is joined of.
+
+    Layers are named after their nodes: "conv1 + relu1", "PWN(relu1)". Copies are not: their names
+    say which layer they are made for.
+    """
+    names: Iterable[str] = layer.nodes
+    if not names and layer.name.lower().startswith("reformat"):
+        names = [layer.name]
+    elif not names:
+        names = [_POINTWISE.sub(r"\1", part) for part in layer.name.split(" + ")]
+    return [("node", name) for name in names]
 
 
 def _changes(before: Sequence[LayerRow], after: Sequence[LayerRow]) -> Iterable[str]:
@@ -270,10 +290,12 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def _totals(layers: Sequence[LayerRow]) -> dict[str, Any]:
+    timed = [layer.ms for layer in layers if layer.ms is not None]
     return {
         "layers": len(layers),
         "types": dict(sorted(Counter(layer.type for layer in layers).items())),
         "bytes": _sum(layer.bytes for layer in layers),
         "weights_bytes": sum(layer.weights_bytes for layer in layers),
-        "ms": _sum(layer.ms for layer in layers) if layers else None,
+        "ms": sum(timed) if timed else None,
+        "timed": len(timed),
     }

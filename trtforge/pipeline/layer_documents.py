@@ -20,16 +20,22 @@ if TYPE_CHECKING:
 
 
 def read_layers(path: Path) -> tuple[LayerRow, ...]:
-    """Read the layers in a file; times from `profile.json` beside it, where that is one.
+    """Read the layers in a file, and times from a profile beside it, where there is one.
+
+    A profile beside NAME.json is NAME.profile.json; beside layers.json also profile.json, which is
+    no other file's: two engines in one folder would have the same times.
 
     Args:
-        path: what `trtexec --exportLayerInfo` writes, or a build's layers.json.
+        path: what `trtexec --exportLayerInfo` or `--exportProfile` writes, or a layers.json.
 
     Raises:
         UsageError: TF0753, it is no such file.
     """
-    beside = path.with_name("profile.json")
-    times = layer_times(_json(beside)) if beside.is_file() and beside != path else None
+    beside = [path.with_suffix(".profile.json")]
+    if path.name == "layers.json":
+        beside.append(path.with_name("profile.json"))
+    found = next((one for one in beside if one.is_file()), None)
+    times = None if found is None else layer_times(_json(found))
     rows = layer_rows(_json(path), times)
     if rows is None:
         raise UsageError(

@@ -40,7 +40,7 @@ def _layers(title: str, document: Json, details: bool) -> Iterator[Section]:
     before, after = document["totals"]["before"], document["totals"]["after"]
     rows = []
     for key, form in _TOTALS:
-        if before[key] is not None and after[key] is not None:
+        if None not in (before[key], after[key]) and (before[key] or after[key]):
             change = f"{_figure(before[key], form)} -> {_figure(after[key], form)}"
             rows.append(Item(("~", _WORDS.get(key, key), change)))
     for kind in sorted({*before["types"], *after["types"]}):
@@ -48,7 +48,8 @@ def _layers(title: str, document: Json, details: bool) -> Iterator[Section]:
         rows.append(Item(("~", f"in {kind}", f"{counts[0]} -> {counts[1]} layers")))
     yield Section(f"{title}: totals", (("changed", tuple(rows)),))
     groups: list[tuple[str, tuple[Item, ...]]] = []
-    changed = tuple(_change(entry, details) for entry in document["changes"])
+    ordered = sorted(document["changes"], key=_weight, reverse=True)
+    changed = tuple(_change(entry, details) for entry in ordered)
     for word, mark, entries in (
         ("removed", "-", document["removed"]),
         ("added", "+", document["added"]),
@@ -62,6 +63,15 @@ def _layers(title: str, document: Json, details: bool) -> Iterator[Section]:
         yield Section(f"{title}: {summary}", found)
 
 
+def _weight(entry: Json) -> tuple[float, float]:
+    """What is shown first: what time changed most by, then memory."""
+    differences = []
+    for key in ("ms", "bytes"):
+        sums = [_sum(entry[side], key) for side in ("before", "after")]
+        differences.append(0.0 if None in sums else abs((sums[1] or 0) - (sums[0] or 0)))
+    return differences[0], differences[1]
+
+
 def _change(entry: Json, details: bool) -> Item:
     sides = entry["before"], entry["after"]
     types = ["/".join(dict.fromkeys(one["type"] for one in side)) for side in sides]
@@ -73,7 +83,7 @@ def _change(entry: Json, details: bool) -> Item:
         if sums[0] is not None and sums[1] is not None and sums[0] != sums[1]:
             texts.append(f"{_figure(sums[0], form)} -> {_figure(sums[1], form)}")
     nodes = sorted({name for side in sides for one in side for name in one["nodes"]})
-    name = ", ".join(nodes) or sides[1][0]["name"]
+    name = ", ".join(nodes) or min(sides, key=len)[0]["name"]
     notes = [
         f"{mark} {one['kind']} {_cut(one['name'])}"
         for mark, side in zip("-+", sides, strict=True)

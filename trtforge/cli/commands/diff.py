@@ -30,8 +30,9 @@ def diff(
     """Show what changed from A to B: two ONNX files, two bundles, or the layers of two engines.
 
     Of ONNX files contract, operators, nodes and weights; of bundles what their manifests say, and
-    the layers of each target; of layers (a layers.json, or what an engine inspector wrote) types,
-    fusion, memory, and time where a profile.json lies beside them.
+    the layers of each target; of layers (a layers.json, or what trtexec --exportLayerInfo wrote)
+    types, fusion, memory, and time where NAME.profile.json (--exportProfile) lies beside NAME.json;
+    of two such profiles the times.
 
     Nodes are matched by the tensors that they make, then by name; weights are compared byte by
     byte. Marks: - only in A, + only in B, ~ changed, > renamed. -q shows the totals alone, -v

@@ -1,12 +1,12 @@
 """`trtforge inspect`: what a file or a folder is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from trtforge.cli.console import common_options, print_json, say
+from trtforge.cli.console import common_options, print_json, print_table, say
 
 _LONGEST_LIST = 12
 
@@ -15,7 +15,11 @@ _LONGEST_LIST = 12
 @click.argument("path", type=click.Path(path_type=Path))
 @common_options
 def inspect(path: Path, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Say what PATH is: ONNX file, engine, bundle or calibration cache. Needs no GPU."""
+    """Say what PATH is: ONNX file, engine, bundle or calibration cache. Needs no GPU.
+
+    The layers of an engine (layers.json, or what trtexec --exportLayerInfo or --exportProfile
+    wrote) are shown as a table.
+    """
     del quiet
     from trtforge.pipeline.inspect import inspect_path
 
@@ -23,8 +27,31 @@ def inspect(path: Path, as_json: bool, quiet: bool, verbose: bool) -> None:
     if as_json:
         print_json("trtforge.inspect/1", facts)
         return
+    rows = facts.pop("rows", []) if facts["kind"] == "engine layers" else []
     for line in _lines(facts, None if verbose else _LONGEST_LIST):
         say(line)
+    _show_layers(rows if verbose else rows[:_LONGEST_LIST])
+    if not verbose and len(rows) > _LONGEST_LIST:
+        say(f"... and {len(rows) - _LONGEST_LIST} more (-v shows all)")
+
+
+def _show_layers(rows: Sequence[Mapping[str, Any]]) -> None:
+    from trtforge.report.figures import size
+
+    if not rows:
+        return
+    header = ("type", "kind", "results", "ms", "layer")
+    cells = (
+        (
+            row["type"],
+            row["kind"] or "-",
+            "-" if row["bytes"] is None else size(row["bytes"]),
+            "-" if row["ms"] is None else f"{row['ms']:.3g}",
+            row["name"],
+        )
+        for row in rows
+    )
+    print_table(header, cells)
 
 
 def _lines(value: Mapping[str, Any], longest: int | None, indent: str = "") -> list[str]:

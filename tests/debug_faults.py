@@ -3,8 +3,9 @@
 import numpy as np
 from models_precision import Net
 
-from trtforge.pipeline.compare import VerifyOptions, question_of
+from trtforge.pipeline.compare import VerifyOptions
 from trtforge.pipeline.debug_subject import Subject
+from trtforge.pipeline.question import question_of
 from trtforge.recipe.precision import ForceRule, Precision
 
 FORCED = Precision(type="fp16", force=(ForceRule(name="*", type="fp16"),))

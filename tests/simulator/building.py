@@ -194,6 +194,6 @@ def _facts(trt: Any, network: Any, config: Any) -> dict[str, Any]:
 def _strip(model: Any) -> None:
     """Take the floating point weights out; their shapes stay."""
     for tensor in model.graph.initializer:
-        if onnx_layers.DATA_TYPES.get(tensor.data_type) in ("FLOAT", "HALF"):
+        if onnx_layers.DATA_TYPES.get(tensor.data_type) in ("FLOAT", "HALF", "BF16"):
             array = onnx.numpy_helper.to_array(tensor) * 0
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))

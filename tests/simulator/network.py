@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import onnx
 
 from . import onnx_layers
 from .module import only
@@ -248,5 +249,5 @@ class Weights:
 
     @property
     def dtype(self) -> Any:
-        names = {"float32": "FLOAT", "float16": "HALF", "int8": "INT8", "int32": "INT32"}
-        return getattr(self._trt.DataType, names[self._array.dtype.name])
+        kind = onnx.helper.np_dtype_to_tensor_dtype(self._array.dtype)
+        return getattr(self._trt.DataType, onnx_layers.DATA_TYPES[kind])

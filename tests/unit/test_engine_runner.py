@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from trtforge.engine import engine_worker, infer
-from trtforge.engine.environment import Driver, Gpu
+from trtforge.engine import engine_worker, environment, infer
 from trtforge.engine.engine_worker import EngineSource
+from trtforge.engine.environment import Driver, Gpu
 from trtforge.engine.interface import choose_profile, engine_profiles
 from trtforge.engine.runner import EngineRunner
 from trtforge.errors import BuildError, MissingError
@@ -88,6 +88,7 @@ def test_a_crash_while_running_is_one_clear_error(doubling):
 
 def test_without_a_driver_nothing_is_attempted(tmp_path, monkeypatch):
     monkeypatch.setattr(engine_worker, "driver", lambda: Driver(None, (), "no NVIDIA driver"))
+    monkeypatch.setattr(environment, "driver", lambda: Driver(None, (), "no NVIDIA driver"))
     marker = tmp_path / "started"
     program = (sys.executable, "-c", f"open({str(marker)!r}, 'w')")
     engine = EngineRunner(EngineSource(tmp_path / "m.engine", "tensorrt_rtx", program=program))

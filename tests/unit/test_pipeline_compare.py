@@ -9,9 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trtforge.errors import ParityError, UsageError
 from trtforge.graph.contract import IoContract, TensorSpec
-from trtforge.pipeline.compare import VerifyOptions, kind_of, parse_tolerances, verify
+from trtforge.pipeline.compare import VerifyOptions, kind_of, verify
 from trtforge.pipeline.corners import corner_shapes, free_shapes
 from trtforge.pipeline.inspect import inspect_path
+from trtforge.pipeline.tolerances import parse_tolerances
 from trtforge.recipe.schema import ShapeRange
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 LONGEST_S = 86400.0
+MOST_MIB = 2.0**24
 
 
 class FiniteRange(click.FloatRange):
@@ -24,3 +25,11 @@ class FiniteRange(click.FloatRange):
 def finite(low: float, high: float = LONGEST_S, *, min_open: bool = False) -> FiniteRange:
     """Return what takes low..high; a day in seconds, where no end is given."""
     return FiniteRange(low, high, min_open=min_open)
+
+
+class WeightBudget(FiniteRange):
+    """How many weights the GPU holds: MiB, or "auto" for what the library thinks fits."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a number, or "auto"."""
+        return value if value == "auto" else super().convert(value, param, ctx)

@@ -103,7 +103,8 @@ def _numpy_type(name: str, dtype: Any) -> np.dtype[Any]:
             "TF0631", f"'{name}' is {dtype.name}: two values to a byte, which numpy does not have"
         )
     known = _DTYPES.get(dtype.name, dtype.name.lower())
-    return np.dtype(getattr(ml_dtypes, known, known))
+    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, known, known))
+    return found
 
 
 def engine_profiles(engine: Any) -> tuple[dict[str, ShapeTriple], ...]:

@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Any, Self
 
-from trtforge.engine import arrays, engine_worker
+from trtforge.engine import arrays, environment
 from trtforge.engine.backend import Feeds, Outputs
 from trtforge.engine.engine_worker import EngineSource, EngineWorker
 
@@ -27,7 +27,7 @@ class EngineRunner:
     @staticmethod
     def unavailable_reason() -> str | None:
         """Why no engine can run on this machine, e.g. "no NVIDIA driver"; None when one can."""
-        return engine_worker.driver().reason
+        return environment.driver().reason
 
     @property
     def interface(self) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trtforge.engine.measuring.scenarios import SCENARIOS, Load, Measurement, highest_rate, joined
 from trtforge.engine.measuring.statistics import Comparison, compare
 from trtforge.errors import EXIT_BUDGET, EXIT_OK, UsageError
+from trtforge.pipeline.compare import kind_of
 from trtforge.pipeline.events import Sink, StageProgress, ignore
 from trtforge.pipeline.measured import Measured, opened
 from trtforge.recipe.limits import HINT, Limit, read_limit
@@ -36,7 +37,11 @@ class BenchOptions:
         against_target: likewise of `against`.
         graphs: engines: launch each query as one CUDA graph.
         allow_host_code: let code inside version-compatible engines run on the CPU.
+        weights: a bare engine: the ONNX whose weights are put into it.
+        weight_budget: an engine that streams weights: MiB of them that the GPU holds, or "auto"
+            for what the library thinks fits; None for all. One in `against` has all.
         notes: what to warn of beside the figures.
+        corner: shapes of all inputs, Values of those that decide shapes, in place of others.
     """
 
     load: Load = field(default_factory=Load)
@@ -52,7 +57,10 @@ class BenchOptions:
     against_target: str | None = None
     graphs: bool = False
     allow_host_code: bool = False
+    weights: Path | None = None
+    weight_budget: float | Literal["auto"] | None = None
     notes: tuple[str, ...] = ()
+    corner: Mapping[str, tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,13 +120,14 @@ def bench(subject: Path, options: BenchOptions, emit: Sink = ignore) -> BenchRes
         BuildError: the engine does not run.
     """
     limits = [parse_limit(text) for text in options.limits]
-    _check(options)
+    _check(subject, options)
     with ExitStack() as stack:
         emit(StageProgress("bench", None, f"loading {subject.name}"))
         measured = stack.enter_context(opened(subject, options.target, options))
         if options.against is not None:
             emit(StageProgress("bench", None, f"loading {options.against.name}"))
-            other = opened(options.against, options.against_target, options)
+            plain = replace(options, weights=None, weight_budget=None)
+            other = opened(options.against, options.against_target, plain)
             emit(StageProgress("bench", None, f"measuring: {options.load.scenario}"))
             sides = (measured, stack.enter_context(other))
             _check_sides(sides, options)
@@ -167,8 +176,10 @@ def figure(measurement: Measurement, name: str) -> float:
     return measurement.latencies.at(float(name.removeprefix("p").removesuffix("_ms"))).value
 
 
-def _check(options: BenchOptions) -> None:
+def _check(subject: Path, options: BenchOptions) -> None:
     load = options.load
+    if options.weights is not None and kind_of(subject) != "engine":
+        raise UsageError("TF0147", "--weights is of a bare engine", "leave --weights out")
     if load.scenario == "server" and load.rate is None and options.target_ms is None:
         raise UsageError(
             "TF0141", "the server scenario needs a rate", "give --rate, or --target-ms to find it"
@@ -200,6 +211,8 @@ def _check_sides(sides: Sequence[Measured], options: BenchOptions) -> None:
             f"{options.backend} runs engines, and an ONNX file is measured with ONNX Runtime",
             "leave --backend out, or build an engine and name that",
         )
+    if options.weight_budget is not None and on_cpu[0]:
+        raise UsageError("TF0147", "a budget for weights is of engines", "leave it out")
     if options.threads is not None and not any(on_cpu):
         raise UsageError("TF0147", "threads are of ONNX Runtime", "leave --threads out")
 

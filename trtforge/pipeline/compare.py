@@ -1,6 +1,6 @@
 """`trtforge verify`: bundles, engines and ONNX files, any against the model that they come from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,15 +12,15 @@ from trtforge.pipeline.judge import (
     judge_engine,
     judge_graph,
     overall,
-    tolerances_of,
 )
+from trtforge.pipeline.question import question_of
 from trtforge.recipe.load import load_recipe
-from trtforge.recipe.schema import Precision, Recipe, Tolerance, Verify
+from trtforge.recipe.schema import Precision
 from trtforge.verify.types import ParityReport
 
 if TYPE_CHECKING:
     from trtforge.bundle.manifest import ModelFacts
-    from trtforge.verify.cases import Samples
+    from trtforge.bundle.read import Bundle
     from trtforge.verify.layers import LayerProfile
 
 Kind = Literal["bundle", "onnx", "engine"]
@@ -41,20 +41,27 @@ class VerifyOptions:
         tolerance: `bound=value` or `output.bound=value` texts; what they leave out comes from the
             recipe in the bundle.
         samples: how many samples of the data to use, None for all.
-        backend: for a single engine file: the backend that runs it.
+        backend: for a single engine file: the backend that runs it; None for what the file tells.
         seed: seed of random inputs.
         layers: also compare every tensor of the typed ONNX with the reference's.
         allow_host_code: let code inside version-compatible engines run on the CPU.
+        weights: for a single engine file: the ONNX whose weights are put into it.
+        against_weights: likewise for an engine to compare with.
+        against_python: the interpreter that runs an engine to compare with, where it needs another
+            library; None for this one.
     """
 
     against: Path | None = None
     data: Path | None = None
     tolerance: tuple[str, ...] = ()
     samples: int | None = None
-    backend: str = "tensorrt_rtx"
+    backend: str | None = None
     seed: int = 0
     layers: bool = False
     allow_host_code: bool = False
+    weights: Path | None = None
+    against_weights: Path | None = None
+    against_python: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,11 @@ def verify(candidate: Path | str, options: VerifyOptions | None = None) -> Verif
     """
     path, options = Path(candidate), options or VerifyOptions()
     kind = kind_of(path)
-    if kind == "bundle":
+    against = None if options.against is None else kind_of(options.against)
+    _check_options(options, kind, against)
+    if against == "engine":
+        checks = _verify_with_engine(path, kind, options)
+    elif kind == "bundle":
         checks = _verify_bundle(path, options)
     elif options.against is None:
         raise UsageError(
@@ -114,6 +125,61 @@ def verify(candidate: Path | str, options: VerifyOptions | None = None) -> Verif
         checks = _verify_file(path, kind, _reference(options.against), options)
     layers = _layers(path, kind, options) if options.layers else None
     return VerifyResult(path, kind, checks, overall(tuple(checks.values())), layers)
+
+
+def _check_options(options: VerifyOptions, kind: Kind, against: Kind | None) -> None:
+    """Refuse options that nothing here takes."""
+    if options.weights is not None and kind != "engine":
+        raise UsageError(
+            "TF0776",
+            "--weights is of a single engine file",
+            "leave it out: a bundle has its own weights, and an ONNX file lacks none",
+        )
+    given = {
+        "--against-weights": options.against_weights,
+        "--against-python": options.against_python,
+    }
+    for name, value in given.items():
+        if value is not None and against != "engine":
+            raise UsageError("TF0776", f"{name} is of an engine given to --against", "leave it out")
+
+
+def _single(path: Path, options: VerifyOptions) -> EngineCandidate:
+    from trtforge.pipeline.engine_files import runnable
+
+    return runnable(path, options.backend, options.weights, allow_host_code=options.allow_host_code)
+
+
+def _verify_with_engine(path: Path, kind: Kind, options: VerifyOptions) -> dict[str, ParityReport]:
+    """Compare an engine, or those of a bundle, with another engine."""
+    from trtforge.pipeline.compare_engines import judge_engines
+    from trtforge.pipeline.engine_files import runnable
+
+    assert options.against is not None
+    if kind == "onnx":
+        raise UsageError(
+            "TF0715",
+            f"'{options.against}' cannot serve as the reference of an ONNX file",
+            f"turn them round: trtforge verify {options.against} --against {path}",
+        )
+    reference = replace(
+        runnable(
+            options.against,
+            None,
+            options.against_weights,
+            allow_host_code=options.allow_host_code,
+        ),
+        python=options.against_python,
+    )
+    if kind == "engine":
+        engines = {path.name: _single(path, options)}
+    else:
+        from trtforge.bundle.read import open_bundle
+
+        engines = _engines_of(open_bundle(path), options)
+    return {
+        f"engine:{name}": judge_engines(one, reference, options) for name, one in engines.items()
+    }
 
 
 _OTHER_FILES = {".yaml", ".yml", ".npz", ".npy", ".py", ".md", ".html", ".xml", ".cache"}
@@ -159,6 +225,8 @@ def _layers(path: Path, kind: Kind, options: VerifyOptions) -> "LayerProfile":
             "name the original with --against, and an ONNX file or a bundle that includes one",
         )
     question = question_of(options, _reference(options.against), Precision(), recipe)
+    if recipe is not None and recipe.precision.io_types == "convert":
+        question = _with_narrow_ends(question, bundle.manifest.model)
     return profile_layers(question, typed, options.samples or LAYER_SAMPLES)
 
 
@@ -168,8 +236,7 @@ def _verify_file(
     """Compare a single ONNX file or engine; an engine's precision cannot be read out of it."""
     if kind == "engine":
         question = question_of(options, reference, Precision())
-        engine = EngineCandidate(path, options.backend, allow_host_code=options.allow_host_code)
-        return {f"engine:{path.name}": judge_engine(question, engine)}
+        return {f"engine:{path.name}": judge_engine(question, _single(path, options))}
     from trtforge.graph.model import Model
     from trtforge.precision.attest import declared_precision
 
@@ -201,7 +268,8 @@ def _verify_bundle(path: Path, options: VerifyOptions) -> dict[str, ParityReport
             "name the original with --against",
         )
     recipe = load_recipe(bundle.file("recipe.yaml"), check_files=False).recipe
-    question = question_of(options, reference, recipe.precision, recipe)
+    is_own = options.against is None
+    question = question_of(options, reference, recipe.precision, recipe, is_own=is_own)
     if recipe.precision.io_types == "convert" and options.against is not None:
         question = _with_narrow_ends(question, facts.model)
     if typed is not None and options.against is not None:
@@ -216,17 +284,25 @@ def _verify_bundle(path: Path, options: VerifyOptions) -> dict[str, ParityReport
         checks["graph"] = ParityReport.not_run("no reference: name the original with --against")
     else:
         checks["graph"] = judge_graph(question, typed)
-    for target in facts.targets:
-        if target.engine is not None:
-            engine = EngineCandidate(
-                bundle.file(target.engine),
-                target.backend,
-                target.options,
-                typed,
-                options.allow_host_code,
-            )
-            checks[f"engine:{target.name}"] = judge_engine(question, engine)
+    for name, engine in _engines_of(bundle, options).items():
+        checks[f"engine:{name}"] = judge_engine(question, engine)
     return checks
+
+
+def _engines_of(bundle: "Bundle", options: VerifyOptions) -> dict[str, EngineCandidate]:
+    """The engines of a bundle, by target."""
+    typed = bundle.file("model.onnx") if bundle.manifest.model.included else None
+    return {
+        target.name: EngineCandidate(
+            bundle.file(target.engine),
+            target.backend,
+            target.options,
+            typed,
+            options.allow_host_code,
+        )
+        for target in bundle.manifest.targets
+        if target.engine is not None
+    }
 
 
 def _with_narrow_ends(question: Question, typed: "ModelFacts") -> Question:
@@ -235,7 +311,7 @@ def _with_narrow_ends(question: Question, typed: "ModelFacts") -> Question:
     from trtforge.precision.ends import narrowed
 
     original = Model.load(question.reference).contract
-    return replace(question, narrowed=narrowed(original, typed))
+    return replace(question, narrowed={**question.narrowed, **narrowed(original, typed)})
 
 
 def _require_same_inputs(
@@ -281,79 +357,3 @@ def _reference(against: Path) -> Path:
         f"'{against}' cannot serve as the reference",
         "name an ONNX file, or a bundle that includes its typed ONNX",
     )
-
-
-def question_of(
-    options: VerifyOptions, reference: Path, precision: Precision, recipe: Recipe | None = None
-) -> Question:
-    """Return the comparison; a bundle's own recipe gives profiles and bounds."""
-    from trtforge.graph.model import Model
-    from trtforge.graph.sources.value_rows import open_arrays
-    from trtforge.pipeline.corners import corner_shapes, free_shapes
-
-    contract = Model.load(reference).contract
-    profiles = recipe.shapes if recipe is not None else ()
-    corners = corner_shapes(contract, profiles) if profiles else free_shapes(contract)
-    data = None
-    if options.data is not None:
-        data = open_arrays(options.data, contract, profiles, labels=True)
-    tolerance, outputs = parse_tolerances(options.tolerance)
-    if recipe is not None:
-        tolerance = _filled(tolerance, recipe.verify.tolerance, data)
-        outputs = {
-            name: _filled(outputs.get(name, Tolerance()), bounds, data)
-            for name, bounds in recipe.verify.outputs.items()
-        } | {name: bounds for name, bounds in outputs.items() if name not in recipe.verify.outputs}
-    wanted = Verify.model_construct(tolerance=tolerance, outputs=outputs)
-    return Question(
-        reference=reference,
-        corners=corners,
-        tolerances=tolerances_of(wanted, precision.type, precision.quantize),
-        data=data,
-        samples=options.samples,
-        seed=options.seed,
-    )
-
-
-def _filled(given: Tolerance, recipe: Tolerance, data: "Samples | None") -> Tolerance:
-    """Return the bounds given, else the recipe's; accuracy only where labels tell it."""
-    bounds = recipe.model_dump() | given.model_dump(exclude_none=True)
-    if data is None or data.labels is None:
-        bounds["accuracy_drop"] = given.accuracy_drop
-    return Tolerance(**bounds)
-
-
-def parse_tolerances(texts: Sequence[str]) -> tuple[Tolerance, dict[str, Tolerance]]:
-    """Read `sqnr_db=30` (every output) and `logits.sqnr_db=30` (one output).
-
-    Raises:
-        UsageError: a text is not of that form, the bound is unknown, or its value out of range.
-    """
-    from pydantic import ValidationError
-
-    everywhere: dict[str, float] = {}
-    single: dict[str, dict[str, float]] = {}
-    for text in texts:
-        left, equals, value = text.partition("=")
-        output, _, bound = left.strip().rpartition(".")
-        known = ", ".join(Tolerance.model_fields)
-        number = _number(value)
-        if not equals or bound not in Tolerance.model_fields or number is None:
-            raise UsageError(
-                "TF0716", f"'{text}' is not a tolerance", f"write BOUND=NUMBER; bounds are: {known}"
-            )
-        (single.setdefault(output, {}) if output else everywhere)[bound] = number
-    try:
-        outputs = {name: Tolerance.model_validate(bounds) for name, bounds in single.items()}
-        return Tolerance.model_validate(everywhere), outputs
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = f"tolerance {'.'.join(map(str, first['loc']))}={first['input']}: {first['msg']}"
-        raise UsageError("TF0717", message, "give a number in the bound's range") from error
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trtforge.errors import Place, UsageError
-from trtforge.pipeline.compare import VerifyOptions, question_of
+from trtforge.pipeline.compare import VerifyOptions
 from trtforge.pipeline.events import Sink, Warned, ignore
 from trtforge.pipeline.judge import Question
+from trtforge.pipeline.question import question_of
 
 if TYPE_CHECKING:
     from trtforge.graph.model import Model

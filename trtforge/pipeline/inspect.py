@@ -112,6 +112,18 @@ def _onnx(path: Path) -> dict[str, Any]:
 
 
 def _engine(path: Path) -> dict[str, Any]:
+    from trtforge.pipeline.engine_files import engine_file
+
+    known = engine_file(path)
+    if known.target is None:
+        return _bare_engine(path)
+    facts: dict[str, Any] = {"target": known.target, "options": dict(known.options)}
+    if known.is_stripped:
+        facts["weights"] = "stripped: they are put back from the ONNX that it was built from"
+    return _bare_engine(path) | facts
+
+
+def _bare_engine(path: Path) -> dict[str, Any]:
     head = _head(path)
     size = path.stat().st_size
     if size == 0:

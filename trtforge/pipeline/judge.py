@@ -11,6 +11,8 @@ from trtforge.verify.types import Bounds, ParityReport, Tolerances
 
 if TYPE_CHECKING:
     from trtforge.engine.backend import Feeds, Outputs, Runner
+    from trtforge.engine.runner import EngineRunner
+    from trtforge.graph.model import Model
     from trtforge.verify.cases import Samples
 
 _HEAVY_BYTES = 32 << 20
@@ -33,6 +35,8 @@ class Question:
         seed: seed of the random inputs.
         narrowed: inputs and outputs that are FP16 or BF16 on purpose where the original's are FP32,
             with their types (`float16`); samples are rounded to them.
+        is_emulated: the reference is itself typed, so that it runs by `precision.emulate`; its
+            inputs and outputs are among `narrowed` where they are not FP32.
     """
 
     reference: Path
@@ -42,6 +46,15 @@ class Question:
     samples: int | None = None
     seed: int = 0
     narrowed: Mapping[str, str] = field(default_factory=dict)
+    is_emulated: bool = False
+
+    def reference_model(self) -> "Model":
+        """Load the reference as it is to be run."""
+        from trtforge.graph.model import Model
+        from trtforge.precision.emulate import emulate
+
+        model = Model.load(self.reference)
+        return emulate(model, wide_ends=self.narrowed) if self.is_emulated else model
 
 
 def tolerances_of(verify: Verify, precision: str, quantize: QuantizedType) -> Tolerances:
@@ -87,6 +100,8 @@ class EngineCandidate:
         options: of its target; weights that they strip are put back before it runs.
         typed: the ONNX that it was built from; None where there is none.
         allow_host_code: let code inside a version-compatible engine run on the CPU.
+        weights: the ONNX whose weights are put into it; None for `typed`, where it lacks them.
+        python: the interpreter that runs it, with another library; None for this one.
     """
 
     path: Path
@@ -94,30 +109,49 @@ class EngineCandidate:
     options: Mapping[str, Any] = field(default_factory=dict)
     typed: Path | None = None
     allow_host_code: bool = False
+    weights: Path | None = None
+    python: Path | None = None
+
+    @property
+    def lacks_weights(self) -> bool:
+        """Whether its weights were stripped, and are nowhere to be put back from."""
+        return bool(self.options.get("strip_weights")) and not (self.weights or self.typed)
 
 
 def judge_engine(question: Question, engine: EngineCandidate) -> ParityReport:
     """Compare an engine with the original on this machine's GPU; `not_run` where there is none."""
-    from trtforge.engine.engine_worker import EngineSource
-    from trtforge.engine.runner import EngineRunner
-
-    is_stripped = bool(engine.options.get("strip_weights"))
-    runner = EngineRunner(
-        EngineSource(
-            engine.path,
-            engine.backend,
-            engine.allow_host_code,
-            engine.typed if is_stripped else None,
-            "auto" if engine.options.get("weight_streaming") else None,
-        )
-    )
+    runner = runner_of(engine)
     reason = runner.unavailable_reason()
-    if reason is None and is_stripped and engine.typed is None:
+    if reason is None and engine.lacks_weights:
         reason = "its weights are stripped, and there is no ONNX file to put them back from"
     if reason is not None:
         candidate = f"{engine.path.name} ({engine.backend})"
         return ParityReport.not_run(reason, reference=question.reference.name, candidate=candidate)
     return _judge(question, NarrowEnds(runner, question.narrowed) if question.narrowed else runner)
+
+
+def runner_of(engine: EngineCandidate) -> "EngineRunner":
+    """Return what runs an engine: with the weights that it lacks, streamed as the library thinks.
+
+    Raises:
+        UsageError, MissingError: TF0775, its interpreter does not do.
+    """
+    from trtforge.engine.engine_worker import EngineSource
+    from trtforge.engine.runner import EngineRunner
+    from trtforge.engine.supervisor import WORKER_PROGRAM
+    from trtforge.pipeline.engine_files import worker_of
+
+    own = engine.typed if engine.options.get("strip_weights") else None
+    return EngineRunner(
+        EngineSource(
+            engine.path,
+            engine.backend,
+            engine.allow_host_code,
+            engine.weights or own,
+            "auto" if engine.options.get("weight_streaming") else None,
+            WORKER_PROGRAM if engine.python is None else worker_of(engine.python),
+        )
+    )
 
 
 class NarrowEnds:
@@ -164,11 +198,10 @@ class NarrowEnds:
 
 def _judge(question: Question, candidate: "Runner", turn_bytes: int | None = None) -> ParityReport:
     from trtforge.engine.onnxruntime import OnnxRuntimeRunner
-    from trtforge.graph.model import Model
     from trtforge.verify.cases import cases_from
     from trtforge.verify.parity import compare
 
-    model = Model.load(question.reference)
+    model = question.reference_model()
     cases = cases_from(
         question.data,
         [(name, dict(shapes)) for name, shapes in question.corners.items()],

@@ -36,7 +36,7 @@ def profile_layers(
     from trtforge.verify.cases import cases_from
     from trtforge.verify.layers import compare_layers
 
-    reference = Model.load(question.reference)
+    reference = question.reference_model()
     corners = [(name, dict(shapes)) for name, shapes in question.corners.items()]
     cases = cases_from(question.data, corners, reference, question.seed, batch=1, limit=samples)
     wanted = "random" if question.data is None else "data"

@@ -12,15 +12,13 @@ import numpy as np
 
 from trtforge.engine.measuring.scenarios import Load, Measurement, Query, measure
 from trtforge.errors import DataError, MissingError, Place, UsageError
+from trtforge.pipeline.query_feeds import DISTINCT, query_feeds, too_few
 
 if TYPE_CHECKING:
     from trtforge.engine.measuring.meter import EngineLoad
     from trtforge.graph.execute import Session
-    from trtforge.graph.model import Model
     from trtforge.pipeline.bench import BenchOptions
-
-DISTINCT = 16
-"""Different batches that queries go through, so that no cache holds a single one."""
+    from trtforge.pipeline.query_feeds import Profiles
 
 _LOADING_S = 600.0
 _PATIENCE = 10.0
@@ -66,7 +64,8 @@ def opened(path: Path, target: str | None, options: "BenchOptions") -> Iterator[
             raise UsageError(
                 "TF0144", "a target is one of a bundle's engines", "leave --target out"
             )
-        with _on_cpu(path if kind == "onnx" else _typed(path), options) as measured:
+        typed, profiles = (path, ()) if kind == "onnx" else (_typed(path), _profiles(path))
+        with _on_cpu(typed, options, profiles) as measured:
             yield measured
         return
     with _on_gpu(path, target, options) as measured:
@@ -74,12 +73,12 @@ def opened(path: Path, target: str | None, options: "BenchOptions") -> Iterator[
 
 
 @contextmanager
-def _on_cpu(onnx: Path, options: "BenchOptions") -> Iterator[Measured]:
+def _on_cpu(onnx: Path, options: "BenchOptions", profiles: "Profiles" = ()) -> Iterator[Measured]:
     from trtforge.graph.execute import Session
     from trtforge.graph.model import Model
 
     model = Model.load(onnx)
-    feeds = list(_feeds(model, options))
+    feeds = list(query_feeds(model, options, profiles))
     session = Session(model, optimize=True, threads=options.threads)
     session.run(feeds[0])  # says clearly what the measured calls, which have no wrapping, would not
     queries = [_query(session, one) for one in feeds]
@@ -94,6 +93,14 @@ def _query(session: "Session", feeds: dict[str, Any]) -> Query:
         return run(None, feeds)
 
     return query
+
+
+def _profiles(path: Path) -> "Profiles":
+    """The profiles of a bundle; none of a bare engine."""
+    from trtforge.bundle.read import open_bundle
+    from trtforge.pipeline.compare import kind_of
+
+    return open_bundle(path).manifest.profiles if kind_of(path) == "bundle" else ()
 
 
 def _typed(path: Path) -> Path:
@@ -120,7 +127,7 @@ def _on_gpu(path: Path, target: str | None, options: "BenchOptions") -> Iterator
     load = options.load
     meter = EngineMeter(
         subject,
-        _engine_batches(typed, options),
+        _engine_batches(typed, options, _profiles(path)),
         load.samples_per_query,
         timeout_s=_LOADING_S + _PATIENCE * load.seconds + load.queries,
     )
@@ -132,7 +139,6 @@ def _engine_at(
     path: Path, target: str | None, options: "BenchOptions"
 ) -> tuple["EngineLoad", Path | None]:
     """The engine at a path, checked where that can be, and the typed ONNX it was built from."""
-    from trtforge.engine.measuring.meter import EngineLoad
     from trtforge.pipeline.compare import kind_of
 
     if kind_of(path) == "bundle":
@@ -142,15 +148,26 @@ def _engine_at(
     elif options.backend == "onnxruntime":
         raise UsageError("TF0144", f"ONNX Runtime does not run '{path.name}'", "name an ONNX file")
     else:
-        found, typed = EngineLoad(path, options.backend or "tensorrt_rtx"), None
+        found, typed = _bare(path, options), None
     asked = replace(
         found,
+        weight_budget=options.weight_budget,
         streams=options.load.streams,
         graphs=options.graphs,
         allow_host_code=options.allow_host_code,
         runtime_cache=_runtime_cache(found.engine, found.backend),
     )
     return asked, typed
+
+
+def _bare(path: Path, options: "BenchOptions") -> "EngineLoad":
+    """A single engine file, with the weights that it is known to lack."""
+    from trtforge.engine.measuring.meter import EngineLoad
+    from trtforge.pipeline.engine_files import runnable
+
+    found = runnable(path, options.backend, options.weights, allow_host_code=False)
+    own = found.typed if found.options.get("strip_weights") else None
+    return EngineLoad(path, found.backend, weights=found.weights or own)
 
 
 def _engine_of(
@@ -201,12 +218,14 @@ def _runtime_cache(engine: Path, backend: str) -> Path | None:
     return default_root() / "kernels" / f"{backend}-{name}.cache"
 
 
-def _engine_batches(typed: Path | None, options: "BenchOptions") -> Iterator[dict[str, Any]]:
+def _engine_batches(
+    typed: Path | None, options: "BenchOptions", profiles: "Profiles"
+) -> Iterator[dict[str, Any]]:
     """Batches of the model's inputs; none where the engine alone must say what it takes."""
     if typed is not None:
         from trtforge.graph.model import Model
 
-        yield from _feeds(Model.load(typed), options)
+        yield from query_feeds(Model.load(typed), options, profiles)
     elif options.shapes:
         raise UsageError(
             "TF0144",
@@ -230,39 +249,3 @@ def _recorded(path: Path, batch: int) -> Iterator[dict[str, Any]]:
         raise too_few(path, count, batch)
     for start in range(0, min(count - batch + 1, DISTINCT * batch), batch):
         yield {name: array[start : start + batch] for name, array in arrays.items()}
-
-
-def _feeds(model: "Model", options: "BenchOptions") -> Iterator[dict[str, Any]]:
-    """Recorded samples where there are some, else random ones; the same for the same options."""
-    batch = options.load.samples_per_query
-    if options.data is not None:
-        from trtforge.graph.data import ArrayData
-
-        source = ArrayData.open(options.data, model.contract, labels=False)
-        whole = list(source.batches(batch, DISTINCT * batch))
-        size = {len(next(iter(one.values()))) for one in whole}
-        full = [one for one in whole if len(next(iter(one.values()))) == max(size)]
-        if max(size) < batch:
-            raise too_few(options.data, source.count, batch)
-        yield from full
-        return
-    from trtforge.graph.inputs import random_feeds
-    from trtforge.pipeline.corners import free_shapes
-    from trtforge.pipeline.rooms import given_shapes
-
-    given = given_shapes(model.contract, options.shapes)
-    shapes = dict(free_shapes(model.contract, given)["opt"])
-    for spec in model.contract.inputs:
-        if spec.name not in given and spec.dims and not isinstance(spec.dims[0], int):
-            shapes[spec.name] = (batch, *shapes[spec.name][1:])
-    for seed in range(DISTINCT):
-        yield random_feeds(model, shapes, seed)
-
-
-def too_few(path: Path, count: int, batch: int) -> UsageError:
-    """Data with fewer samples than a query takes."""
-    return UsageError(
-        "TF0143",
-        f"'{path.name}' has {count} samples, a query takes {batch}",
-        "give a smaller --batch, or more samples",
-    )

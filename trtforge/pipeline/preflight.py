@@ -1,4 +1,4 @@
-"""`trtforge preflight`: will the engines of a bundle load here, without loading them?
+"""`trtforge preflight`: will engines load here, without loading them?
 
 An engine is native code, and TensorRT has no check before deserializing (support matrix 11.4:
 "deserialize during controlled startup"). So everything that is known without a runtime is held
@@ -6,6 +6,7 @@ together: the manifest, the plan's published header, the library's version, the 
 of these tells is `unknown`, never a guess.
 """
 
+import importlib.metadata
 import platform
 import re
 import struct
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtforge.engine.environment import driver
-from trtforge.engine.flavour import FLAVOURS, installed_version
+from trtforge.engine.flavour import FLAVOURS, Flavour, installed_version
 from trtforge.errors import EXIT_MISSING, EXIT_OK, UsageError
+from trtforge.pipeline.gpu_names import compute_capability_of
 from trtforge.pipeline.inspect import PLAN_TAG, PLAN_VERSION_OFFSET
 
 if TYPE_CHECKING:
@@ -26,6 +28,19 @@ if TYPE_CHECKING:
 Answer = Literal["load", "no-load", "unknown"]
 
 EXIT_NO_LOAD = 4
+
+SYSTEMS = ("linux-x86_64", "windows-amd64", "linux-aarch64")
+"""Systems that engines run on, as manifests name them."""
+
+_PORTABLE = ("linux-x86_64", "windows-amd64")
+"""An engine of TensorRT-RTX goes from one of these to the other.
+
+Source: TensorRT-RTX documentation, "CPU-Only AOT and TensorRT-RTX Engines"."""
+
+_RTX_DEFAULT = ((8, 6), (8, 9), (12, 0))
+"""GPUs that an engine of TensorRT-RTX runs on where none are listed; beside them 12.1 and later.
+
+Source: the same page; Turing (7.5) must be listed."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,7 @@ class Machine:
         platform: system and machine, e.g. "linux-x86_64".
         allow_host_code: whether the application lets an engine bring host code along.
         why_no_device: why the device is not known.
+        cuda: the newest CUDA version that the driver takes; None where it is not known.
     """
 
     device: str | None = None
@@ -45,6 +61,7 @@ class Machine:
     platform: str = ""
     allow_host_code: bool = False
     why_no_device: str = ""
+    cuda: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,40 +118,52 @@ class Preflight:
         }
 
 
-def machine_here(device: str | None, version: str | None, *, allow_host_code: bool) -> Machine:
+def machine_here(
+    device: str | None, version: str | None, *, allow_host_code: bool, system: str | None = None
+) -> Machine:
     """Return this machine, with what was given in place of what it has.
+
+    Args:
+        device: compute capability or name of the GPU.
+        version: of the library.
+        allow_host_code: as `Machine` has it.
+        system: one of `SYSTEMS`.
 
     Raises:
         UsageError: TF0131, `device` is no compute capability; TF0133, `version` is no version.
     """
-    here, why = f"{platform.system()}-{platform.machine()}".lower(), ""
+    here, why, cuda = system or f"{platform.system()}-{platform.machine()}".lower(), "", None
     if version is not None and not re.fullmatch(r"\d+(\.\d+){1,3}", version):
         raise UsageError("TF0133", f"'{version}' is no version", "write --library-version 10.16.1")
     if device is None:
         found = driver()
         device = found.gpus[0].compute_capability if found.gpus else None
         why = found.reason or ""
+        cuda = found.cuda_version
     else:
-        major, dot, minor = device.lower().removeprefix("sm").partition(".")
-        if not dot and len(major) in (2, 3) and major.isdigit():
-            major, minor = major[:-1], major[-1]
-        if not (major.isdigit() and minor.isdigit()):
-            raise UsageError(
-                "TF0131", f"'{device}' is no compute capability", "write --device 8.9, or sm89"
-            )
-        device = f"{int(major)}.{int(minor)}"
-    return Machine(device, version, here, allow_host_code, why)
+        device = compute_capability_of(device)
+    return Machine(device, version, here, allow_host_code, why, cuda)
 
 
 def preflight(path: Path, machine: Machine) -> Preflight:
-    """Look at every engine of a bundle; its digests are checked first.
+    """Look at every engine of a bundle, or at a single engine file; digests are checked first.
+
+    Of an engine outside of a bundle only its header tells something.
 
     Raises:
-        UsageError: it is no bundle, or holds no engine.
-        IntegrityError: a file of it is not what its manifest says.
+        UsageError: it is neither a bundle nor an engine, or a bundle that holds no engine.
+        IntegrityError: a file of the bundle is not what its manifest says.
     """
     from trtforge.bundle.read import open_bundle
+    from trtforge.pipeline.compare import kind_of
+    from trtforge.pipeline.engine_files import bundle_of
 
+    if path.is_file() and kind_of(path) == "engine":
+        around = bundle_of(path)
+        if around is None:
+            return Preflight(path, {path.name: tuple(_of_a_file(path, machine))})
+        bundle, target = around
+        return Preflight(path, {target.name: tuple(_findings(bundle, target, machine))})
     bundle = open_bundle(path)
     engines = [target for target in bundle.manifest.targets if target.engine is not None]
     if not engines:
@@ -148,25 +177,74 @@ def _findings(bundle: "Bundle", target: "TargetFacts", machine: Machine) -> Iter
     yield Finding("digests", "load", "every file is what the manifest says")
     yield _header(bundle.file(str(target.engine)), target)
     yield _version(target, machine)
+    yield from _driver(target, machine)
     yield _device(target, machine)
     yield _platform(bundle.manifest.provenance.platform, target, machine)
     yield _host_code(target, machine)
+    if target.options.get("strip_weights"):
+        yield _weights(included=bundle.manifest.model.included)
+
+
+def _of_a_file(engine: Path, machine: Machine) -> Iterator[Finding]:
+    """What a file says that lies in no bundle: its header, and nothing of how it was built."""
+    head = _head(engine)
+    nothing = "nothing tells how it was built: build it with trtforge, and name the bundle"
+    if not head.startswith(PLAN_TAG):
+        if head.startswith(FLAVOURS["tensorrt_rtx"].plan_tag):
+            yield Finding("header", "unknown", "TensorRT-RTX publishes no header")
+        else:
+            yield Finding("header", "no-load", "the file does not begin as an engine does")
+    elif (written := _plan_version(head)) is None:
+        yield Finding("header", "unknown", "its serialization version is not known")
+    else:
+        yield Finding("header", "load", f"a plan of TensorRT {written}")
+        there = machine.version or installed_version(FLAVOURS["tensorrt"])
+        is_same = there is not None and _release(there, 4) == _release(written, 4)
+        pair = f"built with {written}, here is {there or 'no TensorRT'}"
+        yield Finding("library", "load" if is_same else "unknown", pair)
+    for what in ("device", "host code", "weights"):
+        yield Finding(what, "unknown", nothing)
+
+
+def _weights(*, included: bool) -> Finding:
+    """Stripped weights: the engine loads, and runs once they are put back."""
+    if included:
+        return Finding("weights", "load", "stripped; put back from the bundle's ONNX by a refit")
+    return Finding(
+        "weights", "unknown", "stripped, and the bundle holds no ONNX: the application needs them"
+    )
+
+
+def _head(engine: Path) -> bytes:
+    with engine.open("rb") as stream:
+        return stream.read(PLAN_VERSION_OFFSET + 4)
+
+
+def _plan_version(head: bytes) -> str | None:
+    """The version in a plan's header; None where it is not known how to read it."""
+    whole = len(head) == PLAN_VERSION_OFFSET + 4
+    if not whole or struct.unpack_from("<I", head, 4) != (0,):
+        return None
+    return ".".join(map(str, head[PLAN_VERSION_OFFSET:]))
 
 
 def _header(engine: Path, target: "TargetFacts") -> Finding:
     """The plan's header, as TensorRT's sampleEngines.cpp reads it (`printPlanVersion`)."""
-    with engine.open("rb") as stream:
-        head = stream.read(PLAN_VERSION_OFFSET + 4)
+    head = _head(engine)
     if target.backend == "tensorrt_rtx":
         if len(head) < PLAN_VERSION_OFFSET + 4:
             return Finding("header", "no-load", "the file is too short for an engine")
+        if head.startswith(PLAN_TAG):
+            return Finding("header", "no-load", "it is a plan of TensorRT, not of TensorRT-RTX")
+        if not head.startswith(FLAVOURS["tensorrt_rtx"].plan_tag):
+            return Finding("header", "unknown", "it does not begin as engines of 1.7 do")
         return Finding("header", "load", "TensorRT-RTX publishes no header; nothing is read there")
     if not head.startswith(PLAN_TAG) or len(head) < PLAN_VERSION_OFFSET + 4:
         return Finding("header", "no-load", "the file does not begin as a TensorRT plan does")
     (serialization,) = struct.unpack_from("<I", head, 4)
     if serialization != 0:
         return Finding("header", "unknown", f"serialization version {serialization} is not known")
-    written = ".".join(map(str, head[PLAN_VERSION_OFFSET:]))
+    written = _plan_version(head) or ""
     if _release(written, 3) != _release(target.version, 3):
         return Finding(
             "header", "no-load", f"the plan says {written}, the manifest {target.version}"
@@ -211,7 +289,7 @@ def _device(target: "TargetFacts", machine: Machine) -> Finding:
         return Finding("device", "unknown", f"the GPU is not known{why}: give --device")
     here = f"the GPU has {machine.device}"
     if not target.compute_capabilities:
-        return Finding("device", "unknown", f"{here}; built for the library's default GPUs")
+        return _default_device(target, here, _release(machine.device, 2))
     if machine.device in target.compute_capabilities:
         return Finding("device", "load", f"{here}, built for {listed}")
     level = target.options.get("hardware_compatibility")
@@ -220,12 +298,47 @@ def _device(target: "TargetFacts", machine: Machine) -> Finding:
     return Finding("device", "no-load", f"{here}, built for {listed}")
 
 
+def _default_device(target: "TargetFacts", here: str, device: tuple[int, ...]) -> Finding:
+    if target.backend != "tensorrt_rtx":
+        return Finding("device", "unknown", f"{here}; the manifest does not tell what it is for")
+    why = f"{here}; built for the library's default GPUs"
+    if device in _RTX_DEFAULT or device >= (12, 1):
+        return Finding("device", "load", why)
+    if device < (8, 0):
+        return Finding("device", "no-load", f"{why}, which are Ampere and later")
+    return Finding("device", "unknown", f"{why}, which its documentation does not list")
+
+
+def _driver(target: "TargetFacts", machine: Machine) -> Iterator[Finding]:
+    """A driver takes libraries for its own CUDA version and older ones (CUDA compatibility)."""
+    library = None if machine.version else _installed_cuda(FLAVOURS[target.backend])
+    if library is None or machine.cuda is None:
+        return
+    is_old = _release(machine.cuda, 1) < (library,)
+    why = f"the driver takes CUDA {machine.cuda}, the library is for CUDA {library}"
+    yield Finding("driver", "no-load" if is_old else "load", why)
+
+
+def _installed_cuda(flavour: Flavour) -> int | None:
+    """The CUDA version that the installed package of a flavour is for, by its name."""
+    for name in flavour.distributions:
+        if found := re.search(r"-cu(\d+)$", name):
+            try:
+                importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+            return int(found[1])
+    return None
+
+
 def _platform(built_on: str, target: "TargetFacts", machine: Machine) -> Finding:
     wanted = built_on
     if target.options.get("runtime_platform") == "windows_amd64":
         wanted = "windows-amd64"
     if wanted == machine.platform:
         return Finding("platform", "load", f"built for {wanted}")
+    if target.backend == "tensorrt_rtx" and {wanted, machine.platform} <= {*_PORTABLE}:
+        return Finding("platform", "load", f"built on {wanted}; engines go to {machine.platform}")
     return Finding("platform", "no-load", f"built for {wanted}, here is {machine.platform}")
 
 

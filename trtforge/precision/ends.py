@@ -1,7 +1,10 @@
 """Inputs and outputs of a model that are narrower than those of the model it was made from."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
+
+from trtforge.graph.contract import IoContract
 
 _NARROW = ("float16", "bfloat16")
 
@@ -18,6 +21,22 @@ class Ends(Protocol):
     def outputs(self) -> Sequence[Any]:
         """Alike."""
         ...
+
+
+def narrow_ends(model: Ends) -> Mapping[str, str]:
+    """Return the inputs and outputs that are FP16 or BF16, with their types."""
+    return {
+        spec.name: spec.dtype for spec in (*model.inputs, *model.outputs) if spec.dtype in _NARROW
+    }
+
+
+def with_wide_ends(contract: IoContract) -> IoContract:
+    """Return a contract with FP32 in place of FP16 and BF16."""
+    sides = (
+        tuple(replace(spec, dtype="float32") if spec.dtype in _NARROW else spec for spec in side)
+        for side in (contract.inputs, contract.outputs)
+    )
+    return IoContract(*sides)
 
 
 def narrowed(original: Ends, typed: Ends) -> Mapping[str, str]:

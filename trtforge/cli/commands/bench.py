@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtforge.cli.bounds import finite
+from trtforge.cli.bounds import MOST_MIB, WeightBudget, finite
 from trtforge.cli.console import ProgressLines, common_options, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -58,6 +58,21 @@ if TYPE_CHECKING:
 @click.option("--cuda-graphs", is_flag=True, help="Engines: launch each query as a CUDA graph.")
 @click.option("--allow-host-code", is_flag=True, help="Let engines run code that they bring.")
 @click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="A bare engine without its weights: the ONNX that it was built from.",
+)
+@click.option(
+    "--weight-budget",
+    type=WeightBudget(0, MOST_MIB),
+    metavar="MIB|auto",
+    help="An engine that streams weights: how many of them the GPU holds; default all. One "
+    "given to --against has all.",
+)
+@click.option(
+    "--corners", is_flag=True, help="A bundle: at min, opt and max of each of its profiles."
+)
+@click.option(
     "--against", type=click.Path(path_type=Path), help="Another one, measured in turns with it."
 )
 @click.option("--against-target", metavar="NAME", help="Likewise of a bundle given to --against.")
@@ -73,6 +88,7 @@ def bench(
     subject: Path,
     scenario: Any,
     batch: int | None,
+    corners: bool,
     plot: Path | None,
     as_json: bool,
     quiet: bool,
@@ -84,12 +100,18 @@ def bench(
     With --against, both take turns in one run, and the answer says whether the difference is above
     noise. Exit status 6: a --limit does not hold.
     """
+    from dataclasses import replace
+
     from trtforge.disk import check_outputs
     from trtforge.pipeline.bench import bench as run
 
     check_outputs([plot], (subject, asked["against"], asked["data"]))
     options = _options(subject, scenario, batch, asked)
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
+    if corners:
+        own = replace(options, limits=asked["limits"], notes=())
+        others = {"--batch": batch, "--plot": plot}
+        return _at_corners(subject, own, others, show, as_json=as_json)
     try:
         result = run(subject, options, show)
     finally:
@@ -103,6 +125,37 @@ def bench(
         print_json("trtforge.bench/1", result.as_json())
         return result.exit_status
     _show(result, quiet=quiet)
+    return result.exit_status
+
+
+def _at_corners(
+    subject: Path,
+    options: "BenchOptions",
+    others: dict[str, object],
+    show: ProgressLines,
+    *,
+    as_json: bool,
+) -> int:
+    from trtforge.pipeline.bench_corners import bench_corners
+
+    try:
+        result = bench_corners(subject, options, show, others)
+    finally:
+        show.done()
+    if as_json:
+        print_json("trtforge.bench_corners/1", result.as_json())
+        return result.exit_status
+    rows = []
+    for corner in result.corners:
+        one = corner.result.measurement
+        batch, latency = one.load.samples_per_query, one.latency_ms
+        rows.append((corner.name, str(batch), f"{latency:.4g}", f"{one.throughput:.4g}"))
+    print_table(("corner", "batch", f"{options.load.scenario}, ms", "samples/s"), rows)
+    for corner in result.corners:
+        for text in corner.result.warnings:
+            say(f"warning: {corner.name}: {text}")
+        for text in corner.result.missed:
+            say(f"missed: {corner.name}: {text}")
     return result.exit_status
 
 
@@ -138,6 +191,8 @@ def _options(
         asked["against_target"],
         asked["cuda_graphs"],
         asked["allow_host_code"],
+        asked["weights"],
+        asked["weight_budget"],
         () if found.note is None else (found.note,),
     )
 
@@ -165,6 +220,11 @@ def _show(result: "BenchResult", *, quiet: bool) -> None:
         )
         for text in _of_the_gpu(one.as_json(), result.environment.get("idle_watts")):
             say(f"{name}: {text}")
+    if whole := result.environment.get("streamable_weights_bytes"):
+        held = result.environment["weight_budget_bytes"]
+        say(
+            f"{sides[0][0]}: the GPU holds {held / 2**20:.4g} of {whole / 2**20:.4g} MiB of weights"
+        )
     for rate, late in result.rates:
         say(f"rate {rate:.4g}/s: p99 {late:.4g} ms")
     if (comparison := result.comparison) is not None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("candidate", type=click.Path(path_type=Path))
 @click.option(
-    "--against", type=click.Path(path_type=Path), help="The original: ONNX file or bundle."
+    "--against",
+    type=click.Path(path_type=Path),
+    help="The original: ONNX file or bundle; or an engine, which engines are compared with.",
 )
 @click.option("--data", type=click.Path(path_type=Path), help=".npz with inputs (and labels).")
 @click.option(
@@ -25,9 +27,19 @@ if TYPE_CHECKING:
 @click.option(
     "--backend",
     type=click.Choice(["tensorrt_rtx", "tensorrt"]),
-    default="tensorrt_rtx",
-    show_default=True,
-    help="What runs a single engine file.",
+    help="What runs a single engine file; default what the file tells.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="A single engine file without its weights: the ONNX that it was built from.",
+)
+@click.option("--against-weights", type=click.Path(path_type=Path), help="Likewise of --against.")
+@click.option(
+    "--against-python",
+    type=click.Path(path_type=Path),
+    help="Runs the engine given to --against where that needs another TensorRT: the Python of an "
+    "environment with that and trtforge.",
 )
 @click.option("--require-engine", is_flag=True, help="Exit 3 unless every engine was really run.")
 @click.option("--layers", is_flag=True, help="Also compare every tensor; show the worst.")
@@ -43,7 +55,10 @@ def verify(
     data: Path | None,
     tolerance: tuple[str, ...],
     samples: int | None,
-    backend: str,
+    backend: str | None,
+    weights: Path | None,
+    against_weights: Path | None,
+    against_python: Path | None,
     require_engine: bool,
     layers: bool,
     html: Path | None,
@@ -54,6 +69,8 @@ def verify(
     verbose: bool,
 ) -> int:
     """Compare CANDIDATE (bundle, engine or ONNX file) with the model that it comes from.
+
+    An engine, or the engines of a bundle, may also be compared with another engine.
 
     Exit status: 0 every check that ran passed, 5 one failed, 3 none could be run here, 7 a
     bundle's file is not what its manifest says.
@@ -67,6 +84,9 @@ def verify(
         *(against, data, tolerance, samples, backend),
         layers=layers,
         allow_host_code=allow_host_code,
+        weights=weights,
+        against_weights=against_weights,
+        against_python=against_python,
     )
     result = verify_candidate(candidate, options)
     if junit is not None:

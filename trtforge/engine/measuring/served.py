@@ -13,10 +13,11 @@ from trtforge.engine.environment import driver
 from trtforge.engine.flavour import FLAVOURS
 from trtforge.engine.infer import explained, load_engine
 from trtforge.engine.interface import Interface
+from trtforge.engine.lane import Pinned
 from trtforge.engine.measuring.power import Power
 from trtforge.engine.measuring.scenarios import Load, Query, measure
 from trtforge.engine.native_log import LogBook
-from trtforge.engine.session import Pinned, Session, SessionOptions
+from trtforge.engine.session import Session, SessionOptions
 from trtforge.engine.tensorrt import load_module
 from trtforge.engine.worker import to_stderr
 from trtforge.errors import BuildError, MissingError

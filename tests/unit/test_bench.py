@@ -5,6 +5,7 @@ import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,51 @@ def test_a_query_that_waits_in_line_grows_old() -> None:
         measure([query], Load("server", queries=3, **QUICK))
     with pytest.raises(ValueError, match="no queries"):
         measure([], Load())
+
+
+def test_a_server_that_cannot_keep_up_is_seen_and_comes_to_an_end() -> None:
+    begun = time.perf_counter()
+    load = Load("server", seconds=0.1, queries=5, rate=1e6, warmup_seconds=0.0)
+    found = measure([Sleeper(0.002)], load)
+    assert time.perf_counter() - begun < 1.0
+    assert not found.keeps_up
+    assert 5 <= found.latencies.count < 300
+    assert measure([Sleeper(0.002)], replace(load, rate=50.0)).keeps_up
+    assert measure([Sleeper(0.002)], replace(load, scenario="offline")).keeps_up
+
+
+def test_arrivals_are_a_poisson_process() -> None:
+    count, seconds = 0, 0.5
+    for seed in range(4):
+        load = Load("server", seconds=seconds, queries=1, rate=400.0, warmup_seconds=0.0, seed=seed)
+        count += measure([lambda: None], load).latencies.count
+    assert abs(count - 800) < 4 * 800**0.5
+
+
+def test_the_search_ends_whatever_is_measured() -> None:
+    """Over a model of a server: `capacity` queries per second, 1 ms each."""
+
+    def take(load: Load, capacity: float = 500.0) -> Measurement:
+        rate = load.rate or capacity
+        late = 0.001 if rate <= capacity else 1.0
+        seconds = 1000 / min(rate, capacity)
+        return Measurement.of(load, [late] * 1000, seconds)
+
+    load = Load("server", seconds=1.0)
+    best, tried = highest_rate(take, load, 5.0)
+    assert best is not None
+    assert 480 <= (best.load.rate or 0) <= 500
+    assert len(tried) <= 7
+    best, tried = highest_rate(take, replace(load, rate=5000.0), 5.0)
+    assert best is not None, "a first rate far too high"
+    assert 400 <= (best.load.rate or 0) <= 500
+    best, tried = highest_rate(take, load, 1e-9)
+    assert best is None
+    assert len(tried) == 7
+    capacities = iter([100.0, *[1000.0] * 9])  # the probe saw too little
+    best, _ = highest_rate(lambda one: take(one, next(capacities)), replace(load, rate=200.0), 5.0)
+    assert best is not None
+    assert (best.load.rate or 0) > 700
 
 
 def taking(query: Query) -> Callable[[Load], Measurement]:

@@ -5,14 +5,14 @@ queries arrive at random (Poisson). Offline: all samples are there at once. Sour
 rules, "Scenarios". What is measured here follows them in manner alone: it is no MLPerf result.
 """
 
+import math
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-
-import numpy as np
 
 from trtforge.engine.measuring.statistics import Latencies, latencies
 
@@ -25,6 +25,9 @@ SCENARIOS: dict[Scenario, float] = {
     "offline": 50.0,
 }
 """Scenario -> the percentile of latency that counts. Source: MLPerf inference rules."""
+
+_PATIENCE = 3.0
+"""A Server that cannot keep up is given no more queries after so many times `seconds`."""
 
 Query = Callable[[], object]
 """Computes one query and returns when its result is there; may be called from several threads."""
@@ -96,6 +99,19 @@ class Measurement:
     def latency_ms(self) -> float:
         """The percentile of latency that counts in this scenario, milliseconds."""
         return self.latencies.at(SCENARIOS[self.load.scenario]).value
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether a Server's queries were done as fast as they came, but for chance.
+
+        In the time that they took, n queries come give or take sqrt(n) (a Poisson process); three
+        times that is allowed, and the time of a query itself.
+        """
+        if self.load.scenario != "server" or self.load.rate is None:
+            return True
+        count = self.latencies.count
+        own = 2 * self.latencies.smallest / 1e3
+        return self.seconds <= (count + 3 * math.sqrt(count)) / self.load.rate + own
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON data, the single times left out."""
@@ -206,25 +222,26 @@ def _server(queries: Sequence[Query], load: Load) -> tuple[list[float], float]:
     """Queries fall due at random; a query that waits for a free stream grows old meanwhile."""
     if load.rate is None or load.rate <= 0:
         raise ValueError("the server scenario needs a rate")
-    count = max(load.queries, round(load.rate * load.seconds))
-    gaps = np.random.default_rng(load.seed).exponential(1 / load.rate, count)
-    due = np.cumsum(gaps).tolist()
-    times, lock, made = [0.0] * count, threading.Lock(), 0
+    rate, arrivals = load.rate, random.Random(load.seed)
+    times, lock, due = list[float](), threading.Lock(), 0.0
     clock = time.perf_counter
     begun = clock()
 
     def stream() -> None:
-        nonlocal made
+        nonlocal due
         while True:
             with lock:
-                if made >= count:
+                due += arrivals.expovariate(rate)
+                index, mine = len(times), due
+                is_late = clock() - begun > _PATIENCE * load.seconds
+                if index >= load.queries and (mine > load.seconds or is_late):
                     return
-                index, made = made, made + 1
-            wait = begun + due[index] - clock()
+                times.append(0.0)
+            wait = begun + mine - clock()
             if wait > 0:
                 time.sleep(wait)
             queries[index % len(queries)]()
-            times[index] = clock() - begun - due[index]
+            times[index] = clock() - begun - mine
 
     _together(stream, load.streams)
     return times, clock() - begun
@@ -244,7 +261,8 @@ def highest_rate(
 ) -> tuple[Measurement | None, tuple[Measurement, ...]]:
     """Find the highest rate of a Server at which the 99th percentile stays within a target.
 
-    The first rate is what one stream after the other makes; then the interval is halved.
+    The bound above is what there is without waiting (Offline), the first rate 0.7 of it; then the
+    interval is halved. A rate that cannot be kept up does not hold, however short the run is.
 
     Args:
         take: measures a load.
@@ -263,8 +281,9 @@ def highest_rate(
     for _ in range(trials):
         found = take(replace(load, rate=rate, warmup_seconds=0.0))
         tried.append(found)
-        if found.latency_ms <= target_ms:
+        if found.latency_ms <= target_ms and found.keeps_up:
             low = rate
+            high = high if rate < high else 4 * rate  # the bound was none: it is found anew
             if best is None or rate > (best.load.rate or 0):
                 best = found
         else:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from bundle_samples import FILES, draft
 
-from trtforge.bundle.manifest import TargetFacts
+from trtforge.bundle.manifest import PrecisionFacts, TargetFacts
 from trtforge.bundle.write import write_bundle
 from trtforge.engine.environment import driver
 from trtforge.errors import IntegrityError, UsageError
@@ -185,6 +185,18 @@ def test_engines_of_tensorrt_rtx_without_a_list_go_where_its_documentation_says(
     assert answers(preflight(other, there))["device"] == "unknown"
 
 
+@pytest.mark.parametrize(("device", "answer"), [("8.6", "no-load"), ("8.9", "load")])
+def test_fp8_engines_need_a_gpu_that_computes_in_it(
+    tmp_path: Path, device: str, answer: str
+) -> None:
+    facts = {"name": "rtx", "backend": "tensorrt_rtx", "version": "1.7.1.116"}
+    target = TargetFacts(**facts, engine="engines/rtx/model.engine", bytes=100)
+    files = dict(FILES) | {"engines/rtx/model.engine": b"vtrt" + bytes(96)}
+    precision = PrecisionFacts(type="fp16", quantize="fp8")
+    path = write_bundle(tmp_path, draft(targets=(target,), precision=precision), files)
+    assert answers(preflight(path, replace(HERE, device=device)))["device"] == answer
+
+
 @pytest.mark.parametrize(
     ("engine", "answer"),
     [
@@ -330,3 +342,28 @@ def test_without_a_gpu_the_device_is_not_known() -> None:
     here = machine_here(None, None, allow_host_code=False)
     assert here.device is None
     assert "driver" in here.why_no_device
+
+
+@pytest.mark.parametrize(
+    ("content", "there", "found"),
+    [
+        (plan(), "10.16.1.11", {"header": "load", "library": "load"}),
+        (plan(), "10.17.0.1", {"header": "load", "library": "unknown"}),
+        (plan("11.4.0.106"), "10.16.1.11", {"header": "load", "library": "no-load"}),
+        (plan(serialization=9), "10.16.1.11", {"header": "unknown"}),
+        (b"ftrt" + bytes(9), "10.16.1.11", {"header": "no-load"}),
+        (b"vtrt" + bytes(96), "1.7.1.116", {"header": "unknown"}),
+        (b"garbage " * 9, "10.16.1.11", {"header": "no-load"}),
+    ],
+    ids=["same", "later", "earlier", "serialization", "short", "RTX", "garbage"],
+)
+def test_a_file_outside_of_a_bundle(
+    tmp_path: Path, content: bytes, there: str, found: dict[str, str]
+) -> None:
+    path = tmp_path / "model.plan"
+    path.write_bytes(content)
+    result = preflight(path, replace(HERE, version=there))
+    answers = {one.what: one.answer for one in result.targets["model.plan"]}
+    nothing = dict.fromkeys(("device", "host code", "weights"), "unknown")
+    assert answers == found | nothing
+    assert result.exit_status == (4 if "no-load" in found.values() else 3)

@@ -178,7 +178,7 @@ def _findings(bundle: "Bundle", target: "TargetFacts", machine: Machine) -> Iter
     yield _header(bundle.file(str(target.engine)), target)
     yield _version(target, machine)
     yield from _driver(target, machine)
-    yield _device(target, machine)
+    yield _device(target, machine, bundle.manifest.precision.quantize)
     yield _platform(bundle.manifest.provenance.platform, target, machine)
     yield _host_code(target, machine)
     if target.options.get("strip_weights"):
@@ -194,16 +194,24 @@ def _of_a_file(engine: Path, machine: Machine) -> Iterator[Finding]:
             yield Finding("header", "unknown", "TensorRT-RTX publishes no header")
         else:
             yield Finding("header", "no-load", "the file does not begin as an engine does")
+    elif len(head) < PLAN_VERSION_OFFSET + 4:
+        yield Finding("header", "no-load", "the file is too short for an engine")
     elif (written := _plan_version(head)) is None:
         yield Finding("header", "unknown", "its serialization version is not known")
     else:
         yield Finding("header", "load", f"a plan of TensorRT {written}")
         there = machine.version or installed_version(FLAVOURS["tensorrt"])
-        is_same = there is not None and _release(there, 4) == _release(written, 4)
         pair = f"built with {written}, here is {there or 'no TensorRT'}"
-        yield Finding("library", "load" if is_same else "unknown", pair)
+        yield Finding("library", _plan_answer(written, there), pair)
     for what in ("device", "host code", "weights"):
         yield Finding(what, "unknown", nothing)
+
+
+def _plan_answer(written: str, there: str | None) -> Answer:
+    """A later library may load it, which the header does not tell; an earlier one does not."""
+    if there is None or _release(there, 4) > _release(written, 4):
+        return "unknown"
+    return "load" if _release(there, 4) == _release(written, 4) else "no-load"
 
 
 def _weights(*, included: bool) -> Finding:
@@ -282,13 +290,15 @@ def _version(target: "TargetFacts", machine: Machine) -> Finding:
     return Finding("library", "no-load", f"{pair}; not built version_compatible")
 
 
-def _device(target: "TargetFacts", machine: Machine) -> Finding:
+def _device(target: "TargetFacts", machine: Machine, quantize: str) -> Finding:
     listed = ", ".join(target.compute_capabilities)
     if machine.device is None:
         why = f" ({machine.why_no_device})" if machine.why_no_device else ""
         return Finding("device", "unknown", f"the GPU is not known{why}: give --device")
     here = f"the GPU has {machine.device}"
     if not target.compute_capabilities:
+        if quantize == "fp8" and _release(machine.device, 2) < (8, 9):
+            return Finding("device", "no-load", f"{here}; FP8 needs 8.9 or later")
         return _default_device(target, here, _release(machine.device, 2))
     if machine.device in target.compute_capabilities:
         return Finding("device", "load", f"{here}, built for {listed}")

@@ -172,17 +172,16 @@ def test_cases_have_the_values_of_data_and_of_corners(tmp_path: Path) -> None:
     found = cases(tmp_path, PROFILE, x=X, k=K, labels=np.arange(6))
     assert shown(found) == [
         ("data 0..1", (2, 20), [3], 2),
-        ("data 2..3", (2, 20), [5], 2),
-        ("data 4..4", (1, 20), [5], 1),
+        ("data 2..4", (3, 20), [5], 3),
         ("data 5..5", (1, 20), [1], 1),
         ("corner min", (1, 20), [1], None),
         ("corner opt", (2, 20), [4], None),
         ("corner max", (4, 20), [20], None),
         ("random", (2, 20), [4], None),
     ]
-    assert [one.group for one in found[4:]] == ["corner"] * 3 + ["random"]
-    labels = [one.labels.tolist() for one in found[:4] if one.labels is not None]
-    assert labels == [[0, 1], [2, 3], [4], [5]]
+    assert [one.group for one in found[3:]] == ["corner"] * 3 + ["random"]
+    labels = [one.labels.tolist() for one in found[:3] if one.labels is not None]
+    assert labels == [[0, 1], [2, 3, 4], [5]]
 
 
 def test_rows_fill_the_batch_of_the_profile_that_takes_their_values(tmp_path: Path) -> None:
@@ -191,8 +190,7 @@ def test_rows_fill_the_batch_of_the_profile_that_takes_their_values(tmp_path: Pa
     found = shown(cases(tmp_path, few, many, x=X, k=K))
     assert [one for one in found if one[0].startswith("data")] == [
         ("data 0..1", (2, 20), [3], 2),
-        ("data 2..3", (3, 20), [5], 2),
-        ("data 4..4", (3, 20), [5], 1),
+        ("data 2..4", (3, 20), [5], 3),
         ("data 5..5", (1, 20), [1], 1),
     ]
     corners = [(name, shape[0], k) for name, shape, k, _ in found if "corner" in name]

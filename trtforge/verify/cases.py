@@ -111,7 +111,7 @@ def _data_cases(plan: _Plan) -> Iterator[Case]:
     rooms = _Rooms(plan)
     first_row = next(iter(plan.data.batches(1, limit=plan.data.static_batch or 1)))
     wanted = max(1, min(plan.batch, plan.data.count, plan.limit or plan.data.count))
-    size, start = rooms.nearest(first_row, wanted), 0
+    size, start = wanted if rooms.deciding else rooms.nearest(first_row, wanted), 0
     for feeds in plan.data.batches(size, limit=plan.limit):
         rows = next(iter(feeds.values())).shape[0]
         step = rooms.nearest(feeds, size)

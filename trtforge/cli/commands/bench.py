@@ -1,5 +1,6 @@
 """`trtforge bench`: how fast is it?"""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,8 @@ def bench(
         from trtforge.disk import write_text
         from trtforge.report.latency_chart import latency_svg
 
-        write_text(plot, latency_svg(result.as_json(), result.measurement.times))
+        beside = () if result.other is None else result.other.times
+        write_text(plot, latency_svg(result.as_json(), result.measurement.times, beside))
     if as_json:
         print_json("trtforge.bench/1", result.as_json())
         return result.exit_status
@@ -131,7 +133,7 @@ def bench(
 def _at_corners(
     subject: Path,
     options: "BenchOptions",
-    others: dict[str, object],
+    others: Mapping[str, object],
     show: ProgressLines,
     *,
     as_json: bool,

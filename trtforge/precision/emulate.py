@@ -20,12 +20,14 @@ from trtforge.precision.emulation.types import NARROW, is_narrow_collection
 from trtforge.precision.typeinfo import infer
 
 
-def emulate(model: Model, *, wide_ends: Collection[str] = ()) -> Model:
+def emulate(model: Model, *, wide_ends: Collection[str] = (), kept: Collection[str] = ()) -> Model:
     """Make the FP32 twin of a typed model.
 
     Every tensor of the model is in the twin under its name, as its readers see it: FP16 and BF16
     tensors are rounded and held in FP32, others (INT8, FP8, ...) have their own type. The graph's
-    inputs and outputs keep their types but for those in `wide_ends`.
+    inputs and outputs keep their types but for those in `wide_ends`. FP8 between QuantizeLinear and
+    DequantizeLinear, which ONNX Runtime converts slowly, is computed in FP32 with the same bits; it
+    is no tensor of the twin unless `kept` names it.
 
     Constants keep their rounded values; Q/DQ nodes stay, their scales become FP32 with the same
     values; operators that only move or choose values get no casts, since they round nothing.
@@ -36,6 +38,7 @@ def emulate(model: Model, *, wide_ends: Collection[str] = ()) -> Model:
         wide_ends: names of inputs and outputs that become FP32 and are rounded inside, so that the
             twin is fed like the model before the cast. BF16 ones must be among them for a run by
             ONNX Runtime's Python interface, which has no BF16 arrays.
+        kept: names of FP8 tensors that shall be in the twin.
 
     Returns:
         A model for ONNX Runtime, to be run with optimizations off or basic.
@@ -57,7 +60,7 @@ def emulate(model: Model, *, wide_ends: Collection[str] = ()) -> Model:
                 Place(node=value.name),
             )
     files = model.files.derived()
-    twin = Twin(model.proto.graph, files, model.opset, frozenset(wide_ends))
+    twin = Twin(model.proto.graph, files, model.opset, frozenset(wide_ends), frozenset(kept))
     proto = ModelProto()
     merge_fields(model.proto, proto, skip={"graph"})
     proto.graph.CopyFrom(twin.main_graph(model.proto.graph, infer(model.proto).graph))

@@ -10,6 +10,7 @@ from trtforge.graph.external import ExternalFiles
 from trtforge.graph.nodes import STANDARD_DOMAINS
 from trtforge.graph.skeleton import merge_fields
 from trtforge.graph.weights import CHUNK_BYTES, graph_nodes, storage_bytes
+from trtforge.precision.emulation import float8
 from trtforge.precision.emulation.exact import is_exact
 from trtforge.precision.emulation.types import (
     NARROW,
@@ -60,18 +61,27 @@ class Twin:
         files: has the external weights, and holds the new ones.
         opset: the version of the standard operator set.
         wide_ends: inputs and outputs of the main graph that become FP32; others keep their type.
+        kept: FP8 tensors that must be there.
     """
 
     def __init__(
-        self, source: GraphProto, files: ExternalFiles, opset: int, wide_ends: frozenset[str]
+        self,
+        source: GraphProto,
+        files: ExternalFiles,
+        opset: int,
+        wide_ends: frozenset[str],
+        kept: frozenset[str],
     ) -> None:
         self._files = files
         self._opset = opset
         self._wide_ends = wide_ends
+        self._kept = kept
         self._names = set(_names(source))
         fed = {value.name for value in source.input}
         self._constants = {one.name: one for one in source.initializer if one.name not in fed}
         self._computed: list[TensorProto] = []
+        self._numbers: dict[float, str] = {}
+        self._float8: dict[str, float] = {}
         self._pending_bytes = 0
         self._read = set(_read(source))
 
@@ -86,6 +96,7 @@ class Twin:
         ends = (value.name for value in (*source.input, *source.output))
         narrow = frozenset(name for name in ends if self._keeps(name, types.get(name, 0)))
         scope = _Scope(types, {}, narrow, is_main=True)
+        self._float8 = float8.float8_pairs(source, types, self._constants, self._files, self._kept)
         graph = _without_content(source)
         fed = {value.name for value in source.input}
         for value in source.input:
@@ -131,6 +142,8 @@ class Twin:
             folded = self._dequantized(node, scope) if scope.is_main else None
             graph.node.extend((folded,) if folded else self._node(node, known, scope))
         for value in source.value_info:
+            if scope.types.get(value.name) in STORED and value.name in scope.wide:
+                continue  # it has another name, and another type
             graph.value_info.append(value if value.name in scope.ends else _widened_value(value))
 
     # -- the ends of the main graph ------------------------------------------------------------
@@ -182,12 +195,31 @@ class Twin:
             yield from self._narrowing_cast(wide, narrow[0], scope)
             return
         exact = is_exact(node, self._opset)
+        made: Iterable[NodeProto] = (wide,)
+        scale = self._float8.get(node.output[0]) if scope.is_main and node.output else None
+        if scale is not None:
+            made = self._by_arithmetic(wide, scale, scope)
         for index, name, kind in narrow:
             if not exact or name in scope.ends:
                 wide.output[index] = self._fresh(f"{name}_exact")
                 after.extend(self._round(wide.output[index], name, kind, scope))
-        yield wide
+        yield from made
         yield from after
+
+    def _by_arithmetic(self, node: NodeProto, scale: float, scope: _Scope) -> Iterator[NodeProto]:
+        """What stands for an FP8 conversion; of the FP8 tensor there is an FP32 form alone."""
+        if node.op_type == "QuantizeLinear":
+            name = node.output[0]
+            node.output[0] = scope.wide[name] = self._fresh(f"{name}_halves")
+            yield from float8.quantized(node, scale, self._number, self._fresh)
+        else:
+            yield float8.dequantized(node, scale, self._number)
+
+    def _number(self, value: float) -> str:
+        if value not in self._numbers:
+            name = self._numbers[value] = self._fresh(f"number_{len(self._numbers)}")
+            self._computed.append(helper.make_tensor(name, TensorProto.FLOAT, [], [value]))
+        return self._numbers[value]
 
     def _dequantized(self, node: NodeProto, scope: _Scope) -> NodeProto | None:
         """A weight's DequantizeLinear, computed now; it leaves an Identity that bears its names."""

@@ -308,5 +308,27 @@ def test_the_plot_is_a_picture_of_its_own(tmp_path: Path) -> None:
     root = ET.fromstring(plot.read_text())
     assert root.tag.endswith("svg")
     assert "p99" in plot.read_text()
-    one = {"subject": "<a&b>", "scenario": "offline", "latencies": latencies([1.0]).as_json()}
-    ET.fromstring(latency_svg(one, [1.0]))
+
+
+@given(
+    st.lists(st.floats(1e-7, 1e3), min_size=1, max_size=50),
+    st.lists(st.floats(1e-7, 1e3), max_size=5),
+)
+def test_whatever_was_measured_is_drawn_inside_the_picture(
+    seconds: list[float], other: list[float]
+) -> None:
+    one = {
+        "subject": "/some/where/<a&b>",
+        "scenario": "offline",
+        "latencies": latencies(seconds).as_json(),
+    }
+    picture = latency_svg(one, seconds, other)
+    root = ET.fromstring(picture)
+    assert "/some" not in picture
+    shapes = [part for part in root.iter() if part.get("x") or part.get("x1")]
+    places = [float(part.get("x") or part.get("x1") or 0) for part in shapes]
+    assert all(0 <= place <= 720 for place in places)
+    bars = [part for part in root.iter() if part.get("class") == "bar"]
+    tallest = max(float(part.get("height") or 0) for part in bars)
+    assert tallest <= 340
+    assert len([part for part in root.iter() if part.get("class") == "other"]) == bool(other)

@@ -13,10 +13,12 @@ _TOP, _BOTTOM = 116, 40
 
 _BINS = 80
 _STYLE = """\
-text { fill: #222; paint-order: stroke; stroke: #fff; stroke-width: 3px } .paper { fill: #fff } .bar { fill: #4a7ab5 } .mark { stroke: #222 }
+text { fill: #222; paint-order: stroke; stroke: #fff; stroke-width: 3px }
+.paper { fill: #fff } .bar { fill: #4a7ab5 } .mark { stroke: #222 }
 .other { fill: none; stroke: #b5622a; stroke-width: 2 } .named { fill: #b5622a }
 @media (prefers-color-scheme: dark) {
-text { fill: #ddd; stroke: #1b1b1b } .paper { fill: #1b1b1b } .bar { fill: #5b8fd0 } .mark { stroke: #ddd }
+text { fill: #ddd; stroke: #1b1b1b }
+.paper { fill: #1b1b1b } .bar { fill: #5b8fd0 } .mark { stroke: #ddd }
 .other { stroke: #e09a60 } .named { fill: #e09a60 } }"""
 
 

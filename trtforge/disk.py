@@ -124,6 +124,17 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None] 
         written.append(path)
 
 
+def check_folder(path: Path) -> None:
+    """Find out before the work whether a folder can be written into, or made, without making it.
+
+    Raises:
+        MissingError: TF0302, it cannot.
+    """
+    folder = path.absolute()
+    there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+    _probe(there / ".probe", path)
+
+
 def _refuse_same(target: Path, others: Iterable[Path], what: str) -> None:
     if not is_special(target) and any(_is_same(target, one) for one in others):
         raise UsageError(
@@ -142,13 +153,16 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _check_writable(path: Path) -> None:
+    if path.is_dir():
+        raise write_error(IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)), path)
+    if not is_special(path):
+        _probe(destination(path), path)
+
+
+def _probe(beside: Path, path: Path) -> None:
+    """Make and remove a file beside another; `path` is what messages name."""
+    probe = beside.with_name(f".{beside.name}.{os.urandom(4).hex()}")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if is_special(path):
-            return
-        target = destination(path)
-        probe = target.with_name(f".{target.name}.{os.urandom(4).hex()}")
         probe.touch()
         probe.unlink()
     except OSError as error:

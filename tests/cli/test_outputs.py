@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +229,33 @@ def test_a_dangling_link_is_followed_too(work: Path, monkeypatch: pytest.MonkeyP
     Path("missing").mkdir()
     ran(0, "cast", "m.onnx", "-o", "link.onnx")
     assert onnx.load("missing/o.onnx").graph.node
+
+
+def test_a_recipe_does_not_write_over_the_cache_that_it_reuses(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("TRTFORGE_CACHE", str(work / "store"))
+    Path("r.yaml").write_text(
+        "version: 1\nname: r\nmodel: {onnx: m.onnx}\nprecision: {quantize: int8}\n"
+        "calibration: {reuse: c.json, cache: c.json}\n"
+        "targets: [{name: cpu, backend: onnxruntime}]\n"
+    )
+    before = contents(work)
+    assert "would be overwritten" in problem(2, "calibrate", "r.yaml", "-o", ".")
+    assert contents(work) == before
+    ran(0, "calibrate", "r.yaml", "-o", "new/folder")
+    assert Path("new/folder/c.json").is_file()
+    assert "would be" not in ran(0, "calibrate", "r.yaml", "-o", "new/folder")[1]
+
+
+def test_onnx_runtime_reports_to_nobody(work: Path) -> None:
+    """Its wheels keep a session of their telemetry in a file called .ses."""
+    program = [sys.executable, "-m", "trtforge.cli.main", "verify", "m.onnx", "--against", "m.onnx"]
+    folder = work / "temporary"
+    folder.mkdir()
+    variables = {**os.environ, "TMPDIR": str(folder), "HOME": str(folder)}
+    del variables["ORT_DISABLE_TELEMETRY"]  # which importing trtforge has set here
+    run = subprocess.run(program, cwd=work, env=variables, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert list(folder.rglob("*")) == []

@@ -26,8 +26,23 @@ def children_of(pid: int) -> list[int]:
     return [int(line) for line in text.stdout.split()]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_ctrl_c_ends_the_build_and_its_workers(digits: Path, tmp_path: Path, jobs: int) -> None:
+def said_of(status: int) -> str:
+    name = "" if status == 130 else f" ({signal.Signals(status - 128).name})"
+    return f"interrupted{name}"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "numbers"),
+    [
+        (1, [signal.SIGINT]),
+        (2, [signal.SIGINT]),
+        (2, [signal.SIGTERM]),
+        (2, [signal.SIGHUP, signal.SIGTERM]),
+    ],
+)
+def test_signals_end_the_build_and_its_workers(
+    digits: Path, tmp_path: Path, jobs: int, numbers: list[signal.Signals]
+) -> None:
     recipe = (digits / "int8.yaml").read_text().replace("model.onnx", str(digits / "model.onnx"))
     for name in ("calib.npz", "test.npz"):
         recipe = recipe.replace(name, str(digits / name))
@@ -48,12 +63,15 @@ def test_ctrl_c_ends_the_build_and_its_workers(digits: Path, tmp_path: Path, job
     while not (workers := children_of(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert workers, "no worker was started"
-    os.kill(process.pid, signal.SIGINT)
+    for number in numbers:
+        os.kill(process.pid, number)
     out, err = process.communicate(timeout=20)
-    assert process.returncode == 130, err
-    assert "interrupted" in err
+    assert process.returncode in [128 + one for one in numbers], err
+    assert err.splitlines()[-1] == said_of(process.returncode)
+    assert err.count("interrupted") == 1
     assert "Traceback" not in err
     assert out == ""
+    assert list((tmp_path / "store" / "tmp").iterdir()) == []
     deadline = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -63,6 +81,63 @@ def test_ctrl_c_ends_the_build_and_its_workers(digits: Path, tmp_path: Path, job
         "build", tmp_path / "r.yaml", "--out", tmp_path / "out", store=tmp_path / "store"
     )
     assert again.status == 0, again.stderr
+
+
+SLOW_DATA = """
+import time
+from pathlib import Path
+import numpy as np
+
+def samples():
+    for count in range(1000):
+        yield {"image": np.ones((1, 1, 8, 8), np.float32)}
+        if count == 20:
+            Path("started").touch()
+            time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        ("quantize MODEL --data slow:samples -o q.onnx --cache c.json", signal.SIGTERM),
+        ("cast MODEL --data slow:samples --samples 500 -o h.onnx", signal.SIGHUP),
+        ("bench MODEL --seconds 60 --shape image=1x1x8x8 --plot p.svg", signal.SIGTERM),
+    ],
+)
+def test_other_commands_end_by_signals_too(
+    digits: Path, tmp_path: Path, command: str, number: signal.Signals
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_DATA)
+    words = command.replace("MODEL", str(digits / "model.onnx")).split()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trtforge.cli.main", *words],
+        cwd=tmp_path,
+        env=environment(tmp_path / "store", TMPDIR=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if is_under_way(process.pid, tmp_path, words[0]):
+            break
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 128 + number, err
+    assert err.splitlines()[-1] == said_of(process.returncode)
+    assert "Traceback" not in err
+    assert out == ""
+    left = {path.name for path in tmp_path.iterdir()} - {"store", "__pycache__"}
+    assert left <= {"slow.py", "started"}
+
+
+def is_under_way(pid: int, folder: Path, command: str) -> bool:
+    """Whether the data was asked for; of a benchmark, whether ONNX Runtime is being loaded."""
+    if command != "bench":
+        return (folder / "started").exists()
+    return "libonnxruntime" in Path(f"/proc/{pid}/maps").read_text()
 
 
 @pytest.mark.parametrize("limit", [2_000, 20_000, 60_000, 500_000])
@@ -95,11 +170,14 @@ def in_the_way(path: Path) -> Path:
     return path
 
 
-def test_an_output_folder_that_cannot_be_made_is_exit_3(digits: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_made_is_exit_3_before_the_work(
+    digits: Path, tmp_path: Path
+) -> None:
     blocked = in_the_way(tmp_path / "file") / "out"
     run = trtforge("build", digits / "fp32.yaml", "--out", blocked, store=tmp_path / "store")
     run.assert_clean_failure(3)
     assert str(tmp_path / "file") in run.stderr
+    assert "import " not in run.stderr
 
 
 def test_a_store_that_cannot_be_made_is_exit_3(digits: Path, tmp_path: Path) -> None:

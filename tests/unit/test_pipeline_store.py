@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trtforge.errors import MissingError, UsageError
-from trtforge.pipeline.store import Store, digest_of, parse_size
+from trtforge.pipeline.store import Store, default_root, digest_of, parse_size
 
 
 def put(store: Store, document: dict, text: str = "result") -> str:
@@ -156,3 +156,27 @@ def test_prune_removes_unfinished_work_once_it_is_old(tmp_path: Path) -> None:
         os.utime(path, (time.time() - age_s, time.time() - age_s))
     store.prune()
     assert [path.name for path in store.unfinished.iterdir()] == ["new"]
+
+
+def test_what_could_not_be_noted_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "last" / "r.json").mkdir()
+    with pytest.raises(MissingError) as caught:
+        store.remember("r", {})
+    assert caught.value.code == "TF0302"
+    assert list((tmp_path / "tmp").iterdir()) == []
+    left = tmp_path / "tmp" / "of-a-killed-writer"
+    left.write_text("")
+    os.utime(left, (0, 0))
+    Store(tmp_path)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("variable", ["TRTFORGE_CACHE", "XDG_CACHE_HOME"])
+def test_a_home_folder_that_is_not_known(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRTFORGE_CACHE", raising=False)
+    monkeypatch.setenv(variable, "~nobody-of-this-name/cache")
+    with pytest.raises(MissingError) as caught:
+        default_root()
+    assert caught.value.code == "TF0302"
+    assert "TRTFORGE_CACHE" in str(caught.value.hint)

@@ -17,9 +17,9 @@ from trtforge.errors import DataError, GraphError
 from trtforge.graph.execute import Session
 from trtforge.graph.inputs import random_feeds
 from trtforge.graph.model import Model
+from trtforge.interrupts import interrupts_between
 from trtforge.precision.cache import CalibrationCache, DataUse
 from trtforge.precision.calibrate import CalibrationRequest, calibrate
-from trtforge.precision.interrupts import interrupts_between
 from trtforge.precision.observers import METHODS
 from trtforge.precision.quantize import candidate_tensors
 from trtforge.recipe.schema import Precision

@@ -9,12 +9,12 @@ from typing import Any, NoReturn
 import click
 
 from trtforge import __version__
-from trtforge.cli.stopping import say_stopped, stop_on_signals
 from trtforge.cli.streams import (
     EXIT_PIPE,
     drop_output,
     is_output_error,
     open_closed_streams,
+    say_stopped,
 )
 from trtforge.errors import (
     EXIT_BUG,
@@ -23,6 +23,7 @@ from trtforge.errors import (
     ForgeError,
     Problem,
 )
+from trtforge.interrupts import stop_on_signals
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "build": (

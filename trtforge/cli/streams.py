@@ -1,9 +1,13 @@
 """Standard streams that are closed, full or no longer read: a command line meets all three."""
 
+import contextlib
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
+
+from trtforge.interrupts import Stopped
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
@@ -37,3 +41,13 @@ def drop_output() -> None:
         except OSError:
             os.dup2(null, stream.fileno())
     os.close(null)
+
+
+def say_stopped(error: KeyboardInterrupt) -> int:
+    """Say in one line what ended the command; return its exit status."""
+    number = error.number if isinstance(error, Stopped) else signal.SIGINT
+    with contextlib.suppress(OSError):  # a terminal that closed takes no line
+        behind_live_line = "\n" if sys.stderr.isatty() else ""
+        name = "" if number is signal.SIGINT else f" ({number.name})"
+        sys.stderr.write(f"{behind_live_line}interrupted{name}\n")
+    return 128 + number

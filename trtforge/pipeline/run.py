@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from trtforge.disk import writing
+from trtforge.disk import check_folder, check_outputs, write_bytes, writing
 from trtforge.errors import ParityError, RecipeError, UsageError
 from trtforge.pipeline.events import Sink, StageFinished, Warned, ignore
 from trtforge.pipeline.execution import Effort, StageRow, run_stages
@@ -164,6 +164,7 @@ def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Bu
     """Run all stages of one recipe and write its bundle; see `build`."""
     job = job_of(recipe, options, emit)
     require_targets(job.recipe)
+    check_folder(options.out)
     for text in _target_warnings(job.recipe):
         emit(Warned(text))
     entries, rows = run_stages(job, stages_of(job.recipe), options.effort)
@@ -201,7 +202,8 @@ def calibrate_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -
         The files written into `options.out`, the cache first.
 
     Raises:
-        UsageError: the recipe quantizes nothing.
+        UsageError: the recipe quantizes nothing, or a file that it reads would be overwritten.
+        MissingError: the folder cannot be written into.
     """
     job = job_of(recipe, options, emit)
     if not needs_ranges(job.recipe.precision):
@@ -210,23 +212,31 @@ def calibrate_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -
             f"recipe '{job.recipe.name}' has nothing to calibrate",
             "set precision.quantize to int8 or fp8, and give a calibration section",
         )
+    files = _calibration_files(job, recipe, options.out)
     stages = [stage for stage in stages_of(job.recipe) if stage.kind in _UP_TO_CALIBRATION]
     entries, _ = run_stages(job, stages, options.effort)
-    for text in entries["calibrate"].json("cache.json")["warnings"]:
-        emit(Warned(text))
-    calibration = job.recipe.calibration
-    name = (calibration.cache if calibration else None) or "cache.json"
     measured = entries["calibrate"]
-    written = {"cache.json": options.out / name}
-    if "tensorrt.calib" in measured.files:
-        written["tensorrt.calib"] = options.out / "tensorrt.calib"
+    for text in measured.json("cache.json")["warnings"]:
+        emit(Warned(text))
+    written = {name: path for name, path in files.items() if name in measured.files}
     with writing(options.out, "the calibration cache"):
         options.out.mkdir(parents=True, exist_ok=True)
-        for source, path in written.items():
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_bytes(measured.file(source).read_bytes())
-            temporary.replace(path)
+        for name, path in written.items():
+            write_bytes(path, measured.file(name).read_bytes())
     return tuple(written.values())
+
+
+def _calibration_files(job: Job, recipe: Path, out: Path) -> dict[str, Path]:
+    """Return where the cache and its text form go, once they can be written there."""
+    calibration = job.recipe.calibration
+    name = (calibration.cache if calibration else None) or "cache.json"
+    files = {"cache.json": out / name, "tensorrt.calib": out / "tensorrt.calib"}
+    check_folder(out)
+    if out.is_dir():
+        named = () if calibration is None else (calibration.reuse, calibration.data)
+        read = (recipe, *(job.loaded.resolve(one) for one in named if isinstance(one, str)))
+        check_outputs(files.values(), read)
+    return files
 
 
 _UP_TO_CALIBRATION = ("import", "optimize", "calibrate")

@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from trtforge.disk import sync, writing
-from trtforge.errors import UsageError
+from trtforge.errors import MissingError, UsageError
 
 SCHEMA = "trtforge.store/1"
 ENTRY_FILE = "entry.json"
@@ -78,11 +78,22 @@ class Entry:
 
 
 def default_root() -> Path:
-    """Return the store's folder: $TRTFORGE_CACHE, or `trtforge` in the user's cache folder."""
-    if chosen := os.environ.get("TRTFORGE_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "trtforge"
+    """Return the store's folder: $TRTFORGE_CACHE, or `trtforge` in the user's cache folder.
+
+    Raises:
+        MissingError: TF0302, it lies in a home folder that is not known.
+    """
+    chosen = os.environ.get("TRTFORGE_CACHE")
+    base = chosen or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        folder = Path(base).expanduser().absolute()
+    except RuntimeError as error:  # no HOME, and no entry of /etc/passwd
+        raise MissingError(
+            "TF0302",
+            f"there is no home folder for the store '{base}'",
+            "set TRTFORGE_CACHE to a folder you can write to, or HOME",
+        ) from error
+    return folder if chosen else folder / "trtforge"
 
 
 class Store:
@@ -180,10 +191,13 @@ class Store:
     def remember(self, recipe_id: str, documents: Mapping[str, Any]) -> None:
         """Note the key documents of a recipe's last build, to explain the next one's misses."""
         path = self.root / "last" / f"{recipe_id}.json"
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        temporary = self.root / "tmp" / uuid.uuid4().hex
         with writing(path, "the store"):
-            temporary.write_text(canonical_json(documents), encoding="utf-8")
-            temporary.replace(path)
+            try:
+                temporary.write_text(canonical_json(documents), encoding="utf-8")
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def recall(self, recipe_id: str) -> dict[str, Any]:
         """Return what `remember` noted, or nothing."""
@@ -257,7 +271,7 @@ class Store:
         shutil.rmtree(grave, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Remove the work folders of writers that were killed: their lock is free."""
+        """Remove what writers that were killed left: the lock of their work folders is free."""
         for folder in (self.root / "tmp").iterdir():
             lock_path = folder / LOCK_FILE
             try:
@@ -268,7 +282,11 @@ class Store:
                     continue  # just being made, or just being thrown away by someone else
             except (Timeout, OSError):
                 continue
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    folder.unlink()
 
 
 def _read_entry(folder: Path, stage: str, key: str) -> tuple[str, Entry | None]:

@@ -14,8 +14,8 @@ import onnxruntime
 
 from trtforge.errors import DataError, GraphError, Place
 from trtforge.graph.model import Model
+from trtforge.interrupts import interrupts_between
 from trtforge.precision.cache import CalibrationCache, DataUse, TensorRange
-from trtforge.precision.interrupts import interrupts_between
 from trtforge.precision.observers import Method, Options, method
 from trtforge.precision.observers.histogram import Histogram
 from trtforge.precision.state import TensorState, warnings_of

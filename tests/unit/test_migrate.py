@@ -139,6 +139,8 @@ def test_the_recipe_that_is_written_loads_and_its_cache_is_converted(tmp_path: P
     assert recipe.name == "digits"
     assert recipe.precision.quantize == "int8"
     assert recipe.shapes[0]["image"].max == (32, 1, 8, 8)
+    partial = migrate(f"{command} --useDLACore=0", MigrateOptions(out, partial=True))
+    assert partial.written == result.written, "also where another flag is refused"
     cache = CalibrationCache.load(out.with_suffix(".calib.json"))
     assert cache.range_of("image").amax == pytest.approx(1.00024, rel=1e-5)
 

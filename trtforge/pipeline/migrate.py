@@ -142,7 +142,7 @@ def migrate(command: str | Sequence[str], options: MigrateOptions | None = None)
         raise RecipeError.of(
             [Problem("TF0124", f"{one.flag}: nothing does this here", one.why) for one in refused]
         )
-    if options.out is not None and not refused:
+    if options.out is not None:
         _convert_cache(draft, work)
     _check(draft.values)
     text = recipe_text(draft.values, source, draft.findings)

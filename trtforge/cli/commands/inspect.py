@@ -40,12 +40,12 @@ def _show_layers(rows: Sequence[Mapping[str, Any]]) -> None:
 
     if not rows:
         return
-    header = ("type", "kind", "results", "ms", "layer")
+    header = ("type", "kind", "results", "weights", "ms", "layer")
     cells = (
         (
             row["type"],
             row["kind"] or "-",
-            "-" if row["bytes"] is None else size(row["bytes"]),
+            *(size(row[key]) if row[key] else "-" for key in ("bytes", "weights_bytes")),
             "-" if row["ms"] is None else f"{row['ms']:.3g}",
             row["name"],
         )

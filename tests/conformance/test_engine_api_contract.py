@@ -3,7 +3,6 @@
 The bindings of TensorRT 10 and 11 import without the engine library (`simulator.bindings`).
 """
 
-import ast
 import json
 import os
 import subprocess
@@ -13,9 +12,10 @@ from typing import get_args
 
 import pytest
 import tensorrt_rtx
+from api_uses import Uses, holds_api, uses
 from simulator.bindings import VERSIONS, bindings, stub_libraries
 
-from trtforge.engine import options
+from trtforge.engine import layers, options
 from trtforge.engine.layers import _DTYPES
 from trtforge.recipe.engine_options import REFUSED, EngineOptions
 
@@ -165,6 +165,7 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     "Runtime": dict.fromkeys(["deserialize_cuda_engine", "engine_host_code_allowed"], ALL)
     | {"get_engine_validity": RTX},
     "TensorIOMode": {"INPUT": ALL},
+    "TensorLocation": {"HOST": ALL},
 }
 for _option, (_, _kind) in options.CHOICES.items():
     USED_API[_kind] = {
@@ -203,7 +204,7 @@ VARIABLES = {
 MODULES = [
     *("tensorrt", "network", "layers", "options", "targets", "timing_cache", "progress"),
     *("native_log", "infer", "inspector", "probe", "session", "interface", "refit"),
-    *("lane", "weight_streaming"),
+    *("lane", "weight_streaming", "measuring/served"),
 ]
 # What the inspector wrote is plain data there.
 PLAIN_DATA = {"inspector": ("layer", "tensor")}
@@ -226,6 +227,12 @@ OURS = {
     ("ILayer", "attention"),
 }
 
+# Functions that look members up by the names in a table, which is held against USED_API above.
+LOOKED_UP = {
+    *("layers._kernel", "layers._layer"),
+    *("options._member", "options._set_property", "targets.set_targets"),
+}
+
 ASK = """
 import json, sys
 import tensorrt_bindings as trt
@@ -236,23 +243,67 @@ print(json.dumps({"": dir(trt), **members, "flags": network_flags(trt), "v": trt
 """
 
 
-def used_in_source() -> set[tuple[str, str]]:
-    """Attributes read from variables that hold objects of the API."""
-    found = set()
+def used_in_source() -> Uses:
+    """All uses in the engine room, but for those of what is plain data or ours there."""
+    whole = Uses()
     for module in MODULES:
-        tree = ast.parse((ENGINE / f"{module}.py").read_text())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute):
-                base = node.value
-                name = getattr(base, "id", None) or getattr(base, "attr", None)
-                if name in VARIABLES and name not in PLAIN_DATA.get(module, ()):
-                    found.add((VARIABLES[name], node.attr))
-    return {(kind, member) for kind, member in found - OURS if member != "__init__"}
+        held = {
+            name: kind for name, kind in VARIABLES.items() if name not in PLAIN_DATA.get(module, ())
+        }
+        found = uses((ENGINE / f"{module}.py").read_text(), held)
+        whole.members |= found.members
+        whole.compared |= found.compared
+        whole.looked_up |= {f"{module}.{name}" for name in found.looked_up}
+        whole.unknown |= {f"{module}: {text}" for text in found.unknown}
+    whole.members = {pair for pair in whole.members - OURS if pair[1] != "__init__"}
+    return whole
+
+
+TABLE = {(kind, member) for kind, members in USED_API.items() for member in members}
 
 
 def test_the_table_names_all_that_the_source_uses():
-    table = {(kind, member) for kind, members in USED_API.items() for member in members}
-    assert used_in_source() - table == set()
+    found = used_in_source()
+    assert found.members - TABLE == set()
+    assert found.compared <= {member for _, member in TABLE}
+    assert found.unknown == {f"session: path.{name}" for name in ("is_file", "read_bytes")}
+    assert found.looked_up == LOOKED_UP
+    # The options' tables are in USED_API as they are; TensorRT-RTX itself names its targets.
+    forms = {(form, member) for form, member in layers._MODES.values()}
+    forms |= {("", form) for form, _ in layers._MODES.values()}
+    assert forms | {("", form) for form in layers._CONVOLUTIONS.values()} <= TABLE
+
+
+def test_every_module_that_holds_an_object_of_the_api_is_looked_at():
+    holding = {path for path in ENGINE.rglob("*.py") if holds_api(path.read_text(), VARIABLES)}
+    only_loaded = {ENGINE / "worker.py"}  # ahead of time, for the layout of memory
+    assert holding - only_loaded <= {ENGINE / f"{module}.py" for module in MODULES}
+
+
+OVERLOOKED = {
+    "member": "def f(engine: Any): engine.make_coffee()",
+    "own attribute": "class A:\n    def f(self): self._context.make_coffee()",
+    "result of a call": "def f(trt: Any): trt.Builder(None).make_coffee()",
+    "variable": "def f(trt: Any):\n    it = trt.Runtime(None)\n    it.make_coffee()",
+    "variable of a loop": "def f(engine: Any):\n    for it in engine.parts: it.make_coffee()",
+    "kept in self": "class A:\n    def f(self, trt: Any): self.it = trt.Runtime(None)\n"
+    "    def g(self): self.it.make_coffee()",
+    "any type": "def f(it: Any): it.make_coffee()",
+    "nested": "def f(trt: Any):\n    def g(): trt.Coffee",
+    "enumeration": "def f(trt: Any): trt.DataType.COFFEE",
+    "by text": "def f(engine: Any): getattr(engine, 'make_coffee', None)",
+    "asked for": "def f(trt: Any): hasattr(trt.Runtime, 'make_coffee')",
+    "by a table": "def f(config: Any, name: str): setattr(config, name, 1)",
+    "compared": "def f(engine: Any): return engine.get_tensor_mode('x').name == 'COFFEE'",
+    "derived": "class A(trt.Coffee): ...",
+}
+
+
+@pytest.mark.parametrize("how", OVERLOOKED)
+def test_a_use_that_is_in_no_table_is_found(how):
+    found = uses(OVERLOOKED[how], VARIABLES)
+    members = {member for _, member in TABLE}
+    assert found.members - TABLE or found.unknown or found.looked_up or found.compared - members
 
 
 def test_every_option_of_a_recipe_is_applied_or_refused():

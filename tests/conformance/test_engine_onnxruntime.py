@@ -1,5 +1,7 @@
 """The ONNX Runtime backend: numbers, options, external weights, refusals."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -87,6 +89,16 @@ def test_what_cannot_be_loaded_is_a_build_error(tmp_path, content):
         get_backend("onnxruntime").build(request_for(path, tmp_path))
     assert (caught.value.code, caught.value.exit_status) == ("TF0615", 4)
     assert "ONNXRuntimeError" not in caught.value.message
+
+
+def test_an_opset_to_come_is_told_with_the_newest_that_it_takes(tmp_path):
+    proto = matmul()
+    proto.opset_import[0].version = 99
+    with pytest.raises(BuildError) as caught:
+        get_backend("onnxruntime").build(request_for(save(proto, tmp_path), tmp_path))
+    assert "/" not in caught.value.message
+    assert "Opset 99 is under development" in caught.value.message
+    assert re.fullmatch(r"export the model with opset \d+ or older", caught.value.hint)
 
 
 @pytest.mark.parametrize(

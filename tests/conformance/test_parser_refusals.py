@@ -64,6 +64,38 @@ def depth_at_run_time() -> onnx.ModelProto:
     )
 
 
+def weights_of_other_channels() -> onnx.ModelProto:
+    return model(
+        [helper.make_node("Conv", ["x", "w"], ["y"], name="conv")],
+        {"x": (FLOAT, [1, 3, 8, 8])},
+        {"y": (FLOAT, [1, 4, 6, 6])},
+        [numpy_helper.from_array(np.ones((4, 5, 3, 3), np.float32), "w")],
+    )
+
+
+def four_axes() -> onnx.ModelProto:
+    return model(
+        [helper.make_node("Conv", ["x", "w"], ["y"], name="conv")],
+        {"x": (FLOAT, [1, 1, 4, 4, 4, 4])},
+        {"y": (FLOAT, [1, 1, 2, 2, 2, 2])},
+        [numpy_helper.from_array(np.ones((1, 1, 3, 3, 3, 3), np.float32), "w")],
+    )
+
+
+def odd_activation() -> onnx.ModelProto:
+    names = ["Mish", "Tanh", "Tanh"]
+    lstm = helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=2, activations=names)
+    return model(
+        [lstm],
+        {"x": (FLOAT, [3, 1, 4])},
+        {"y": (FLOAT, [3, 1, 1, 2])},
+        [
+            numpy_helper.from_array(np.ones((1, 8, 4), np.float32), "w"),
+            numpy_helper.from_array(np.ones((1, 8, 2), np.float32), "r"),
+        ],
+    )
+
+
 REFUSED: list[tuple[Callable[[], onnx.ModelProto], dict[str, Any], str, str | None, str]] = [
     (
         loop_without_condition,
@@ -79,6 +111,9 @@ REFUSED: list[tuple[Callable[[], onnx.ModelProto], dict[str, Any], str, str | No
         "conv",
         "make its weights a constant",
     ),
+    (weights_of_other_channels, {}, "for another number of channels", "conv", "check the shape"),
+    (four_axes, {}, "it works on more than three axes", "conv", "Reshape"),
+    (odd_activation, {}, "the activation Mish, which TensorRT has not", None, "Sigmoid"),
     (nine_dimensions, {}, "cannot take the graph: an input, output or weight has", None, "8 dim"),
     (
         depth_at_run_time,

@@ -123,6 +123,24 @@ def test_a_model_that_the_checker_refuses(tmp_path: Path) -> None:
     assert "nothing" in (error.details or "")
 
 
+def test_an_output_without_a_shape_gets_the_one_that_follows(tmp_path: Path) -> None:
+    """As some exporters leave it; ONNX Runtime and TensorRT take such models."""
+    proto = mg.model(
+        [mg.node("Relu", ["x"], ["y"])], [mg.info("x", ["N", 4])], [mg.info("y", None)]
+    )
+    onnx.save(proto, str(tmp_path / "m.onnx"))
+    (output,) = Model.load(tmp_path / "m.onnx").contract.outputs
+    assert (output.dims, output.rank_known) == (("N", 4), True)
+
+
+def test_a_shape_that_nothing_tells_is_named(tmp_path: Path) -> None:
+    proto = mg.model([mg.node("Relu", ["x"], ["y"])], [mg.info("x", None)], [mg.info("y", [1])])
+    onnx.save(proto, str(tmp_path / "m.onnx"))
+    error = refusal(tmp_path / "m.onnx")
+    assert (error.code, error.details) == ("TF0403", None)
+    assert "input 'x' has no shape" in error.message
+
+
 def test_no_outputs(tmp_path: Path) -> None:
     onnx.save(
         mg.model([mg.node("Relu", ["x"], ["y"])], [mg.info("x", [1])], []), str(tmp_path / "m")

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 PROVIDERS = ("CPUExecutionProvider",)
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_SOURCE = re.compile(r"^/\S+:\d+ .+?\) (?=[A-Z])")
+"""A line of ONNX Runtime's own code, and the function around it."""
+_NEWEST_OPSET = re.compile(r"for domain ai\.onnx is till opset (\d+)")
 
 
 class OnnxRuntimeBackend:
@@ -182,7 +185,8 @@ class OnnxRuntimeRunner:
             raise BuildError(
                 "TF0615",
                 f"onnxruntime {_version()} refuses {self._file}: {_plain(error)}",
-                where=self._place,
+                _remedy(error),
+                self._place,
             ) from error
         return session
 
@@ -192,5 +196,10 @@ def _version() -> str:
 
 
 def _plain(error: Exception) -> str:
-    """ONNX Runtime's message without its prefix "[ONNXRuntimeError] : 1 : FAIL : "."""
-    return _PREFIX.sub("", str(error)).strip() or type(error).__name__
+    """ONNX Runtime's message without "[ONNXRuntimeError] : 1 : FAIL : " and its code's line."""
+    return _SOURCE.sub("", _PREFIX.sub("", str(error))).strip() or type(error).__name__
+
+
+def _remedy(error: Exception) -> str | None:
+    newest = _NEWEST_OPSET.search(str(error))
+    return None if newest is None else f"export the model with opset {newest[1]} or older"

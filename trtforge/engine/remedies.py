@@ -86,6 +86,21 @@ PARSER_REMEDIES: tuple[Remedy, ...] = (
         "its weights have no fixed shape",
     ),
     Remedy(
+        r"Kernel weight dimension failed to broadcast",
+        "check the shape of its weights against its input and `group`",
+        "its weights are for another number of channels than its input has",
+    ),
+    Remedy(
+        r"condition: \(kernelSize\)\.nbDims == 2",
+        "merge axes with a Reshape, or do it outside of the engine",
+        "it works on more than three axes beside batch and channels",
+    ),
+    Remedy(
+        r"Unknown activation type: (\w+)",
+        "use Tanh, Sigmoid, Relu or another that TensorRT has in recurrent layers",
+        r"a recurrent layer has the activation \1, which TensorRT has not",
+    ),
+    Remedy(
         r"must be (?:a )?(?:build[- ]time constant|an initializer)",
         "make that input a constant of the model",
     ),

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from trtforge.errors import GraphError, Place
 from trtforge.graph.contract import contract_of
@@ -84,6 +84,7 @@ def read_model(path: Path) -> tuple[ModelProto, ExternalFiles]:
     for tensor in model_tensors(proto):
         if is_external(tensor):
             _at(path, files.view, tensor)
+    _declare_outputs(proto, files)
     _at(path, check_model, proto, files)
     if not proto.graph.output:
         raise GraphError(
@@ -188,6 +189,42 @@ def _is_plain(tensor: TensorProto) -> bool:
 _EXPORT_AGAIN = "export or copy the file again"
 
 
+def _declare_outputs(proto: ModelProto, files: ExternalFiles) -> None:
+    """Give outputs the shapes that inference finds, where the exporter declared none at all."""
+    bare = [value for value in proto.graph.output if _lacks_shape(value)]
+    if not bare:
+        return
+    from trtforge.graph.facts import inferred_graph
+
+    try:
+        inferred = {value.name: value for value in inferred_graph(proto, files).output}
+    except GraphError:  # told by the checker
+        return
+    for value in bare:
+        if not _lacks_shape(inferred[value.name]):
+            value.type.CopyFrom(inferred[value.name].type)
+
+
+def _lacks_shape(value: ValueInfoProto) -> bool:
+    return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
+
+
+def _require_shapes(proto: ModelProto) -> None:
+    """Refuse what the checker refuses without a name.
+
+    Raises:
+        GraphError: TF0403.
+    """
+    for side, values in (("input", proto.graph.input), ("output", proto.graph.output)):
+        for value in filter(_lacks_shape, values):
+            raise GraphError(
+                "TF0403",
+                f"{side} '{value.name}' has no shape, and none can be inferred",
+                "export the model with shapes; dimensions that vary may have names in them",
+                Place(node=value.name),
+            )
+
+
 def check_model(proto: ModelProto, files: ExternalFiles) -> None:
     """Run onnx.checker on a model without the bytes of its big weights, at any size.
 
@@ -203,6 +240,7 @@ def check_model(proto: ModelProto, files: ExternalFiles) -> None:
         del header.dims[:]
         header.dims.append(0)
         header.raw_data = b""
+    _require_shapes(proto)
     try:
         onnx.checker.check_model(copy)
     except (onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
@@ -211,7 +249,7 @@ def check_model(proto: ModelProto, files: ExternalFiles) -> None:
             "TF0403",
             f"onnx.checker refuses the model: {text.splitlines()[0] if text else error!r}",
             "the exporter wrote an invalid model; export it again or with another opset",
-            details=text,
+            details=text if "\n" in text else None,
         ) from error
 
 

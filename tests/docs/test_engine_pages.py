@@ -64,7 +64,8 @@ def test_a_page_runs_from_top_to_bottom(
 def test_the_recipe_on_the_page_is_one() -> None:
     from trtforge.recipe.schema import Target
 
-    (text,) = [block.text for block in blocks(ENGINES) if block.language == "yaml"]
+    found = [block.text for block in blocks(ENGINES) if block.language == "yaml"]
+    (text,) = [text for text in found if text.startswith("targets:")]
     from trtforge.recipe.compose import compose
     from trtforge.recipe.nodes import Source, plain
 

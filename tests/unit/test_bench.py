@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from trtforge.cli.commands.bench import bench as bench_command
 from trtforge.engine.measuring.scenarios import (
@@ -275,6 +277,10 @@ def test_two_are_measured_in_turns() -> None:
         ({"load": Load("server")}, "needs a rate"),
         ({"target_ms": 5.0}, "of the server scenario"),
         ({"load": Load("offline"), "against": DIGITS / "model.onnx"}, "takes turns"),
+        ({"load": Load(streams=2)}, "one query at a time"),
+        ({"against": DIGITS / "model.onnx", "rounds": 5}, "5 rounds tell nothing"),
+        ({"shapes": ("image=4x1x8x8",)}, "hold 1 sample, and the inputs hold 4"),
+        ({"shapes": ("image=4x1x8x8",), "load": Load("multi-stream", 8)}, "hold 8 samples"),
         ({"graphs": True}, "CUDA graphs are of engines"),
         ({"target": "rtx"}, "a target is one of"),
         ({"load": Load("offline", 10**7), "data": DIGITS / "calib.npz"}, "a query takes"),
@@ -283,6 +289,47 @@ def test_two_are_measured_in_turns() -> None:
 def test_options_that_are_wrong(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         bench(DIGITS / "model.onnx", BenchOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch", "samples"),
+    [([4, 3], 4, 4), ([4, 3], 1, 1), (["N", 3], 5, 5), ([], 1, 1), (["S", "B", 2], 1, 1)],
+)
+def test_samples_are_counted_as_the_inputs_hold_them(
+    shape: list[Any], batch: int, samples: int, tmp_path: Path
+) -> None:
+    """Anything else would be a throughput that is no one's."""
+    path = save_relu(shape, tmp_path)
+    found = bench(path, BenchOptions(Load("offline", batch, **(QUICK | {"queries": 3}))))
+    assert found.measurement.samples == 3 * samples
+    if shape == [4, 3]:
+        with pytest.raises(UsageError, match="the inputs hold 4"):
+            bench(path, BenchOptions(Load("offline", 2, **QUICK)))
+
+
+def test_what_nothing_says_is_told(tmp_path: Path) -> None:
+    path = save_relu(["N", 3, "H", "W"], tmp_path)
+    load = Load(**(QUICK | {"queries": 3}))
+    (told,) = [text for text in bench(path, BenchOptions(load)).warnings if "how large" in text]
+    assert "'x' is: 1x3x" in told
+    found = bench(path, BenchOptions(load, shapes=("x=1x3x8x8",)))
+    assert not [text for text in found.warnings if "how large" in text]
+
+
+def test_an_overloaded_server_is_told_of() -> None:
+    load = Load("server", seconds=0.02, queries=50, rate=1e6, warmup_seconds=0.0)
+    (told,) = [
+        text for text in bench(DIGITS / "model.onnx", BenchOptions(load)).warnings if "come" in text
+    ]
+    assert told.startswith("1000000 queries were to come each second, and ")
+
+
+def save_relu(shape: list[Any], folder: Path) -> Path:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    imports = [helper.make_opsetid("", 19)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), folder / "m.onnx")
+    return folder / "m.onnx"
 
 
 def test_limits_are_read() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trtforge.engine.measuring.scenarios import SCENARIOS, Load, Measurement, highest_rate, joined
-from trtforge.engine.measuring.statistics import Comparison, compare
+from trtforge.engine.measuring.statistics import FEWEST_ROUNDS, Comparison, compare
 from trtforge.errors import EXIT_BUDGET, EXIT_OK, UsageError
 from trtforge.pipeline.compare import kind_of
 from trtforge.pipeline.events import Sink, StageProgress, ignore
@@ -186,6 +186,12 @@ def _check(subject: Path, options: BenchOptions) -> None:
         )
     if load.rate is not None and load.scenario != "server":
         raise UsageError("TF0141", "--rate is of the server scenario", "add --scenario server")
+    if load.streams > 1 and load.scenario in ("single-stream", "multi-stream"):
+        raise UsageError(
+            "TF0141",
+            f"{load.scenario} runs one query at a time",
+            "leave --streams out, or use --scenario offline or server",
+        )
     if options.against_target is not None and options.against is None:
         raise UsageError(
             "TF0141", "--against-target is of a bundle given to --against", "add --against"
@@ -198,6 +204,8 @@ def _check(subject: Path, options: BenchOptions) -> None:
             f"a comparison takes turns, which {load.scenario} does not",
             "use --scenario single-stream or multi-stream",
         )
+    if options.rounds < FEWEST_ROUNDS:
+        raise UsageError("TF0141", f"{options.rounds} rounds tell nothing", f"give {FEWEST_ROUNDS}")
 
 
 def _check_sides(sides: Sequence[Measured], options: BenchOptions) -> None:
@@ -275,12 +283,20 @@ def _doubts(
 ) -> tuple[str, ...]:
     found = []
     for side in sides:
+        for name, shape in side.facts.get("assumed_shapes", {}).items():
+            shown = "x".join(map(str, shape))
+            found.append(f"nothing says how large '{name}' is: {shown} is measured; see --shape")
         if held := side.facts.get("gpu", {}).get("held_back_by"):
             found.append(f"the GPU's clocks are held back: {', '.join(held)}")
     if busy is not None and busy > 0.75 * (os.cpu_count() or 1):
         found.append(f"the machine is busy: load {busy} on {os.cpu_count()} cores before the start")
-    drift = measurement.latencies.drift
-    if not 0.9 <= drift <= 1.1:
+    drift, count = measurement.latencies.drift, measurement.latencies.count
+    if not measurement.keeps_up:
+        found.append(
+            f"{measurement.load.rate:.10g} queries were to come each second, and "
+            f"{round(count / measurement.seconds, 1)} were done: latencies grow with --seconds"
+        )
+    elif not 0.9 <= drift <= 1.1:
         change = "slower" if drift > 1 else "faster"
         found.append(
             f"the last quarter was {abs(drift - 1):.0%} {change} than the first: clocks or caches "
@@ -288,7 +304,5 @@ def _doubts(
         )
     percent = SCENARIOS[measurement.load.scenario]
     if measurement.latencies.at(percent).low is None:
-        found.append(
-            f"{measurement.latencies.count} queries are too few for the {percent:g}th percentile"
-        )
+        found.append(f"too few queries for the {percent:g}th percentile: {count}")
     return tuple(found)

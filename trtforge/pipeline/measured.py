@@ -12,7 +12,7 @@ import numpy as np
 
 from trtforge.engine.measuring.scenarios import Load, Measurement, Query, measure
 from trtforge.errors import DataError, MissingError, Place, UsageError
-from trtforge.pipeline.query_feeds import DISTINCT, query_feeds, too_few
+from trtforge.pipeline.query_feeds import DISTINCT, assumed_shapes, query_feeds, too_few
 
 if TYPE_CHECKING:
     from trtforge.engine.measuring.meter import EngineLoad
@@ -32,7 +32,8 @@ class Measured:
     Attributes:
         backend: on what it runs.
         measure: takes a load.
-        facts: what its session says of itself, as it is after the last load; empty on a CPU.
+        facts: what its session says of itself, as it is after the last load; on a CPU
+            `assumed_shapes`, where the model leaves sizes open that nothing gives.
     """
 
     backend: str
@@ -82,7 +83,10 @@ def _on_cpu(onnx: Path, options: "BenchOptions", profiles: "Profiles" = ()) -> I
     session = Session(model, optimize=True, threads=options.threads)
     session.run(feeds[0])  # says clearly what the measured calls, which have no wrapping, would not
     queries = [_query(session, one) for one in feeds]
-    yield Measured("onnxruntime", lambda load: measure(queries, load))
+    facts = (
+        {"assumed_shapes": assumed} if (assumed := assumed_shapes(model, options, profiles)) else {}
+    )
+    yield Measured("onnxruntime", lambda load: measure(queries, load), facts)
     del session
 
 

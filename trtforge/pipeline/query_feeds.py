@@ -10,6 +10,7 @@ import numpy as np
 from trtforge.errors import UsageError
 
 if TYPE_CHECKING:
+    from trtforge.graph.contract import IoContract
     from trtforge.graph.inputs import Feeds, Shapes
     from trtforge.graph.model import Model
     from trtforge.pipeline.bench import BenchOptions
@@ -36,14 +37,16 @@ def query_feeds(
         UsageError: TF0104 to TF0106, a shape is none or does not fit; TF0143, too few samples.
         DataError: the data does not fit the model.
     """
+    batch = options.load.samples_per_query
     if options.data is not None:
-        yield from _recorded(model, options.data, options.load.samples_per_query, profiles)
+        yield from _recorded(model, options.data, batch, profiles)
         return
     from trtforge.graph.inputs import random_feeds
 
     shapes = options.corner
     if shapes is None:
         shapes = _random_shapes(model, options, profiles)
+        _check_batch(model.contract, shapes, batch)
     for seed in range(DISTINCT):
         yield random_feeds(model, dict(shapes), seed)
 
@@ -92,6 +95,41 @@ def _random_shapes(model: "Model", options: "BenchOptions", profiles: "Profiles"
         if is_free and spec.dims and not isinstance(spec.dims[0], int):
             shapes[spec.name] = (batch, *shapes[spec.name][1:])
     return shapes
+
+
+def assumed_shapes(
+    model: "Model", options: "BenchOptions", profiles: "Profiles"
+) -> dict[str, tuple[int, ...]]:
+    """The inputs of open sizes that nothing gives, beside that of the batch, and what is taken."""
+    if options.data is not None or options.corner is not None or profiles:
+        return {}
+    given = {text.rpartition("=")[0] for text in options.shapes}
+    shapes = _random_shapes(model, options, profiles)
+    return {
+        spec.name: tuple(shapes[spec.name])
+        for spec in model.contract.inputs
+        if spec.name not in given and any(not isinstance(dim, int) for dim in spec.dims[1:])
+    }
+
+
+def _check_batch(contract: "IoContract", shapes: "Shapes", batch: int) -> None:
+    """Refuse a number of samples that the inputs do not hold, as each would be counted."""
+    dims = [(spec.dims, shapes[spec.name]) for spec in contract.inputs]
+    free = [
+        size
+        for own, given in dims
+        for dim, size in zip(own, given, strict=False)
+        if not isinstance(dim, int)
+    ]
+    first = [given[0] for _, given in dims if given]
+    if batch in free or (batch == 1 and not free) or (not free and batch in first):
+        return
+    held = (free or first or [1])[0]
+    raise UsageError(
+        "TF0143",
+        f"a query is to hold {batch} sample{'' if batch == 1 else 's'}, and the inputs hold {held}",
+        f"give --batch {held}",
+    )
 
 
 def _takes(profile: "Mapping[str, ShapeRange]", batch: int) -> bool:

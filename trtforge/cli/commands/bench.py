@@ -10,6 +10,7 @@ from trtforge.cli.bounds import MOST_MIB, WeightBudget, finite
 from trtforge.cli.console import ProgressLines, common_options, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from trtforge.engine.measuring.scenarios import Measurement
     from trtforge.pipeline.bench import BenchOptions, BenchResult
 
 
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
 )
 @click.option("--against-target", metavar="NAME", help="Likewise of a bundle given to --against.")
 @click.option(
-    "--rounds", type=click.IntRange(3), default=20, show_default=True, help="Turns of --against."
+    "--rounds", type=click.IntRange(6), default=20, show_default=True, help="Turns of --against."
 )
 @click.option(
     "--limit", "limits", multiple=True, metavar="p99_ms<=5", help="Exit 6 where this does not hold."
@@ -215,12 +216,11 @@ def _show(result: "BenchResult", *, quiet: bool) -> None:
                 )
                 rows.append((name, f"p{percentile.percent:g}", f"{percentile.value:.4g}", between))
         print_table(("what", "percentile", "ms", "95 % confidence"), rows)
-    for name, one in sides:
-        say(
-            f"{name}: {one.latency_ms:.4g} ms ({one.load.scenario}), "
-            f"{one.throughput:.4g} samples/s, {one.latencies.count} queries"
-        )
-        for text in _of_the_gpu(one.as_json(), result.environment.get("idle_watts")):
+    for (name, one), facts in zip(
+        sides, (result.environment, result.environment.get("against", {})), strict=False
+    ):
+        say(f"{name}: {_in_short(one)}")
+        for text in _of_the_gpu(one.as_json(), facts):
             say(f"{name}: {text}")
     if whole := result.environment.get("streamable_weights_bytes"):
         held = result.environment["weight_budget_bytes"]
@@ -228,7 +228,7 @@ def _show(result: "BenchResult", *, quiet: bool) -> None:
             f"{sides[0][0]}: the GPU holds {held / 2**20:.4g} of {whole / 2**20:.4g} MiB of weights"
         )
     for rate, late in result.rates:
-        say(f"rate {rate:.4g}/s: p99 {late:.4g} ms")
+        say(f"rate {_number(rate)}/s: p99 {late:.4g} ms")
     if (comparison := result.comparison) is not None:
         verdict = "above noise" if comparison.is_above_noise else "within noise"
         say(
@@ -241,13 +241,32 @@ def _show(result: "BenchResult", *, quiet: bool) -> None:
         say(f"missed: {text}")
 
 
-def _of_the_gpu(found: dict[str, Any], idle_watts: float | None) -> list[str]:
+def _in_short(found: "Measurement") -> str:
+    """The figure that counts in the scenario, and what was done."""
+    load = found.load
+    at = "" if load.rate is None else f" at {_number(load.rate)}/s"
+    percent = found.as_json()["percentile"]
+    return (
+        f"{load.scenario}{at}: p{percent:g} {found.latency_ms:.4g} ms, "
+        f"{_number(found.throughput)} samples/s, {found.latencies.count} queries"
+    )
+
+
+def _number(value: float) -> str:
+    """Four digits, and no power of ten where a figure is large."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _of_the_gpu(found: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     """Lines on what the device took by its own clock and meter; none of a CPU."""
-    texts = []
-    if (device := found["device"]) is not None:
-        medians = [one["ms"] for one in device["percentiles"] if one["percent"] == 50]
-        texts.append(f"median of the GPU's own time {medians[0]:.4g} ms, copies not counted")
+    if (device := found["device"]) is None:
+        return []
+    (median,) = [one["ms"] for one in device["percentiles"] if one["percent"] == 50]
+    texts = [f"median of the GPU's own time {median:.4g} ms, copies not counted"]
+    if (memory := facts.get("device_memory_bytes")) is not None:
+        texts.append(f"{memory / 2**20:.4g} MiB of the GPU's memory")
+    idle = facts.get("idle_watts")
     if (joules := found["joules_per_sample"]) is not None:
-        idle = "not known" if idle_watts is None else f"{idle_watts:.3g} W"
-        texts.append(f"{joules * 1e3:.4g} mJ per sample, idle power ({idle}) included")
+        watts = "not known" if idle is None else f"{idle:.3g} W"
+        texts.append(f"{joules * 1e3:.4g} mJ per sample, idle power ({watts}) included")
     return texts

@@ -17,6 +17,9 @@ EXIT_PARITY = 5
 EXIT_BUDGET = 6
 EXIT_INTEGRITY = 7
 
+READABLE = "name a file that is there and that you may read"
+"""The remedy for whatever cannot be read."""
+
 
 @dataclass(frozen=True)
 class Place:

@@ -208,3 +208,27 @@ def test_kinds_that_cannot_be_compared(before: Path, tmp_path: Path, capfd: Capt
         assert "TF0722" in text
         assert "supported: onnx" in text
         assert hint in text
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ("trtforge.bundle/1", "error[TF0713]: 'x.json' is a bundle's manifest alone"),
+        ("trtforge.parity/1", "it is trtforge.parity/1"),
+        ("trtforge.calibration/9", "error[TF05"),
+        (7, "error[TF05"),
+    ],
+)
+def test_json_of_another_kind_is_no_calibration_cache(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch, schema: object, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = json.dumps({"a": ["long enough to push the schema out of the file's head"] * 3})
+    Path("x.json").write_text(f'{text[:-1]}, "schema": {json.dumps(schema)}}}')
+    if said.startswith("error[TF05"):
+        assert _run(["inspect", "x.json"]) == 2
+    else:
+        assert _run(["diff", "x.json", "x.json"]) == 2
+    err = capfd.readouterr().err
+    assert said in err
+    assert "hint: " in err

@@ -105,6 +105,7 @@ def read_manifest(path: Path) -> Manifest:
         raise UsageError(
             "TF0802",
             f"'{path.name}' is no trtforge bundle: its manifest.json is another format's",
+            hint=_A_BUNDLE,
             where=Place(file=str(path / MANIFEST_NAME)),
         )
     _check_spelling(path, content, data)
@@ -119,10 +120,13 @@ def read_manifest(path: Path) -> Manifest:
     return _validated(path, data)
 
 
+_A_BUNDLE = "name the folder that `trtforge build` printed; it holds a manifest.json"
+
+
 def _manifest_content(path: Path) -> bytes:
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "does not exist"
-        raise UsageError("TF0802", f"'{path}' is no bundle: it {what}", where=Place(file=str(path)))
+        raise UsageError("TF0802", f"'{path}' is no bundle: it {what}", _A_BUNDLE, Place(str(path)))
     manifest = path / MANIFEST_NAME
     if not os.path.lexists(manifest):
         if any(os.path.lexists(path / name) for name in _TRACES):
@@ -130,6 +134,7 @@ def _manifest_content(path: Path) -> bytes:
         raise UsageError(
             "TF0802",
             f"'{path}' is no bundle: it holds no {MANIFEST_NAME}",
+            hint=_A_BUNDLE,
             where=Place(file=str(path)),
         )
     status = manifest.lstat()

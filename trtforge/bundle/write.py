@@ -104,7 +104,8 @@ def _check_names(files: Sources) -> None:
         if problem is None and folded(path) in seen:
             problem = f"it differs from '{shown(seen[folded(path)])}' in case or spelling only"
         if problem is not None:
-            raise UsageError("TF0801", f"'{shown(path)}' cannot be put into a bundle: {problem}")
+            message = f"'{shown(path)}' cannot be put into a bundle: {problem}"
+            raise UsageError("TF0801", message, "rename it")
         seen[folded(path)] = path
 
 
@@ -153,6 +154,7 @@ def _copy_file(source: Path, target: Path) -> FileFacts:
         raise MissingError(
             "TF0303",
             f"cannot read '{source.name}' for the bundle: {error.strerror}",
+            "build again: what is missing or damaged in the store is made anew",
             where=Place(file=str(source)),
         ) from error
     with reader, writing(target, "the bundle"), target.open("xb") as writer:

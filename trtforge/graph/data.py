@@ -121,7 +121,12 @@ class ArrayData:
 
 def _named_headers(file: ArrayFile, specs: Mapping[str, TensorSpec]) -> dict[str, ArrayHeader]:
     if not specs:
-        raise DataError("TF0503", "the model has no inputs, so data cannot be fed to it")
+        raise DataError(
+            "TF0503",
+            "the model has no inputs, so data cannot be fed to it",
+            "leave the data out",
+            Place(str(file.path)),
+        )
     if file.is_archive:
         return {header.name: header for header in file.headers}
     if len(specs) != 1:
@@ -144,6 +149,7 @@ def _check_counts(headers: Mapping[str, ArrayHeader], labels: ArrayHeader | None
             "TF0508",
             f"'labels' must be integer class ids of shape (samples,), "
             f"not {labels.dtype.name} {list(labels.shape)}",
+            "write one whole number per sample, 0 for the first class",
         )
 
 
@@ -151,5 +157,10 @@ def _read_labels(file: ArrayFile, header: ArrayHeader) -> np.ndarray:
     count = header.shape[0]
     values = next(file.rows(header, count, count)).astype(np.int64)
     if values.min() < 0:
-        raise DataError("TF0508", f"'labels' holds a negative class id: {values.min()}")
+        raise DataError(
+            "TF0508",
+            f"'labels' holds a negative class id: {values.min()}",
+            "write one whole number per sample, 0 for the first class",
+            Place(str(file.path)),
+        )
     return values

@@ -101,6 +101,9 @@ class ComputedValues(LazyValues):  # type: ignore[misc]
         return self.make()
 
 
+_ODD = "export it again, or with another opset; without clean-up it is left as it is: passes none"
+
+
 @dataclass
 class Origin:
     """What an imported graph was made from.
@@ -121,7 +124,7 @@ def import_graph(proto: ModelProto, files: ExternalFiles) -> gs.Graph:
     try:
         graph = gs.import_onnx(proto)
     except Exception as error:  # GraphSurgeon raises whatever the protobuf makes it raise
-        raise GraphError("TF0410", f"GraphSurgeon cannot read the model: {error}") from error
+        raise GraphError("TF0410", f"GraphSurgeon cannot read the model: {error}", _ODD) from error
     graph.import_domains = list(_copied(proto.opset_import))  # not the live list of the model
     _remember(graph, proto.graph, files)
     return graph
@@ -179,7 +182,7 @@ def export_model(
     except GraphError:
         raise
     except Exception as error:  # see import_graph
-        raise GraphError("TF0410", f"the graph cannot be written as ONNX: {error}") from error
+        raise GraphError("TF0410", f"the graph cannot be written as ONNX: {error}", _ODD) from error
     return result, derived
 
 

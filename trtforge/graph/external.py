@@ -156,7 +156,9 @@ class ExternalFiles:
             return np.memmap(file, dtype=np.uint8, mode="r")
         except OSError as error:
             raise GraphError(
-                "TF0404", f"cannot read external data '{path.name}': {error.strerror}"
+                "TF0404",
+                f"cannot read external data '{path.name}': {error.strerror}",
+                "it must lie beside the model, and be readable",
             ) from error
 
 

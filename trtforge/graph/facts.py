@@ -121,7 +121,11 @@ def inferred_graph(proto: ModelProto, files: ExternalFiles) -> GraphProto:
     try:
         return onnx.shape_inference.infer_shapes(light, data_prop=True).graph
     except Exception as error:  # onnx raises InferenceError, ValueError and RuntimeError
-        raise GraphError("TF0414", f"shape inference refuses the model: {error}") from error
+        raise GraphError(
+            "TF0414",
+            f"shape inference refuses the model: {error}",
+            "shapes and types in it contradict each other; export it again",
+        ) from error
 
 
 def _declared(graph: GraphProto) -> dict[str, _Known]:

@@ -94,7 +94,7 @@ def _dtype(spec: TensorSpec) -> "np.dtype[Any]":
         raise GraphError(
             "TF0413",
             f"no random values for input '{spec.name}' of type {spec.dtype}",
-            None,
+            "export the model without what reads text: TensorRT takes numbers only",
             Place(node=spec.name),
         )
     dtype: np.dtype[Any] = np.dtype(found)

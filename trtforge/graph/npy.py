@@ -14,7 +14,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from trtforge.errors import DataError, Place
+from trtforge.errors import READABLE, DataError, Place
 
 _READ_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 1 << 16
@@ -134,10 +134,10 @@ class ArrayFile:
         try:
             yield
         except FileNotFoundError as error:
-            raise DataError("TF0501", "the data file does not exist", None, where) from error
+            raise DataError("TF0501", "the data file does not exist", READABLE, where) from error
         except OSError as error:
             message = f"cannot read the data: {error.strerror or error}"
-            raise DataError("TF0501", message, None, where) from error
+            raise DataError("TF0501", message, READABLE, where) from error
         except DataError as error:
             error.where = error.where or where
             raise

@@ -45,6 +45,8 @@ _SUB_BYTE_BITS = {
     if hasattr(TensorProto, name)
 }
 
+_AGAIN = "the file is damaged, or its exporter is newer than this version of onnx; export it again"
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -90,7 +92,7 @@ def numpy_dtype(data_type: int) -> "np.dtype[Any]":
     try:
         return np.dtype(helper.tensor_dtype_to_np_dtype(data_type))
     except (KeyError, ValueError, TypeError) as error:
-        raise GraphError("TF0402", f"unknown ONNX element type {data_type}") from error
+        raise GraphError("TF0402", f"unknown ONNX element type {data_type}", _AGAIN) from error
 
 
 def is_stored_as(values: np.ndarray, data_type: int) -> bool:
@@ -181,6 +183,7 @@ def tensor_array(tensor: TensorProto, files: "ExternalFiles") -> np.ndarray:
                 "TF0402",
                 f"tensor '{tensor.name}' holds {raw.size} bytes; its type and shape need "
                 f"{storage_bytes(tensor)}",
+                _AGAIN,
             )
         array = raw.view(numpy_dtype(tensor.data_type)).reshape(tuple(tensor.dims))
     array.setflags(write=False)
@@ -195,7 +198,9 @@ def _decoded(tensor: TensorProto, raw: bytes | None) -> np.ndarray:
     try:
         return np.array(numpy_helper.to_array(tensor))
     except (ValueError, TypeError) as error:
-        raise GraphError("TF0402", f"tensor '{tensor.name}' is malformed: {error}") from error
+        raise GraphError(
+            "TF0402", f"tensor '{tensor.name}' is malformed: {error}", _AGAIN
+        ) from error
 
 
 def tensor_chunks(tensor: TensorProto, files: "ExternalFiles") -> Iterator[bytes | memoryview]:

@@ -10,6 +10,7 @@ from trtforge.errors import (
     EXIT_MISSING,
     EXIT_OK,
     EXIT_PARITY,
+    READABLE,
     BuildError,
     MissingError,
     Place,
@@ -352,4 +353,4 @@ def _read(path: Path, most: int) -> bytes:
             return stream.read(most)
     except OSError as error:
         message = f"'{path}' cannot be read: {error.strerror}"
-        raise MissingError("TF0303", message, None, where) from error
+        raise MissingError("TF0303", message, READABLE, where) from error

@@ -10,7 +10,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from trtforge.errors import EXIT_OK, EXIT_PARITY, UsageError
+from trtforge.errors import EXIT_OK, EXIT_PARITY, Place, UsageError
 from trtforge.pipeline.debug_subject import DebugOptions, Subject, subject_of
 from trtforge.pipeline.events import Sink, ignore
 from trtforge.pipeline.steps import Steps
@@ -121,7 +121,12 @@ def debug(
     options = options or DebugOptions()
     known = write.read_bytes() if write is not None and write.is_file() else b""
     if write is not None and not known:
-        raise UsageError("TF0765", f"there is no recipe '{write}' to write rules into", None)
+        raise UsageError(
+            "TF0765",
+            f"there is no recipe '{write}' to write rules into",
+            "name one that is there with --recipe, or leave --write out",
+            Place(str(write)),
+        )
     result = replace(examine(subject_of(path, options, emit), options, emit), subject=path)
     if write is None or not result.rules:
         return result
@@ -137,7 +142,11 @@ def examine(subject: Subject, options: DebugOptions, emit: Sink = ignore) -> Deb
             before = trials.report(frozenset())
             steps.note = before.verdict
         if before.verdict == "not_run":
-            raise UsageError("TF0764", f"nothing could be judged: {before.reason}", None)
+            raise UsageError(
+                "TF0764",
+                f"nothing could be judged: {before.reason}",
+                "give it what it lacks; `trtforge doctor` says what this machine lacks",
+            )
         with steps.step("profile"):
             profile = trials.profile(frozenset())
         with steps.step("search"):

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from trtforge.errors import MissingError, Place, UsageError
+from trtforge.errors import READABLE, MissingError, Place, UsageError
 from trtforge.pipeline.store import file_sha256
 
 # Tag and offsets of a TensorRT plan, from samples/common/sampleEngines.cpp (printPlanVersion) in
@@ -39,7 +39,7 @@ def inspect_path(path: Path) -> dict[str, Any]:
 
 
 def kind_of(path: Path) -> str:
-    """Return the `kind` of a file or folder, by its name and its first bytes alone.
+    """Return the `kind` of a file or folder, by its name and its first bytes; JSON by its schema.
 
     Raises:
         UsageError: there is nothing there, or it is none of these things.
@@ -57,13 +57,41 @@ def kind_of(path: Path) -> str:
     if head.startswith(_TEXT_CACHE_START):
         return "calibration cache (TensorRT text)"
     if head.lstrip()[:1] in (b"{", b"["):
-        return "engine layers" if _LAYERS_START.match(head) else "calibration cache"
+        if _LAYERS_START.match(head):
+            return "engine layers"
+        _refuse_own_document(path)
+        return "calibration cache"
     if path.suffix.lower() in (".engine", ".plan", ".trt") or head.startswith(PLAN_TAG):
         return "engine"
     raise UsageError(
         "TF0719",
         f"'{path}' is none of: ONNX file, engine, bundle, calibration cache",
         "ONNX files end in .onnx, engines in .engine, .plan or .trt",
+        where,
+    )
+
+
+def _refuse_own_document(path: Path) -> None:
+    """Refuse JSON that trtforge wrote, but for calibration caches, of which many tools write some.
+
+    Raises:
+        UsageError: TF0713 a bundle's manifest, TF0719 a report.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):  # its reader will say what is wrong
+        return
+    schema = str(document.get("schema")) if isinstance(document, dict) else ""
+    if not schema.startswith("trtforge.") or schema.startswith("trtforge.calibration/"):
+        return
+    where = Place(file=str(path))
+    if schema.startswith("trtforge.bundle/"):
+        hint = f"name the folder: {path.parent}"
+        raise UsageError("TF0713", f"'{path}' is a bundle's manifest alone", hint, where)
+    raise UsageError(
+        "TF0719",
+        f"'{path}' is none of: ONNX file, engine, bundle, calibration cache; it is {schema}",
+        "read it as JSON, or the report.html that a build writes beside it",
         where,
     )
 
@@ -77,7 +105,7 @@ def _head(path: Path) -> bytes:
         raise UsageError("TF0712", f"'{path}' does not exist", "check the path", where) from error
     except OSError as error:
         message = f"'{path}' cannot be read: {error.strerror}"
-        raise MissingError("TF0303", message, None, where) from error
+        raise MissingError("TF0303", message, READABLE, where) from error
 
 
 def _bundle(path: Path) -> dict[str, Any]:

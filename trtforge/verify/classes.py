@@ -87,6 +87,7 @@ def accuracy(output: Array, labels: Array) -> float:
         raise ParityError(
             "TF0703",
             f"an output of shape {output.shape} predicts no class for {len(labels)} labels",
+            "labels are for an output of scores of classes, (samples, classes)",
         )
     check_labels(labels, output, "output")
     return float(np.mean(predicted == labels))

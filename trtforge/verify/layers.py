@@ -180,7 +180,11 @@ def compare_layers(
     first = next(rest, None)
     if first is None or not names:
         lacking = "no inputs to run on" if names else "no tensor that both graphs compute"
-        raise ParityError("TF0741", f"tensors cannot be compared: there is {lacking}")
+        raise ParityError(
+            "TF0741",
+            f"tensors cannot be compared: there is {lacking}",
+            "compare it with the model that it was made of, on at least one set of inputs",
+        )
     both = _Pair(reference, candidate, names, threads)
     floats = both.floats(names)
     groups = list(_groups(floats, both.sizes(first), memory_bytes // 2))

@@ -208,7 +208,9 @@ class OutputStats:
     def _check(self, reference: Array, candidate: Array) -> None:
         if reference.shape != candidate.shape:
             raise ParityError(
-                "TF0701", f"shapes differ: reference {reference.shape}, candidate {candidate.shape}"
+                "TF0701",
+                f"shapes differ: reference {reference.shape}, candidate {candidate.shape}",
+                "compare two of the same model",
             )
         self._set_kind(dtype_kind(reference.dtype))
         self._set_kind(dtype_kind(candidate.dtype))
@@ -216,7 +218,9 @@ class OutputStats:
     def _set_kind(self, kind: str | None) -> None:
         if self.kind is not None and kind is not None and kind != self.kind:
             raise ParityError(
-                "TF0701", f"types differ: {self.kind} values cannot be compared with {kind} values"
+                "TF0701",
+                f"types differ: {self.kind} values cannot be compared with {kind} values",
+                "compare two of the same model",
             )
         self.kind = self.kind or kind
 

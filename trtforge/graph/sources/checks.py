@@ -99,7 +99,11 @@ def check_array(spec: TensorSpec, header: ArrayHeader) -> None:
 
 def _check_type(spec: TensorSpec, header: ArrayHeader) -> None:
     if spec.dtype == "string":
-        raise DataError("TF0505", f"input '{spec.name}' takes strings, which are not supported")
+        raise DataError(
+            "TF0505",
+            f"input '{spec.name}' takes strings, which are not supported",
+            "export the model without what reads text: TensorRT takes numbers only",
+        )
     wanted, given = spec_dtype(spec), header.dtype
     narrowing = given.kind == "f" and given.itemsize == 8 and wanted == np.float32
     if not (narrowing or np.can_cast(given, wanted, casting="safe")):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trtforge.errors import DataError, Place
+from trtforge.errors import READABLE, DataError, Place
 from trtforge.graph.npy import ArrayFile, ArrayHeader
 from trtforge.graph.sources.checks import check_array, check_counts
 from trtforge.graph.sources.polygraphy_json import JsonFiles
@@ -71,7 +71,7 @@ def nothing_in(folder: Path, what: str, hint: str) -> DataError:
 def unreadable(path: Path, error: OSError) -> DataError:
     """The error of a file or folder that cannot be read."""
     reason = f"cannot read the data: {error.strerror or error}"
-    return DataError("TF0501", reason, None, Place(str(path)))
+    return DataError("TF0501", reason, READABLE, Place(str(path)))
 
 
 def digest_of(folder: Path, files: list[Path], *facts: str) -> str:

@@ -143,7 +143,10 @@ def _scale(how: ImageData, spec: TensorSpec, where: Place) -> float | None:
         return None
     if spec.dtype not in ("float32", "float16", "bfloat16", "float64"):
         raise DataError(
-            "TF0505", f"input '{spec.name}' is {spec.dtype}, and pixels are not", None, where
+            "TF0505",
+            f"input '{spec.name}' is {spec.dtype}, and pixels are not",
+            "give it data as .npz, or export the model with a float or uint8 input",
+            where,
         )
     return how.scale if how.scale is not None else 1 / 255
 

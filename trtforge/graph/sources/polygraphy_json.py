@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from trtforge.errors import DataError, Place
+from trtforge.errors import READABLE, DataError, Place
 from trtforge.graph.sources.items import ItemSource
 from trtforge.graph.sources.request import SourceRequest
 
@@ -60,7 +60,7 @@ class JsonFiles(ItemSource):
                         yield _feeds(item, number, where), where
             except OSError as error:
                 reason = f"cannot read the data: {error.strerror or error}"
-                raise DataError("TF0501", reason, None, where) from error
+                raise DataError("TF0501", reason, READABLE, where) from error
             except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise DataError(
                     "TF0502",

@@ -46,7 +46,12 @@ class RowSource(ABC):
     def __init__(self, contract: IoContract, description: str, where: Place) -> None:
         self.specs: Specs = {spec.name: spec for spec in contract.inputs}
         if not self.specs:
-            raise DataError("TF0503", "the model has no inputs, so data cannot be fed to it")
+            raise DataError(
+                "TF0503",
+                "the model has no inputs, so data cannot be fed to it",
+                "leave the data out",
+                where,
+            )
         self.description = description
         self.where = where
         self.static_batch = static_batch(contract.inputs)

@@ -96,7 +96,7 @@ def test_an_opset_to_come_is_told_with_the_newest_that_it_takes(tmp_path):
     proto.opset_import[0].version = 99
     with pytest.raises(BuildError) as caught:
         get_backend("onnxruntime").build(request_for(save(proto, tmp_path), tmp_path))
-    assert "/" not in caught.value.message
+    assert ".h:" not in caught.value.message
     assert "Opset 99 is under development" in caught.value.message
     assert re.fullmatch(r"export the model with opset \d+ or older", caught.value.hint)
 

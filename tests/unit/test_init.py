@@ -289,6 +289,21 @@ def test_shapes_that_nothing_runs_at_are_said_to_be_the_users(tmp_path: Path) ->
     assert load_recipe(result.path).recipe.shapes[0]["x"].max == (1, 1)
 
 
+def test_an_input_that_decides_shapes_is_named_with_what_it_needs(tmp_path: Path) -> None:
+    net = model(
+        [node("TopK", ["x", "k"], ["y", "places"])],
+        [info("x", [1, 9]), info("k", [1], np.int64)],
+        [info("y", [1, None])],
+    )
+    onnx.save(net, tmp_path / "net.onnx")
+    result = init(tmp_path / "net.onnx", InitOptions(tmp_path / "net.yaml"))
+    assert len(result.notes) == 1
+    assert "input 'k' decides shapes" in result.notes[0]
+    assert "k: {min: [...], opt: [...], max: [...], values: true}" in result.notes[0]
+    assert "# input 'k' decides shapes" in result.text
+    assert load_recipe(result.path).recipe.shapes == ()
+
+
 def test_what_onnx_runtime_lacks_is_not_tried(tmp_path: Path) -> None:
     from trtforge.graph.model import Model
 

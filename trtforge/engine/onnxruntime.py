@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PROVIDERS = ("CPUExecutionProvider",)
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
-_SOURCE = re.compile(r"^/\S+:\d+ .+?\) (?=[A-Z])")
+_SOURCE = re.compile(r"/\S+\.(?:h|cc):\d+ .+?\) (?=[A-Z])")
 """A line of ONNX Runtime's own code, and the function around it."""
 _NEWEST_OPSET = re.compile(r"for domain ai\.onnx is till opset (\d+)")
 
@@ -197,7 +197,7 @@ def _version() -> str:
 
 def _plain(error: Exception) -> str:
     """ONNX Runtime's message without "[ONNXRuntimeError] : 1 : FAIL : " and its code's line."""
-    return _SOURCE.sub("", _PREFIX.sub("", str(error))).strip() or type(error).__name__
+    return _SOURCE.sub(" ", _PREFIX.sub("", str(error))).strip() or type(error).__name__
 
 
 def _remedy(error: Exception) -> str | None:

@@ -207,12 +207,13 @@ def _head(draft: _Draft) -> str:
     shown = [f"{count} {kind}" for kind, count in list(operators.items())[:_MOST_OPERATORS]]
     if len(operators) > _MOST_OPERATORS:
         shown.append("...")
+    nodes = sum(operators.values())
     made_by = f", made by {facts['producer']}" if facts["producer"] else ""
     lines = [
         f"Written by `trtforge init`. Build it: trtforge build {draft.out}",
         "",
         f"{draft.source.name}: opset {facts['opset']}{made_by}",
-        f"  {sum(operators.values())} nodes: {', '.join(shown)}",
+        f"  {nodes} node{'s' if nodes != 1 else ''}: {', '.join(shown)}",
         f"  {_size(facts)}",
         *_tensor_lines("input", draft.model.contract.inputs),
         *_tensor_lines("output", draft.model.contract.outputs),
@@ -245,14 +246,14 @@ def _tensor_lines(side: str, specs: "Sequence[TensorSpec]") -> list[str]:
 
 
 def _dims(spec: "TensorSpec") -> str:
-    if not spec.rank_known:
-        return "of unknown shape"
     return f"[{', '.join('?' if dim is None else str(dim) for dim in spec.dims)}]"
 
 
 def _shapes(draft: _Draft) -> str:
-    unknown = [spec.name for spec in draft.model.contract.inputs if not spec.rank_known]
-    if not draft.shapes.profile and not unknown:
+    from trtforge.pipeline.first_shapes import deciding_inputs
+
+    deciding = deciding_inputs(draft.model)
+    if not draft.shapes.profile and not deciding:
         return comment(["Every input has a fixed shape, so the engine needs no profile."])
     lines = [
         "One profile: kernels are tuned for `opt`, and take every shape from `min` to `max`. Put "
@@ -260,7 +261,11 @@ def _shapes(draft: _Draft) -> str:
         f"you recorded: trtforge profiles suggest {draft.source} --trace shapes.jsonl"
     ]
     told = [draft.shapes.note] if draft.shapes.note else []
-    told += [f"input '{name}' has no known shape: give it one under `shapes`" for name in unknown]
+    for name in deciding:
+        told.append(
+            f"input '{name}' decides shapes, so an engine needs the range of its values: "
+            f"{name}: {{min: [...], opt: [...], max: [...], values: true}}"
+        )
     draft.notes.extend(told)
     text = comment([*lines, *told])
     if not draft.shapes.profile:

@@ -36,8 +36,8 @@ def require_targets(recipe: Recipe) -> None:
         except MissingError as error:
             missing[target.name] = error
     others = [f"--target {one.name}" for one in recipe.targets if one.name not in missing]
-    for name, error in missing.items():
-        (problem,) = error.problems
+    for name, lack in missing.items():
+        (problem,) = lack.problems
         if len(recipe.targets) > 1:
             problem = replace(problem, message=f"target '{name}': {problem.message}")
         if others:

@@ -190,6 +190,18 @@ TRTEXEC: tuple[Case, ...] = (
         "docker run --rm --gpus all -v /m:/m nvcr.io/nvidia/tensorrt trtexec --onnx=/m/a.onnx",
         {"model.onnx": "/m/a.onnx"},
     ),
+    Case(
+        "&&&& RUNNING TensorRT.trtexec [TensorRT v8600] # trtexec --onnx=./model/pp.onnx --fp16 "
+        "--plugins=build/libpp.so --inputIOFormats=fp16:chw,int32:chw,int32:chw --dumpLayerInfo",
+        {"model.onnx": "model/pp.onnx"},
+        ("--plugins=build/libpp.so", "--inputIOFormats=fp16:chw,int32:chw,int32:chw"),
+    ),
+    Case(
+        "root@6ec22a:/data# /usr/src/tensorrt/bin/trtexec --onnx=resnet.onnx --best --fp32 "
+        "--workspace=5000 --inputIOFormats=fp32:chw --outputIOFormats=fp32:chw --maxTactics=-1",
+        {"targets.0.workspace_mib": 5000},
+    ),
+    Case("# trtexec --onnx=m.onnx --fp16", {"precision.type": "fp16"}),
     Case("nsys profile -o p trtexec --onnx=m.onnx --fp16 --warmUp=0", {"precision.type": "fp16"}),
     Case(
         '"D:\\sd\\TensorRT-8.6.1.6\\bin\\trtexec.exe" --onnx="D:\\sd\\Unet onnx\\m.onnx" ^\r\n'

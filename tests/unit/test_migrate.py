@@ -321,6 +321,18 @@ def test_a_tao_spec_in_json_whose_model_is_here(
     assert {"cal_cache_file", "cal_num_batches", "img_mode", "results_dir, train"} <= said
 
 
+def test_what_a_tao_spec_refers_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("spec.json").write_text(TAO.replace('"m.onnx"', '"${results_dir}/m.onnx"'))
+    recipe = read(migrate("spec.json", MigrateOptions(partial=True)).text)
+    assert recipe["model"] == {"onnx": "/results/m.onnx"}
+    for place, code in (("${other.dir}/m.onnx", "TF0121"), ("???", "TF0123")):
+        Path("spec.json").write_text(TAO.replace("m.onnx", place))
+        with pytest.raises(UsageError) as caught:
+            migrate("spec.json")
+        assert caught.value.code == code
+
+
 @pytest.mark.parametrize(
     ("old", "new"), [("20480", '"lots"'), ('"width": 8', '"width": "w"'), ('"FP16"', '"int2"')]
 )

@@ -14,8 +14,12 @@ _CONTINUED = re.compile(r"[\\^`][ \t]*\r?\n")
 """A line that goes on in the next, in sh, cmd and PowerShell."""
 
 _WINDOWS = re.compile(r"\b[A-Za-z]:\\|\.\\|\.exe\b", re.IGNORECASE)
+_PROMPT = re.compile(r"^(.*\s)?\#\s")
 _ENDS = ("|", "||", "&&", ";", "&")
 _REDIRECTION = re.compile(r"(\d*|&)(>>?\|?|<)(&?[\d-]*$)?")
+
+_Command = tuple[str, list[str]]
+"""A program's name and its arguments."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,9 @@ def split_command(
         UsageError: TF0120, it is empty, a quote is not closed, or it holds two such commands;
             TF0121, it holds a variable, whose value only the script knows.
     """
-    words = _words(line) if isinstance(line, str) else list(line)
-    commands = [_program(words, programs) for words in _commands(words)]
-    found = [command for command in commands if command and command[0] in programs]
+    commands, found = _looked_for(line, programs)
+    if not found and isinstance(line, str):  # behind a prompt, or as trtexec's log repeats it
+        _, found = _looked_for(_PROMPT.sub(" ", line, count=1), programs)
     if len(found) > 1:
         raise UsageError(
             "TF0120",
@@ -76,6 +80,15 @@ def split_command(
                 'expand it first: put `echo` in front of the command, or write "..." around it',
             )
     return program, arguments
+
+
+def _looked_for(
+    line: str | Sequence[str], programs: Collection[str]
+) -> tuple[list[_Command | None], list[_Command]]:
+    """Return all commands, and those of the programs that are looked for."""
+    words = _words(line) if isinstance(line, str) else list(line)
+    commands = [_program(words, programs) for words in _commands(words)]
+    return commands, [one for one in commands if one is not None and one[0] in programs]
 
 
 def words_of(arguments: Sequence[str]) -> Iterator[Word]:
@@ -121,7 +134,7 @@ def _commands(words: Sequence[str]) -> Iterator[list[str]]:
     yield command
 
 
-def _program(words: Sequence[str], programs: Collection[str]) -> tuple[str, list[str]] | None:
+def _program(words: Sequence[str], programs: Collection[str]) -> _Command | None:
     names = [re.split(r"[/\\]", word)[-1].removesuffix(".exe") for word in words]
     place = next((index for index, name in enumerate(names) if name in programs), None)
     if place is None:

@@ -1,8 +1,10 @@
 """Specs of NVIDIA TAO Deploy (`gen_trt_engine`) and files like them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from trtforge.errors import UsageError
 from trtforge.recipe.migration.precision import PrecisionFlags
 from trtforge.recipe.migration.profiles import Profiles
 from trtforge.recipe.migration.result import Draft, malformed
@@ -20,9 +22,11 @@ _SKIPPED: dict[str, str] = {
     "img_mode": _PIXELS,
     "preprocess_mode": _PIXELS,
     "image_mean": _PIXELS,
+    "opset_version": "the ONNX file has one of its own",
+    "on_cpu": "the model is exported already",
     "timing_cache": "set targets[].options.timing_cache",
 }
-_SECTIONS = ("tensorrt", "calibration")
+_SECTIONS = ("tensorrt", "trt_config", "calibration")
 _CALIBRATION = (
     "cal_cache_file",
     "cal_image_dir",
@@ -45,12 +49,10 @@ def from_tao(spec: Mapping[str, Any], draft: Draft) -> None:
     section = spec.get("gen_trt_engine", spec)
     if not isinstance(section, Mapping):
         raise malformed("gen_trt_engine", "keys such as onnx_file and tensorrt")
-    given = dict(section)
-    for name in _SECTIONS:
+    given = _resolved(section, spec)
+    for name in _SECTIONS:  # the second may lie in the first
         if isinstance(part := given.pop(name, None), Mapping):
             given.update(part)
-    if isinstance(part := given.pop("calibration", None), Mapping):
-        given.update(part)
     precision = PrecisionFlags(draft)
     onnx = given.pop("onnx_file", None)
     if onnx is not None:
@@ -71,6 +73,31 @@ def from_tao(spec: Mapping[str, Any], draft: Draft) -> None:
     if section is not spec and len(spec) > 1:
         others = ", ".join(str(key) for key in spec if key != "gen_trt_engine")
         draft.skip(others, "no engine is built by these sections")
+
+
+def _resolved(section: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Put in what `${results_dir}` stands for, and leave out what is to be filled in (`???`)."""
+
+    def value_of(found: re.Match[str]) -> str:
+        here: Any = spec
+        for key in found[1].split("."):
+            here = here.get(key) if isinstance(here, Mapping) else None
+        if not isinstance(here, str | int) or "${" in str(here):
+            raise UsageError(
+                "TF0121",
+                f"'{found[0]}' stands for a value that the spec does not give",
+                "write it out",
+            )
+        return str(here)
+
+    given = dict[str, Any]()
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            given[key] = _resolved(value, spec)
+        elif value != "???":
+            is_text = isinstance(value, str)
+            given[key] = re.sub(r"\$\{([\w.]+)\}", value_of, value) if is_text else value
+    return given
 
 
 def _number(key: str, value: Any) -> int:

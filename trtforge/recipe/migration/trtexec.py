@@ -138,7 +138,11 @@ def _option(key: str, value: object = True, why: str = "") -> _Handler:
 
 def _number(key: str) -> _Handler:
     def take(command: _Command, word: Word) -> None:
-        command.draft.put(word.text, f"{_OPTIONS}.{key}", whole(word.text, word.value))
+        number = whole(word.text, word.value)
+        if number < 0:
+            command.draft.skip(word.text, "it is the default")
+        else:
+            command.draft.put(word.text, f"{_OPTIONS}.{key}", number)
 
     return take
 

@@ -31,6 +31,7 @@ SKIPPED: dict[str, str] = {
     **dict.fromkeys(
         ("--verbose", "-v"), "use `trtforge build -v`; the builder's whole log is in the bundle"
     ),
+    "--fp32": "it is the default; trtexec itself knows no such flag",
     "--monitorMemory": "builds say how much memory they took",
     "--nativeInstanceNorm": "it is the default",
     "--ni": "it is the default",

@@ -159,3 +159,18 @@ def test_corners_take_no_other_shapes(more: dict[str, Any], words: str, on_cpu: 
         bench_corners(on_cpu, BenchOptions(LOAD), others={"--batch": 2})
     with pytest.raises(UsageError, match="has no profiles"):
         bench_corners(on_cpu.parents[1] / "model.onnx", BenchOptions(LOAD))
+
+
+def test_what_fails_at_a_corner_names_it(tmp_path: Path) -> None:
+    save(DECIDING["topk"].graph, tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "version: 1\nname: far\nmodel: {onnx: model.onnx}\nshapes:\n"
+        "  x: {min: [1, 20], opt: [1, 20], max: [2, 20]}\n"
+        "  k: {min: [1], opt: [3], max: [21], values: true}\n"
+        "passes: {use: []}\n"
+        "targets: [{name: one, backend: onnxruntime}]\n"
+    )
+    with pytest.raises(ForgeError, match=r"should not be greater .*\(case: corner max") as caught:
+        build_recipe(recipe, BuildOptions(tmp_path / "out", store=tmp_path / "store"))
+    assert caught.value.exit_status == 4

@@ -61,8 +61,9 @@ def _lines(path: Path) -> Iterator[_Line]:
                     place = Place(str(path), line=number, text=line.rstrip("\n")[:200])
                     yield place, *_read(line, place)
     except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise DataError(
-            "TF0570", f"cannot read '{path}': {error}", "name a file of JSON lines or a folder"
+            "TF0570", f"cannot read '{path}': {why}", "name a file of JSON lines or a folder"
         ) from error
 
 
@@ -143,8 +144,7 @@ def _shape(given: Any, spec: "TensorSpec", place: Place) -> Dims:
         return tuple(dim for dim in spec.dims if isinstance(dim, int))
     dims = _numbers(given, "shape", spec, place)
     fits = len(dims) == len(spec.dims) and all(
-        not isinstance(want, int) or want == dim
-        for want, dim in zip(spec.dims, dims, strict=True)
+        not isinstance(want, int) or want == dim for want, dim in zip(spec.dims, dims, strict=True)
     )
     if not fits:
         declared = ", ".join("?" if dim is None else str(dim) for dim in spec.dims)

@@ -9,9 +9,11 @@ shape.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from trtforge.engine.backend import Runner
+from trtforge.errors import BuildError, GraphError
 from trtforge.verify.cases import Case
 from trtforge.verify.record import Array, OutputRecord
 from trtforge.verify.tolerance import (
@@ -109,14 +111,26 @@ def compare(
     if turn_bytes is None:
         with reference, candidate:
             for case in cases:
-                seen.add(case, asked.about(case), candidate.infer(case.feeds))
+                with _named(case):
+                    seen.add(case, asked.about(case), candidate.infer(case.feeds))
     else:
         for turn in _turns(asked, cases, turn_bytes):
             with candidate:
                 while turn:
                     case, expected = turn.popleft()
-                    seen.add(case, expected, candidate.infer(case.feeds))
+                    with _named(case):
+                        seen.add(case, expected, candidate.infer(case.feeds))
     return _report(seen, tolerances, reference.name, candidate.name)
+
+
+@contextmanager
+def _named(case: Case) -> Iterator[None]:
+    """Say at which inputs something failed: a corner tells which profile is at fault."""
+    try:
+        yield
+    except (BuildError, GraphError) as error:
+        error.message = f"{error.message} (case: {case.name})"
+        raise
 
 
 @dataclass
@@ -149,7 +163,8 @@ def _turns(asked: _Asked, cases: Iterable[Case], turn_bytes: int) -> Iterator[_T
         room = turn_bytes
         with asked.reference:
             while case is not None and (room > 0 or not turn):
-                outputs = asked.about(case)
+                with _named(case):
+                    outputs = asked.about(case)
                 turn.append((case, outputs))
                 room -= sum(array.nbytes for array in (*case.feeds.values(), *outputs.values()))
                 case = next(rest, None)

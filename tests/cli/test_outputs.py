@@ -259,3 +259,31 @@ def test_onnx_runtime_reports_to_nobody(work: Path) -> None:
     run = subprocess.run(program, cwd=work, env=variables, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert list(folder.rglob("*")) == []
+
+
+def test_a_migration_does_not_write_over_what_it_reads(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(work)
+    Path("spec.yaml").write_text("gen_trt_engine: {onnx_file: m.onnx}\n")
+    Path("r.calib.json").write_bytes(Path("c.json").read_bytes())
+    before = contents(work)
+    assert "would be overwritten" in problem(2, "migrate", "spec.yaml", "-o", "folder/../spec.yaml")
+    command = "trtexec --onnx=m.onnx --int8 --calib=r.calib.json"
+    assert "would be overwritten" in problem(2, "migrate", command, "-o", "r.yaml")
+    assert contents(work) == before
+
+
+def test_a_migration_says_which_files_are_not_here(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no error: the recipe may be for another machine."""
+    monkeypatch.chdir(work)
+    command = "trtexec --onnx=lost.onnx --int8 --calib=lost.cache"
+    for options in ((), ("-o", "folder/r.yaml")):
+        findings = json.loads(ran(0, "migrate", command, *options, "--json")[0])["findings"]
+        whys = {one["where"]: one["why"] for one in findings}
+        assert "the file is not here" in whys["model.onnx"]
+        assert "trtforge calib convert" in whys["calibration.reuse"]
+    said = ran(0, "migrate", "trtexec --onnx=m.onnx --fp16")[0]
+    assert "not here" not in said

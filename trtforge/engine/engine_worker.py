@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from trtforge.engine.backend import load_backend, require_installed
-from trtforge.engine.environment import driver
+from trtforge.engine.environment import ELSEWHERE, driver
 from trtforge.engine.supervisor import WORKER_PROGRAM, Job, Worker
 from trtforge.errors import MissingError
 
@@ -82,7 +82,7 @@ class EngineWorker:
         """
         source = self._source
         if (reason := driver().reason) is not None:
-            raise MissingError("TF0603", f"cannot run {source.engine.name}: {reason}")
+            raise MissingError("TF0603", f"cannot run {source.engine.name}: {reason}", ELSEWHERE)
         if source.program == WORKER_PROGRAM:  # another interpreter has libraries of its own
             require_installed(load_backend(source.backend))
         self._temporary = tempfile.TemporaryDirectory(prefix=f"trtforge-{self._doing}-")

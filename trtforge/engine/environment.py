@@ -57,6 +57,10 @@ class Driver:
         }
 
 
+ELSEWHERE = "run it where there is an NVIDIA GPU and its driver; see `trtforge doctor`"
+"""The remedy where an engine cannot be loaded here."""
+
+
 @functools.cache
 def driver() -> Driver:
     """Ask this machine's driver, once per process."""

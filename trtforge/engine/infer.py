@@ -7,7 +7,7 @@ from typing import Any
 
 from trtforge.engine import arrays, messages
 from trtforge.engine.cuda import Cuda
-from trtforge.engine.environment import driver
+from trtforge.engine.environment import ELSEWHERE, driver
 from trtforge.engine.flavour import FLAVOURS
 from trtforge.engine.native_log import LogBook, make_logger
 from trtforge.engine.refit import refit, require_weights
@@ -36,7 +36,7 @@ def serve(job: Mapping[str, Any], cases: Iterable[Mapping[str, Any]], send: Send
         BuildError: the engine cannot be loaded, or cannot take a case.
     """
     if (reason := driver().reason) is not None:
-        raise MissingError("TF0603", f"cannot run {Path(job['engine']).name}: {reason}")
+        raise MissingError("TF0603", f"cannot run {Path(job['engine']).name}: {reason}", ELSEWHERE)
     book = LogBook(job["backend"], to_stderr)
     engine, runtime = load_engine(job, book)
     count = 0

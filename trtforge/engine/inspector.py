@@ -202,7 +202,7 @@ def inspect_engine(job: Mapping[str, Any]) -> Any:
         MissingError: no NVIDIA driver, or the library is not installed.
         BuildError: the engine cannot be loaded, or tells nothing.
     """
-    from trtforge.engine.environment import driver
+    from trtforge.engine.environment import ELSEWHERE, driver
     from trtforge.engine.flavour import FLAVOURS
     from trtforge.engine.infer import load_engine
     from trtforge.engine.tensorrt import load_module
@@ -210,7 +210,7 @@ def inspect_engine(job: Mapping[str, Any]) -> Any:
 
     name = Path(job["engine"]).name
     if (reason := driver().reason) is not None:
-        raise MissingError("TF0603", f"cannot load {name}: {reason}")
+        raise MissingError("TF0603", f"cannot load {name}: {reason}", ELSEWHERE)
     engine, runtime = load_engine(job)
     trt = load_module(FLAVOURS[job["backend"]])
     inspector = engine.create_engine_inspector()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trtforge.engine.backend import load_backend, require_installed
-from trtforge.engine.environment import driver
+from trtforge.engine.environment import ELSEWHERE, driver
 from trtforge.engine.flavour import FLAVOURS
 from trtforge.engine.supervisor import Job, run_worker
 from trtforge.errors import MissingError
@@ -59,7 +59,7 @@ def engine_information(engine: Path, backend: str, *, allow_host_code: bool = Fa
         BuildError: the library does not take the engine, or the worker crashed.
     """
     if (reason := driver().reason) is not None:
-        raise MissingError("TF0603", f"cannot load {engine.name}: {reason}")
+        raise MissingError("TF0603", f"cannot load {engine.name}: {reason}", ELSEWHERE)
     require_installed(load_backend(backend))
     command = {
         "command": "layers",

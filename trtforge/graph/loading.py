@@ -15,7 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from trtforge.errors import GraphError, Place
+from trtforge.errors import READABLE, GraphError, Place
 from trtforge.graph.contract import contract_of
 from trtforge.graph.external import ExternalFiles
 from trtforge.graph.skeleton import without_weights
@@ -109,10 +109,10 @@ def parse_model(path: Path) -> tuple[ModelProto, ExternalFiles]:
     try:
         content, file = _content(path)
     except FileNotFoundError as error:
-        raise GraphError("TF0401", "the model file does not exist", None, where) from error
+        raise GraphError("TF0401", "the model file does not exist", READABLE, where) from error
     except OSError as error:
         raise GraphError(
-            "TF0401", f"cannot read the model: {error.strerror}", None, where
+            "TF0401", f"cannot read the model: {error.strerror}", READABLE, where
         ) from error
     if not content.size:
         raise GraphError("TF0402", "the model file is empty (0 bytes)", _EXPORT_AGAIN, where)
@@ -285,7 +285,7 @@ def files_digest(path: Path) -> str:
                 content = hashlib.file_digest(stream, "sha256")
         except OSError as error:
             raise GraphError(
-                "TF0401", f"cannot read '{file.name}': {error.strerror}", None, Place(str(file))
+                "TF0401", f"cannot read '{file.name}': {error.strerror}", READABLE, Place(str(file))
             ) from error
         digest.update(f"{name}\0{content.hexdigest()}\n".encode())
     return f"sha256:{digest.hexdigest()}"

@@ -13,7 +13,7 @@ from trtforge.engine.layer_diff import (
     layer_rows,
     layer_times,
 )
-from trtforge.errors import Place, UsageError
+from trtforge.errors import READABLE, Place, UsageError
 
 if TYPE_CHECKING:
     from trtforge.bundle.read import Bundle
@@ -136,5 +136,5 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UsageError(
-            "TF0753", f"'{path}' cannot be read: {error}", None, Place(file=str(path))
+            "TF0753", f"'{path}' cannot be read: {error}", READABLE, Place(file=str(path))
         ) from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtforge.engine.measuring.scenarios import Load, Measurement, Query, measure
-from trtforge.errors import DataError, MissingError, Place, UsageError
+from trtforge.errors import READABLE, DataError, MissingError, Place, UsageError
 from trtforge.pipeline.query_feeds import DISTINCT, assumed_shapes, query_feeds, too_few
 
 if TYPE_CHECKING:
@@ -247,7 +247,8 @@ def _recorded(path: Path, batch: int) -> Iterator[dict[str, Any]]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if name != "labels"}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError("TF0146", f"'{path.name}' is no .npz file: {error}", where=where) from error
+        message = f"'{path.name}' is no .npz file: {error}"
+        raise DataError("TF0146", message, READABLE, where) from error
     count = min((len(array) for array in arrays.values() if array.ndim), default=0)
     if count < batch:
         raise too_few(path, count, batch)

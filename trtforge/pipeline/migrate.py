@@ -1,11 +1,11 @@
 """`trtforge migrate`: a recipe from the command line or the spec of another tool."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtforge.disk import write_text
+from trtforge.disk import check_outputs, write_text
 from trtforge.errors import ForgeError, Place, Problem, RecipeError, UsageError
 from trtforge.recipe.migration.arguments import split_command
 from trtforge.recipe.migration.polygraphy import from_polygraphy
@@ -143,7 +143,9 @@ def migrate(command: str | Sequence[str], options: MigrateOptions | None = None)
             [Problem("TF0124", f"{one.flag}: nothing does this here", one.why) for one in refused]
         )
     if options.out is not None:
+        check_outputs([options.out], [Path(words[0]) if is_spec else None])
         _convert_cache(draft, work)
+    _say_missing(draft, work)
     _check(draft.values)
     text = recipe_text(draft.values, source, draft.findings)
     if options.out is not None:
@@ -183,16 +185,19 @@ def _spec(path: Path, work: _Work) -> Draft:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            "TF0120", f"cannot read '{path}': {error}", "name a TAO spec", Place(file=str(path))
+            "TF0120", f"cannot read '{path}': {error}", _SPEC, Place(file=str(path))
         ) from error
     root, problems = compose(Source(str(path), text))
     spec = None if root is None else plain(root)
     if problems or not isinstance(spec, Mapping):
         why = problems[0].message if problems else "it holds no keys"
-        raise UsageError("TF0120", f"cannot read '{path}': {why}", None, Place(file=str(path)))
+        raise UsageError("TF0120", f"cannot read '{path}': {why}", _SPEC, Place(file=str(path)))
     draft = Draft(work.options.backend or "tensorrt", work.model_at)
     from_tao(spec, draft)
     return draft
+
+
+_SPEC = "name a TAO spec: YAML or JSON with keys"
 
 
 def _known(path: Path) -> KnownModel | None:
@@ -292,6 +297,23 @@ def _refuse_options(draft: Draft) -> None:
         draft.values["targets"][0].pop("options", None)
 
 
+def _say_missing(draft: Draft, work: _Work) -> None:
+    """Say which of the files that the recipe names are not here; they may come later."""
+    for place in ("model.onnx", "calibration.reuse", "calibration.data"):
+        named = draft.get(place)
+        if named is None or (work.folder / named).exists():
+            continue
+        why = "the file is not here; a build needs it"
+        if place == "calibration.reuse":
+            why = f"{why}, and `trtforge calib convert` makes it trtforge's own"
+        told = [index for index, one in enumerate(draft.findings) if one.where == place]
+        if not told:
+            draft.note(named, place, why)
+        for index in told:
+            one = draft.findings[index]
+            draft.findings[index] = replace(one, why="; ".join(filter(None, (one.why, why))))
+
+
 def _convert_cache(draft: Draft, work: _Work) -> None:
     """Write an old calibration cache that was named as trtforge's own, beside the recipe."""
     named = draft.get("calibration.reuse")
@@ -299,16 +321,12 @@ def _convert_cache(draft: Draft, work: _Work) -> None:
         return
     path = work.folder / named
     if not path.is_file():
-        draft.findings.append(
-            Finding(
-                named, "elsewhere", "trtforge calib convert", "the file is not here: convert it"
-            )
-        )
         return
     from trtforge.precision.foreign import read_any
 
     _, cache = read_any(path)
     converted = work.options.out.with_suffix(".calib.json")
+    check_outputs([converted], [path])
     cache.save(converted)
     work.written.append(converted)
     draft.set("calibration.reuse", converted.name)

@@ -9,7 +9,7 @@ import numpy as np
 
 from trtforge.engine import arrays, messages
 from trtforge.engine.cuda import Cuda
-from trtforge.engine.environment import driver
+from trtforge.engine.environment import ELSEWHERE, driver
 from trtforge.engine.flavour import FLAVOURS
 from trtforge.engine.infer import explained, load_engine
 from trtforge.engine.interface import Interface
@@ -46,7 +46,7 @@ def serve_loads(
         BuildError: the engine cannot be loaded, or does not take the batches.
     """
     if (reason := driver().reason) is not None:
-        raise MissingError("TF0603", f"cannot run {Path(job['engine']).name}: {reason}")
+        raise MissingError("TF0603", f"cannot run {Path(job['engine']).name}: {reason}", ELSEWHERE)
     cuda = Cuda()
     power = Power(cuda.bus_id())
     idle = power.idle_watts()

@@ -132,7 +132,7 @@ def migrate(command: str | Sequence[str], options: MigrateOptions | None = None)
             "name a .yaml file: -o model.yaml",
         )
     words = [command] if isinstance(command, str) else list(command)
-    is_spec = len(words) == 1 and words[0].lower().endswith((".yaml", ".yml", ".json"))
+    is_spec = len(words) == 1 and _is_spec(words[0])
     source = words[0] if len(words) == 1 else " ".join(words)
     work = _Work(options, source)
     draft = _spec(Path(words[0]), work) if is_spec else _command(command, work)
@@ -152,6 +152,11 @@ def migrate(command: str | Sequence[str], options: MigrateOptions | None = None)
         write_text(options.out, text)
         work.written.insert(0, options.out)
     return Migration(text, tuple(draft.findings), tuple(work.written))
+
+
+def _is_spec(word: str) -> bool:
+    """Whether a text is the path of a spec; a command may end in `--exportTimes=times.json`."""
+    return word.lower().endswith((".yaml", ".yml", ".json")) and " -" not in word
 
 
 def _command(command: str | Sequence[str], work: _Work) -> Draft:

@@ -40,6 +40,7 @@ def test_all_failures_are_told_and_the_status_is_that_of_the_first(
     inject("abort", "worse", monkeypatch)
     status, err = failing_build(work, capfd, "--jobs", jobs)
     assert status == 3
+    assert "warning: nothing is shipped; `--target good` ships what can be built" in err
     assert err.index("error[TF0602]: target 'bad': ") < err.index("error[TF0609]: target 'worse': ")
     assert err.count("error[TF") == 2
     assert "faulty_worker.py" in err.partition("\ntarget 'worse':\n")[2]

@@ -80,7 +80,7 @@ def run_stages(
             documents[stage.name] = dict(entry.document)
             rows.append(row)
         job.store.remember(recipe_id(job), documents)
-        _raise_failures(group, outcomes)
+        _raise_failures(job, group, outcomes)
     return run.entries, rows
 
 
@@ -99,7 +99,7 @@ def _groups(stages: Sequence[Stage]) -> Iterator[list[Stage]]:
         yield builds
 
 
-def _raise_failures(group: Sequence[Stage], outcomes: Sequence[Outcome]) -> None:
+def _raise_failures(job: Job, group: Sequence[Stage], outcomes: Sequence[Outcome]) -> None:
     """Raise one error for all that failed, each told with its target's name."""
     failed = {
         stage.name.removeprefix("build:"): outcome
@@ -109,6 +109,9 @@ def _raise_failures(group: Sequence[Stage], outcomes: Sequence[Outcome]) -> None
     if not failed:
         return
     first, *_ = failed.values()
+    left = [f"--target {one.name}" for one in job.recipe.targets if one.name not in failed]
+    if isinstance(group[0], BuildStage) and left:
+        job.emit(Warned(f"nothing is shipped; `{' '.join(left)}` ships what can be built"))
     if len(group) > 1:
         problems = [
             replace(problem, message=f"target '{target}': {problem.message}")

@@ -1,9 +1,13 @@
 """Plans: which stages a recipe has, and why one runs."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from trtforge.cli.main import _run
+from trtforge.errors import MissingError
+from trtforge.pipeline import support
 from trtforge.pipeline.plan import plan, stages_of, why_missed
 from trtforge.pipeline.run import BuildOptions, job_of
 
@@ -107,3 +111,31 @@ def test_the_key_holds_the_code_of_the_rooms_that_make_the_result(
     for stage in stages_of(this.recipe):
         for room in stage.rooms:
             assert (Path(__file__).parents[2] / "trtforge" / room / "__init__.py").is_file()
+
+
+def test_a_plan_says_what_is_missing_here(
+    digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def require_builder(backend: str) -> None:
+        if backend == "tensorrt":
+            raise MissingError("TF0602", "backend 'tensorrt' is not installed", "install it")
+
+    monkeypatch.setattr(support, "require_builder", require_builder)
+    monkeypatch.setenv("TRTFORGE_CACHE", str(tmp_path / "store"))
+    asked = ["plan", str(digits / "fp16.yaml"), "--set"]
+    targets = "targets=[{name: dc, backend: tensorrt}, {name: cpu, backend: onnxruntime}]"
+    assert _run([*asked, targets]) == 0
+    told = capfd.readouterr()
+    assert "build:dc" in told.out
+    assert (
+        "warning: a build would stop: target 'dc': backend 'tensorrt' is not installed "
+        "(install it; without it: `--target cpu`)" in told.err
+    )
+    assert _run([*asked, targets, "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert [problem["code"] for problem in document["missing"]] == ["TF0602"]
+    assert _run([*asked, "targets.0.name=rtx", "--target", "cpu", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["missing"] == []

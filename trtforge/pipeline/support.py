@@ -26,6 +26,12 @@ def require_targets(recipe: Recipe) -> None:
     Raises:
         MissingError: one problem per such target, and how to build the others (exit 3).
     """
+    if problems := missing_here(recipe):
+        raise MissingError.of(problems)
+
+
+def missing_here(recipe: Recipe) -> list[Problem]:
+    """Return what keeps each target from being built on this machine; nothing is imported."""
     problems = []
     missing: dict[str, MissingError] = {}
     for target in recipe.targets:
@@ -44,8 +50,7 @@ def require_targets(recipe: Recipe) -> None:
             hint = f"{problem.hint}; without it: `{' '.join(others)}`"
             problem = replace(problem, hint=hint)
         problems.append(problem)
-    if problems:
-        raise MissingError.of(problems)
+    return problems
 
 
 def refuse_unsupported(model: "Model", backends: Sequence[str], file: Path) -> None:

@@ -21,16 +21,28 @@ def plan(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Say for each stage of RECIPE whether the store has its result, and why not if not."""
+    """Say for each stage of RECIPE whether the store has its result, and why not if not.
+
+    And what is missing on this machine, for which a build would stop before any work.
+    """
+    from trtforge.pipeline.events import Warned
     from trtforge.pipeline.plan import plan as plan_job
     from trtforge.pipeline.run import BuildOptions, job_of
+    from trtforge.pipeline.support import missing_here
 
     show = ProgressLines(quiet=quiet, verbose=verbose)
     options = BuildOptions(targets=targets, overrides=overrides)
-    stages = plan_job(job_of(recipe, options, show))
+    job = job_of(recipe, options, show)
+    stages, missing = plan_job(job), missing_here(job.recipe)
     if as_json:
-        print_json("trtforge.plan/1", {"stages": [asdict(stage) for stage in stages]})
+        document = {
+            "stages": [asdict(stage) for stage in stages],
+            "missing": [problem.as_json() for problem in missing],
+        }
+        print_json("trtforge.plan/1", document)
         return
+    for problem in missing:
+        show(Warned(f"a build would stop: {problem.message} ({problem.hint})"))
     header = ("stage", "would", "why", "key") if verbose else ("stage", "would", "why")
     rows = [(stage.name, stage.outcome, stage.why, (stage.key or "")[:12]) for stage in stages]
     print_table(header, [row[: len(header)] for row in rows])

@@ -55,7 +55,7 @@ class PrecisionStage:
     def run(self, job: Job, inputs: Inputs, out: Path, progress: Progress) -> str:
         """Place Q/DQ and casts, and count what came of it."""
         from trtforge.graph.model import Model
-        from trtforge.precision.attest import attest
+        from trtforge.precision.attest import attest, shares
         from trtforge.precision.cast import typed
 
         model, cache = prepared(inputs)
@@ -81,7 +81,10 @@ class PrecisionStage:
             stored = sum(attestation.quantized_weights_bytes.values())
             share = stored / max(sum(attestation.weights_bytes.values()), 1)
             return f"{share:.1%} of the weights' bytes are INT4 or INT8"
-        return f"{attestation.quantized_macs_share:.1%} of the MACs quantized"
+        if quantized := attestation.quantized_macs_share:
+            return f"{quantized:.1%} of the MACs quantized"
+        types = ", ".join(f"{share:.1%} {kind}" for kind, share in shares(attestation.macs).items())
+        return f"MACs: {types or 'none'}"
 
 
 def warnings_of(precision: Entry, recipe: Recipe) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ On the simulated TensorRT 10 and 11: nothing here is a GPU result.
 """
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,27 +17,13 @@ from running import trtforge
 from simulator.simulation import Simulation
 
 from trtforge.engine.backend import BuildRequest, get_backend
-from trtforge.errors import BuildError, ParityError, UsageError
-from trtforge.pipeline.bench import BenchOptions, bench
+from trtforge.errors import ParityError, UsageError
 from trtforge.pipeline.compare import VerifyOptions, verify
 from trtforge.pipeline.engine_files import worker_of
 from trtforge.pipeline.inspect import inspect_path
-from trtforge.pipeline.preflight import machine_here, preflight
 
 ON_TEN = pytest.mark.parametrize("simulated", ["10"], indirect=True)
 """For what does not depend on the major version."""
-
-RECIPE = """
-version: 1
-name: digits
-model: {{onnx: {digits}/model.onnx}}
-shapes: {{image: {{min: [1, 1, 8, 8], opt: [8, 1, 8, 8], max: [16, 1, 8, 8]}}}}
-precision: {{type: bf16, io_types: convert}}
-targets:
-  - {{name: small, backend: tensorrt, options: {{strip_weights: true, weight_streaming: true}}}}
-verify: {{data: {digits}/test.npz, tolerance: {{sqnr_db: 18}}}}
-bundle: {{include_onnx: {included}}}
-"""
 
 
 def built(folder: Path, graph: onnx.ModelProto, **more: Any) -> tuple[Path, Path]:
@@ -87,16 +72,15 @@ def test_an_engine_is_compared_with_another(simulated: Simulation, tmp_path: Pat
     assert report.outputs["scores"].metrics is not None
     assert report.outputs["scores"].metrics.max_abs == 0
     bound = ("sqnr_db=40",)
-    for pair in ((half, one), (one, half)):  # compared in FP32
-        result = verify(pair[0], VerifyOptions(against=pair[1], tolerance=bound))
+    data = tmp_path / "data.npz"
+    np.savez(data, image=np.ones((5, 3, 16, 16), np.float32), labels=np.zeros(5, np.int64))
+    for pair, given in (((half, one), data), ((one, half), None)):  # compared in FP32
+        result = verify(pair[0], VerifyOptions(against=pair[1], tolerance=bound, data=given))
         assert result.verdict == "pass"
         (report,) = result.checks.values()
         assert report.outputs["scores"].metrics.max_abs > 0
     result = verify(other, VerifyOptions(against=one))
     assert (result.verdict, result.exit_status) == ("fail", 5)
-    data = tmp_path / "data.npz"
-    np.savez(data, image=np.ones((5, 3, 16, 16), np.float32), labels=np.zeros(5, np.int64))
-    assert verify(half, VerifyOptions(against=one, data=data, tolerance=bound)).verdict == "pass"
 
 
 @ON_TEN
@@ -161,79 +145,3 @@ def test_an_interpreter_that_does_not_do_is_one_clear_error(tmp_path: Path) -> N
     with pytest.raises(Exception, match="has no trtforge: ModuleNotFoundError") as caught:
         worker_of(script)
     assert getattr(caught.value, "exit_status", None) == 3
-
-
-@ON_TEN
-def test_a_stripped_engine_takes_the_weights_that_it_is_given(
-    simulated: Simulation, tmp_path: Path
-) -> None:
-    model, whole = built(tmp_path / "whole", conv_net(), profiles=(CONV_PROFILE,))
-    options = {"strip_weights": True}
-    _, bare = built(tmp_path / "bare", conv_net(), profiles=(CONV_PROFILE,), options=options)
-    for against in (model, whole):
-        with pytest.raises(BuildError, match=r"m\.plan' was built without its weights"):
-            verify(bare, VerifyOptions(against=against))
-        given = VerifyOptions(against=against, weights=model)
-        assert verify(bare, given).verdict == "pass"
-    given = VerifyOptions(against=bare, against_weights=model)
-    assert verify(whole, given).verdict == "pass"
-    with pytest.raises(UsageError, match="is no ONNX file to take weights from"):
-        verify(bare, VerifyOptions(against=model, weights=tmp_path / "none.onnx"))
-    with pytest.raises(UsageError, match="--weights is of a single engine file"):
-        verify(model, VerifyOptions(against=model, weights=model))
-    load = BenchOptions().load.__class__(seconds=0.0, queries=4, warmup_seconds=0.0)
-    with pytest.raises(BuildError, match="built without its weights"):
-        bench(bare, BenchOptions(load))
-    found = bench(bare, BenchOptions(load, weights=model, against=whole, rounds=6))
-    assert found.comparison is not None
-    with pytest.raises(UsageError, match="--weights is of a bare engine"):
-        bench(model, BenchOptions(load, weights=model))
-    answers = {one.what: one.answer for one in look(bare)["m.plan"]}
-    assert answers == {
-        "header": "load",
-        "library": "load",
-        "device": "unknown",
-        "host code": "unknown",
-        "weights": "unknown",
-    }
-    bare.write_bytes(b"no engine")
-    assert preflight(bare, machine_here(None, None, allow_host_code=False)).exit_status == 4
-
-
-def look(path: Path) -> Any:
-    return preflight(path, machine_here(None, None, allow_host_code=False)).targets
-
-
-@ON_TEN
-def test_an_engine_in_its_bundle_is_told_of_by_its_manifest(
-    simulated: Simulation, digits: Path, tmp_path: Path
-) -> None:
-    recipe, store = tmp_path / "recipe.yaml", tmp_path / "store"
-    recipe.write_text(RECIPE.format(digits=digits, included="true"))
-    run = trtforge("build", recipe, "--out", tmp_path, "--json", store=store)
-    assert run.status == 0, run.stdout + run.stderr
-    (made,) = json.loads(run.stdout)["builds"]
-    # BF16 inputs and outputs, weights put back and streamed.
-    assert made["verdicts"]["engine_parity"]["small"]["verdict"] == "pass"
-    bundle = Path(made["bundle"])
-    engine = bundle / "engines" / "small" / "model.engine"
-    assert "stripped" in inspect_path(engine)["weights"]
-    whys = {one.what: one.why for one in look(engine)["small"]}
-    assert whys == {one.what: one.why for one in look(bundle)["small"]}
-    assert "put back from the bundle's ONNX" in whys["weights"]
-    assert verify(engine, VerifyOptions(against=engine)).verdict == "pass"
-    short = ("--seconds", "0", "--queries", "4", "--warmup", "0", "--weight-budget")
-    for budget, said in (("0", "holds 0 of"), ("auto", "MiB of weights")):
-        run = trtforge("bench", engine, *short, budget, store=store)
-        assert run.status == 0, run.stdout + run.stderr
-        assert said in run.stdout
-    trtforge("bench", engine, *short, "-1", store=store).assert_clean_failure(2)
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    (alone / "manifest.json").write_text('{"name": "of another tool"}')
-    shutil.copy(engine, alone / "model.engine")
-    assert "weights" not in inspect_path(alone / "model.engine")
-    with pytest.raises(BuildError, match="built without its weights"):
-        verify(alone / "model.engine", VerifyOptions(against=bundle / "model.onnx"))
-    engine.write_bytes(engine.read_bytes()[:-1] + b"!")
-    trtforge("bench", engine, store=store).assert_clean_failure(7)

@@ -113,6 +113,7 @@ def verify(candidate: Path | str, options: VerifyOptions | None = None) -> Verif
     kind = kind_of(path)
     against = None if options.against is None else kind_of(options.against)
     _check_options(options, kind, against)
+    layers = _layers(path, kind, options) if options.layers else None
     if against == "engine":
         checks = _verify_with_engine(path, kind, options)
     elif kind == "bundle":
@@ -123,7 +124,6 @@ def verify(candidate: Path | str, options: VerifyOptions | None = None) -> Verif
         )
     else:
         checks = _verify_file(path, kind, _reference(options.against), options)
-    layers = _layers(path, kind, options) if options.layers else None
     return VerifyResult(path, kind, checks, overall(tuple(checks.values())), layers)
 
 

@@ -16,6 +16,7 @@ from trtforge.graph.model import Model
 from trtforge.graph.sources import open_source
 from trtforge.graph.sources.source import DataSource
 from trtforge.graph.sources.value_rows import ValueRows, open_arrays
+from trtforge.pipeline.compare import VerifyOptions, verify
 from trtforge.pipeline.corners import corner_shapes
 from trtforge.pipeline.run import BuildOptions, BuildResult, build_recipe
 from trtforge.precision.streaming import Stream
@@ -81,6 +82,20 @@ def test_values_that_the_data_lacks_are_those_of_opt(tmp_path: Path) -> None:
 def test_without_value_inputs_it_is_an_array_file(tmp_path: Path) -> None:
     source = open_arrays(arrays(tmp_path, x=X, k=K[:, 0]), topk().contract, [{"x": PROFILE["x"]}])
     assert isinstance(source, ArrayData)
+
+
+def test_rows_of_values_are_told_from_samples_where_no_profile_tells(tmp_path: Path) -> None:
+    path = arrays(tmp_path, x=X, k=K)
+    source = open_arrays(path, topk().contract)
+    assert isinstance(source, ValueRows)
+    assert fed(source, 32) == [(2, [3]), (3, [5]), (1, [1])]
+    save(topk().proto, tmp_path)
+    options = VerifyOptions(against=tmp_path / "model.onnx", data=path)
+    report = verify(tmp_path / "model.onnx", options).checks["graph"]
+    assert (report.verdict, report.cases["data"]) == ("pass", 4)
+    calibration = Calibration(data="data.npz")
+    opened = open_source(calibration, topk().contract, lambda text: tmp_path / text, model=topk())
+    assert fed(opened, 2) == [(2, [3]), (2, [5]), (1, [5]), (1, [1])]
 
 
 @pytest.mark.parametrize(

@@ -70,13 +70,13 @@ def _cases(
     candidate: EngineCandidate,
     options: "VerifyOptions",
 ) -> "Iterator[Case]":
-    from trtforge.graph.data import ArrayData
+    from trtforge.graph.sources.value_rows import open_arrays
     from trtforge.verify.cases import cases_from
 
     model = _stand_in(interfaces)
     data = None
     if options.data is not None:
-        data = ArrayData.open(options.data, model.contract, labels=True)
+        data = open_arrays(options.data, model.contract, labels=True)
     corners = _common_corners(candidate, interfaces)
     return cases_from(data, list(corners.items()), model, options.seed, limit=options.samples)
 

@@ -260,7 +260,7 @@ def _by_ranges(ready: "Ready", wanted: "Wanted", steps: Steps) -> "Callable[[], 
 
 def _samples_of_budget(original: "Model", wanted: "Wanted", asked: Asked) -> "_Samples":
     """Open the samples of the search, and those that judge; refuse what cannot be held on them."""
-    from trtforge.graph.data import ArrayData
+    from trtforge.graph.sources.value_rows import open_arrays
     from trtforge.pipeline.budget_samples import Data, labels_of, search_data
     from trtforge.pipeline.measures import measure_of
     from trtforge.pipeline.ranges import open_data
@@ -271,7 +271,7 @@ def _samples_of_budget(original: "Model", wanted: "Wanted", asked: Asked) -> "_S
     assert source is not None, "checked before the work"
     labels = labels_of(None if asked.data is None else Path(asked.data), contract)
     if asked.held_out is not None:
-        found = ArrayData.open(asked.held_out, contract, labels=True)
+        found = open_arrays(asked.held_out, contract, labels=True)
         judging = Data(found, None, "--held-out", found.labels)
     role = "--data" if asked.data is not None else "synthetic samples"
     searched = search_data(Data(source, asked.samples, role, labels), judging, wanted.precision)

@@ -63,8 +63,8 @@ def open_source(
     """
     request = SourceRequest(calibration, contract, resolve, model, tuple(profiles))
     kind = _kind(request)
-    deciding = deciding_of(profiles)
-    given = _given(kind, request, deciding)
+    given = _given(kind, request, deciding_of(profiles))
+    deciding = deciding_of(profiles) or given
     if deciding:
         request = replace(request, contract=row_contract(contract, deciding, given))
     source: DataSource = import_module(KINDS[kind]).open_source(request)
@@ -79,9 +79,9 @@ def _given(kind: str, request: SourceRequest, deciding: Sequence[str]) -> Sequen
     if kind in ("images", "synthetic"):
         return ()
     data = request.calibration.data
-    if kind == "file" and deciding:
+    if kind == "file":
         assert isinstance(data, str)
-        return given_by(request.resolve(data), deciding)
+        return given_by(request.resolve(data), request.contract, deciding)
     return deciding
 
 

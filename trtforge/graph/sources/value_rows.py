@@ -14,6 +14,7 @@ import numpy as np
 
 from trtforge.errors import DataError
 from trtforge.graph.contract import IoContract
+from trtforge.graph.deciding import can_decide
 from trtforge.graph.inputs import Shapes, Values, fixed_values
 from trtforge.graph.npy import ArrayFile
 from trtforge.graph.sources.source import DataSource, Feeds
@@ -160,7 +161,8 @@ def open_arrays(
     Args:
         path: the file; it may hold rows of the values that decide shapes.
         contract: the model's inputs.
-        profiles: say which inputs decide shapes, and their values where the file has none.
+        profiles: say which inputs decide shapes, and their values where the file has none. Where
+            they say of none, it is those that can and that the file has rows of values of.
         labels: read the array `labels` where it exists.
 
     Raises:
@@ -168,17 +170,30 @@ def open_arrays(
     """
     from trtforge.graph.data import ArrayData
 
-    deciding = deciding_of(profiles)
+    given = given_by(path, contract, deciding_of(profiles))
+    deciding = deciding_of(profiles) or given
     if not deciding:
         return ArrayData.open(path, contract, labels=labels)
-    given = given_by(path, deciding)
     opened = ArrayData.open(path, row_contract(contract, deciding, given), labels=labels)
     missing = [name for name in deciding if name not in given]
     return ValueRows(opened, contract, given, values_at_opt(contract, profiles, missing))
 
 
-def given_by(path: Path, deciding: Sequence[str]) -> tuple[str, ...]:
-    """Return those of the inputs that a file of arrays holds."""
+def given_by(path: Path, contract: IoContract, deciding: Sequence[str]) -> tuple[str, ...]:
+    """Return the inputs of which a file of arrays holds rows of values.
+
+    Args:
+        path: the file.
+        contract: the model's inputs.
+        deciding: those that decide shapes by their values. Where none is known, it is those that
+            can, and whose array has an axis more than the input.
+    """
     file = ArrayFile(path)
-    there = {header.name for header in file.headers} if file.is_archive else set[str]()
-    return tuple(name for name in deciding if name in there)
+    axes = {one.name: len(one.shape) for one in file.headers} if file.is_archive else {}
+    if deciding:
+        return tuple(name for name in deciding if name in axes)
+    return tuple(
+        spec.name
+        for spec in contract.inputs
+        if can_decide(spec) and axes.get(spec.name) == len(spec.dims) + 1
+    )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 from running import trtforge
 
 from trtforge.cli.main import _run
@@ -104,6 +105,32 @@ def test_people_read_what_was_done_and_what_was_left(
     assert [line.split()[0] for line in stages] == ["optimize", "calibrate", "quantize"]
     assert [line.partition(":")[0] for line in warning] == ["warning"]
     assert "is expected to be larger than the FP16 one" in warning[0]
+
+
+def test_reasons_that_differ_in_names_alone_are_one_line(capfd: Capture, tmp_path: Path) -> None:
+    """Products of attention are left alike, whatever their operands are called."""
+    products = [
+        helper.make_node("MatMul", ["x", f"t{i}"], [f"y{i}"], f"product{i}") for i in range(3)
+    ]
+    moved = [
+        helper.make_node("Transpose", ["x"], [f"t{i}"], f"moved{i}", perm=[0, 2, 1])
+        for i in range(3)
+    ]
+    ends = [helper.make_tensor_value_info(name, 1, [1, 4, 4]) for name in ("x", "y0", "y1", "y2")]
+    weight = helper.make_tensor("w", 1, [4, 4], range(16))
+    layer = helper.make_node("MatMul", ["y0", "w"], ["z"], "layer")
+    ends.append(helper.make_tensor_value_info("z", 1, [1, 4, 4]))
+    nodes = [*moved, *products, layer]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9),
+        tmp_path / "in.onnx",
+    )
+    asked = ("quantize", tmp_path / "in.onnx", "-o", tmp_path / "out.onnx", "--no-optimize")
+    text, _ = run(capfd, *asked, "--synthetic", "--samples", "4")
+    (line,) = [line for line in text.splitlines() if line.startswith("left: ")]
+    assert line.startswith("left: 3 MatMul: the right operand 't0' is no constant weight")
+    assert line.endswith("(and 2 like it)")
 
 
 def test_explain_has_a_line_for_each_place(capfd: Capture, digits: Path, tmp_path: Path) -> None:

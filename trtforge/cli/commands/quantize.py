@@ -1,6 +1,8 @@
 """`trtforge quantize`: one ONNX file in, a quantized one out."""
 
+import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,8 @@ from trtforge.report.figures import percent, size
 
 if TYPE_CHECKING:
     from trtforge.pipeline.quantizing import QuantizeResult
+
+_NAME = re.compile(r"'[^']*'")
 
 
 @click.command()
@@ -145,11 +149,8 @@ def _show(result: "QuantizeResult", *, explain: bool) -> None:
         say(f"technique: {text}")
     done = Counter(d.op for d in report.decisions if d.action == "quantized")
     say(f"quantized: {done.total()} of {len(report.decisions)} places{_counted(done)}")
-    left = Counter(
-        (d.op, _why_left(d.reason, result)) for d in report.decisions if d.action == "kept"
-    )
-    for (op, reason), count in left.items():
-        say(f"left: {count} {op}: {reason}")
+    for line in _left(result):
+        say(line)
     before, after = result.sizes["before"], result.sizes["after"]
     share = after["weights_bytes"] / max(before["weights_bytes"], 1)
     say(
@@ -163,6 +164,19 @@ def _show(result: "QuantizeResult", *, explain: bool) -> None:
     if result.sensitivity is not None:
         for line in (*result.sensitivity.lines(), *result.sensitivity.keep_rules(3)):
             say(line)
+
+
+def _left(result: "QuantizeResult") -> Iterator[str]:
+    """Say what was left in floats; of reasons that differ in names alone, the first."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in result.typed.quantize.decisions:
+        if one.action == "kept":
+            reason = _why_left(one.reason, result)
+            found.setdefault((one.op, _NAME.sub("", reason)), []).append(reason)
+    for (op, _), reasons in found.items():
+        others = len(set(reasons)) - 1
+        like_it = f" (and {others} like it)" if others else ""
+        yield f"left: {len(reasons)} {op}: {reasons[0]}{like_it}"
 
 
 def _why_left(reason: str, result: "QuantizeResult") -> str:

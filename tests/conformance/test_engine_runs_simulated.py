@@ -132,6 +132,18 @@ def test_a_failed_execution_is_told_in_the_librarys_words(
     assert (caught.value.code, caught.value.exit_status) == ("TF0626", 4)
 
 
+@ON_TEN
+def test_an_engine_whose_plugin_is_missing_says_what_to_do(
+    simulated: Simulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, engine = built(tmp_path, matmul())
+    monkeypatch.setenv(running.FAULT, "plugin")
+    with pytest.raises(BuildError, match="Cannot deserialize plugin") as caught:
+        EngineRunner(EngineSource(engine, "tensorrt")).__enter__()
+    assert (caught.value.code, caught.value.exit_status) == ("TF0613", 4)
+    assert "LD_PRELOAD" in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize("doing", [EngineRunner, lambda source: EngineMeter(source, ())])
 def test_a_stripped_engine_says_that_it_lacks_its_weights(
     simulated: Simulation, tmp_path: Path, doing: Any

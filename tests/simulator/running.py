@@ -17,7 +17,7 @@ from .module import only
 from .saying import say
 
 FAULT = "TRT_SIMULATOR_RUN_FAULT"
-"""Environment variable: "failed" makes every execution fail."""
+"""Environment variable: "failed" makes every execution fail, "plugin" every engine need one."""
 
 _NUMPY: dict[str, Any] = {
     "FLOAT": np.float32, "HALF": np.float16, "BF16": ml_dtypes.bfloat16, "INT8": np.int8,
@@ -50,6 +50,11 @@ class Runtime:
             built = plan.read(data)
         except plan.UnreadableError as error:
             return self._refuse(f"Error Code 1: Serialization (Serialization assertion: {error})")
+        if os.environ.get(FAULT) == "plugin":
+            return self._refuse(
+                "Error Code 4: API Usage Error (Cannot deserialize plugin since corresponding "
+                "IPluginCreator not found in Plugin Registry)"
+            )
         facts, here = (built.facts, self._trt.__version__)
         if version != here and "VERSION_COMPATIBLE" not in facts["flags"]:
             return self._refuse(

@@ -20,6 +20,9 @@ from trtforge.errors import BuildError, MissingError
 _HOST_CODE = re.compile(r"host.?code|lean.?runtime", re.IGNORECASE)
 """What an engine that may not run its own code is refused with speaks of one of these."""
 
+_PLUGIN = re.compile(r"plugin", re.IGNORECASE)
+"""What an engine is refused with whose plugins nothing registered speaks of them."""
+
 Send = Callable[[Mapping[str, Any]], None]
 
 
@@ -121,6 +124,11 @@ def _cannot_load(what: str, job: Mapping[str, Any], book: LogBook) -> BuildError
     if _HOST_CODE.search(reason) and not job["allow_host_code"]:
         hint = "an engine built with version_compatible brings code along, which runs on the CPU: "
         hint += "give --allow-host-code if you trust where it comes from"
+    elif _PLUGIN.search(reason):
+        hint = (
+            "the engine needs a plugin that none of TensorRT's own libraries brings: preload the "
+        )
+        hint += "library that registers it (LD_PRELOAD), if you trust where it comes from"
     return BuildError(
         "TF0613", f"{what}: {reason}", hint=hint, details="\n".join(book.errors[1:]) or None
     )

@@ -165,7 +165,7 @@ NAME_GRAPHS: dict[str, Builder] = {
         "(float[?,4] x) => (float[?,?] y) { a = Shape(x) y = Reshape(x, a) }"
     ),
     "outputs_without_a_shape": hostile(
-        f"{_XY} {{ a = Relu(x) y = Identity(a) }}", change=_no_shape, refused="TF0403"
+        f"{_XY} {{ a = Relu(x) y = Identity(a) }}", change=_no_shape
     ),
 }
 

@@ -162,3 +162,22 @@ def test_a_dynamic_model_with_data_alone_is_compared_on_it(tmp_path, rows):
 
 def test_resizing_from_nothing_to_nothing():
     assert resized(np.zeros((0, 3)), (0, 2)).shape == (0, 2)
+
+
+def test_a_batch_between_two_profiles_is_that_of_the_nearer_one(tmp_path, rows):
+    model = make_model(tmp_path, ["N", 6])
+    data = make_data(tmp_path, model, rows)
+    where = [("0.min", 1), ("0.opt", 2), ("0.max", 3), ("1.min", 20), ("1.max", 30)]
+    named = [(name, {"x": (size, 6)}) for name, size in where]
+    parts = [case for case in cases_from(data, named, model) if case.group == "data"]
+    assert {case.feeds["x"].shape for case in parts} == {(3, 6)}
+    assert [case.rows for case in parts] == [3, 3, 3, 1]
+
+
+def test_the_batch_is_that_of_a_profile_that_takes_the_other_axes(tmp_path, rows):
+    model = make_model(tmp_path, ["N", "L"])
+    data = make_data(tmp_path, model, rows)
+    short, long = ({"x": (8, 3)}, {"x": (16, 3)}), ({"x": (1, 4)}, {"x": (2, 9)})
+    named = list(zip(("0.min", "0.max", "1.min", "1.max"), (*short, *long), strict=True))
+    parts = [case for case in cases_from(data, named, model) if case.group == "data"]
+    assert {case.feeds["x"].shape for case in parts} == {(2, 6)}

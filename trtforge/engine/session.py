@@ -175,7 +175,8 @@ class Session:
             raise BuildError(
                 "TF0626",
                 "the engine gives no execution context; most likely device memory ran out",
-                hint="run fewer streams, or free device memory",
+                hint="run fewer streams, or free device memory"
+                + (", or give a smaller --weight-budget" if weight_facts(engine) else ""),
             )
         return context
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from trtforge.engine.backend import load_backend, require_installed
 from trtforge.engine.environment import ELSEWHERE, driver
-from trtforge.engine.flavour import FLAVOURS
 from trtforge.engine.supervisor import Job, run_worker
 from trtforge.errors import MissingError
 
@@ -71,14 +70,12 @@ def engine_information(engine: Path, backend: str, *, allow_host_code: bool = Fa
 
 
 def _ask(subject: str, command: Mapping[str, Any]) -> Any:
-    rtx = FLAVOURS[command["backend"]].module == "tensorrt_rtx"
     with tempfile.TemporaryDirectory(prefix="trtforge-view-") as folder:
         job = Job(
             subject=subject,
             command=command,
             log=Path(folder) / "view.log",
             timeout_s=_TIMEOUT_S,
-            environment={"POLYGRAPHY_USE_TENSORRT_RTX": "1" if rtx else "0"},
             is_kept=False,
         )
         return run_worker(job)

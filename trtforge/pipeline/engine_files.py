@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtforge.engine.flavour import FLAVOURS
 from trtforge.errors import MissingError, Place, UsageError
+from trtforge.pipeline.inspect import first_bytes
 from trtforge.pipeline.judge import EngineCandidate
 
 if TYPE_CHECKING:
@@ -85,9 +86,8 @@ def bundle_of(path: Path) -> "tuple[Bundle, TargetFacts] | None":
 
 
 def _backend_of(path: Path) -> str | None:
-    with path.open("rb") as file:
-        tag = file.read(4)
-    return next((one.name for one in FLAVOURS.values() if one.plan_tag == tag), None)
+    head = first_bytes(path)
+    return next((one.name for one in FLAVOURS.values() if head.startswith(one.plan_tag)), None)
 
 
 def runnable(

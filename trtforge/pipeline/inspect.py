@@ -51,7 +51,7 @@ def kind_of(path: Path) -> str:
             return "bundle"
         hint = "a bundle is a folder with a manifest.json, as `trtforge build` writes it"
         raise UsageError("TF0713", f"'{path}' is a folder, but not a bundle", hint, where)
-    head = _head(path)
+    head = first_bytes(path)
     if path.suffix.lower() == ".onnx":
         return "onnx"
     if head.startswith(_TEXT_CACHE_START):
@@ -96,7 +96,13 @@ def _refuse_own_document(path: Path) -> None:
     )
 
 
-def _head(path: Path) -> bytes:
+def first_bytes(path: Path) -> bytes:
+    """Return what a file begins with, enough to tell what it is.
+
+    Raises:
+        UsageError: TF0712, there is none.
+        MissingError: TF0303, it cannot be read.
+    """
     where = Place(file=str(path))
     try:
         with path.open("rb") as stream:
@@ -152,7 +158,7 @@ def _engine(path: Path) -> dict[str, Any]:
 
 
 def _bare_engine(path: Path) -> dict[str, Any]:
-    head = _head(path)
+    head = first_bytes(path)
     size = path.stat().st_size
     if size == 0:
         raise UsageError("TF0720", f"'{path}' is empty", "build the engine again", Place(str(path)))

@@ -19,7 +19,7 @@ from trtforge.engine.environment import driver
 from trtforge.engine.flavour import FLAVOURS, Flavour, installed_version
 from trtforge.errors import EXIT_MISSING, EXIT_OK, UsageError
 from trtforge.pipeline.gpu_names import compute_capability_of
-from trtforge.pipeline.inspect import PLAN_TAG, PLAN_VERSION_OFFSET
+from trtforge.pipeline.inspect import PLAN_TAG, PLAN_VERSION_OFFSET, first_bytes
 
 if TYPE_CHECKING:
     from trtforge.bundle.manifest import TargetFacts
@@ -187,7 +187,7 @@ def _findings(bundle: "Bundle", target: "TargetFacts", machine: Machine) -> Iter
 
 def _of_a_file(engine: Path, machine: Machine) -> Iterator[Finding]:
     """What a file says that lies in no bundle: its header, and nothing of how it was built."""
-    head = _head(engine)
+    head = first_bytes(engine)[: PLAN_VERSION_OFFSET + 4]
     nothing = "nothing tells how it was built: build it with trtforge, and name the bundle"
     if not head.startswith(PLAN_TAG):
         if head.startswith(FLAVOURS["tensorrt_rtx"].plan_tag):
@@ -223,11 +223,6 @@ def _weights(*, included: bool) -> Finding:
     )
 
 
-def _head(engine: Path) -> bytes:
-    with engine.open("rb") as stream:
-        return stream.read(PLAN_VERSION_OFFSET + 4)
-
-
 def _plan_version(head: bytes) -> str | None:
     """The version in a plan's header; None where it is not known how to read it."""
     whole = len(head) == PLAN_VERSION_OFFSET + 4
@@ -238,7 +233,7 @@ def _plan_version(head: bytes) -> str | None:
 
 def _header(engine: Path, target: "TargetFacts") -> Finding:
     """The plan's header, as TensorRT's sampleEngines.cpp reads it (`printPlanVersion`)."""
-    head = _head(engine)
+    head = first_bytes(engine)[: PLAN_VERSION_OFFSET + 4]
     if target.backend == "tensorrt_rtx":
         if len(head) < PLAN_VERSION_OFFSET + 4:
             return Finding("header", "no-load", "the file is too short for an engine")

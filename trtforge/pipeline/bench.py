@@ -231,13 +231,18 @@ def _compared(
     options: BenchOptions,
     limits: Sequence[Limit],
 ) -> BenchResult:
-    """Measure two in turns: what disturbs the machine disturbs both."""
+    """Measure two in turns: what disturbs the machine disturbs both.
+
+    Each is loaded anew for every round where that is quick: how fast a model runs also depends on
+    where its weights and buffers happen to lie, which is nothing that either of the two has to do
+    with.
+    """
     busy = _load_average()
     load = replace(
         options.load,
         seconds=options.load.seconds / options.rounds / 2,
         queries=max(1, options.load.queries // options.rounds),
-        warmup_seconds=0.0,
+        warmup_seconds=options.load.warmup_seconds / options.rounds,
     )
     for one in sides:
         one.measure(replace(load, seconds=0.0, warmup_seconds=options.load.warmup_seconds))
@@ -245,6 +250,8 @@ def _compared(
     for index in range(options.rounds):
         # Whichever goes first finds the other's data in the caches: they take turns in that too.
         for side in (1, 0) if index % 2 else (0, 1):
+            if (reload := sides[side].reload) is not None:
+                reload()
             rounds[side].append(sides[side].measure(load))
     mine, theirs = (joined(one, options.load) for one in rounds)
     medians = [[part.latencies.at(50.0).value for part in one] for one in rounds]

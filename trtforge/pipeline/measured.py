@@ -1,6 +1,7 @@
 """What `trtforge bench` measures: an ONNX file on ONNX Runtime, or an engine on the GPU."""
 
 import hashlib
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from trtforge.pipeline.bench import BenchOptions
     from trtforge.pipeline.query_feeds import Profiles
 
+_LIGHT_S = 1.0
+"""What takes longer to load is not loaded anew for each round of a comparison."""
+
 _LOADING_S = 600.0
 _PATIENCE = 10.0
 """A measurement may take that many times as long as asked for, plus a second per query."""
@@ -34,11 +38,14 @@ class Measured:
         measure: takes a load.
         facts: what its session says of itself, as it is after the last load; on a CPU
             `assumed_shapes`, where the model leaves sizes open that nothing gives.
+        reload: loads it anew, so that its weights and buffers lie elsewhere; None where that
+            takes long, and of engines.
     """
 
     backend: str
     measure: Callable[[Load], Measurement]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    reload: Callable[[], None] | None = None
 
 
 @contextmanager
@@ -80,14 +87,25 @@ def _on_cpu(onnx: Path, options: "BenchOptions", profiles: "Profiles" = ()) -> I
 
     model = Model.load(onnx)
     feeds = list(query_feeds(model, options, profiles))
-    session = Session(model, optimize=True, threads=options.threads)
-    session.run(feeds[0])  # says clearly what the measured calls, which have no wrapping, would not
-    queries = [_query(session, one) for one in feeds]
-    facts = (
-        {"assumed_shapes": assumed} if (assumed := assumed_shapes(model, options, profiles)) else {}
+    queries: list[Query] = []
+
+    def load() -> None:
+        queries.clear()  # of the session before, which ends with them
+        session = Session(model, optimize=True, threads=options.threads)
+        session.run(feeds[0])  # says clearly what measured calls, which nothing wraps, would not
+        queries.extend(_query(session, one) for one in feeds)
+
+    begun = time.perf_counter()
+    load()
+    is_light = time.perf_counter() - begun < _LIGHT_S
+    assumed = assumed_shapes(model, options, profiles)
+    yield Measured(
+        "onnxruntime",
+        lambda load: measure(queries, load),
+        {"assumed_shapes": assumed} if assumed else {},
+        load if is_light else None,
     )
-    yield Measured("onnxruntime", lambda load: measure(queries, load), facts)
-    del session
+    queries.clear()
 
 
 def _query(session: "Session", feeds: dict[str, Any]) -> Query:

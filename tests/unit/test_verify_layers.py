@@ -130,7 +130,8 @@ def test_json_has_the_documented_form():
     assert list(document) == ["schema", "samples", "layers", "first_jump", "missing"]
     assert document["schema"] == "trtforge.layers/1"
     assert set(document["layers"][0]) == {
-        *("tensor", "node", "op", "type", "sqnr_db", "max_abs", "reference_amax", "nonfinite")
+        *("tensor", "node", "op", "type", "sqnr_db", "max_abs", "reference_amax", "nonfinite"),
+        "rescaled_db",
     }
     assert document["first_jump"]["to_db"] == "-inf"
     assert document["layers"][2]["sqnr_db"] == "-inf"

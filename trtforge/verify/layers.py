@@ -17,6 +17,7 @@ from trtforge.errors import ParityError
 from trtforge.graph.execute import Feeds, Session
 from trtforge.graph.memory import give_back
 from trtforge.graph.model import Model
+from trtforge.verify.channels import WORSE_THAN_DB, ChannelFit, rescaled_db
 from trtforge.verify.compute_types import Producer, producers
 from trtforge.verify.jumps import Jump, find_drops
 from trtforge.verify.types import Number, ReportPart
@@ -48,6 +49,8 @@ class LayerError(ReportPart):
         max_abs: largest absolute error of the values that are finite on both sides.
         reference_amax: largest finite magnitude of the reference.
         nonfinite: values that are NaN or Inf in the candidate and finite in the reference.
+        rescaled_db: SQNR once each channel is scaled to fit, where that explains the error, as it
+            does behind `equalize`; None elsewhere.
     """
 
     tensor: str
@@ -58,6 +61,12 @@ class LayerError(ReportPart):
     max_abs: Number
     reference_amax: Number
     nonfinite: int
+    rescaled_db: Number | None = None
+
+    @property
+    def counted_db(self) -> float:
+        """The SQNR that tells of errors: scaled channels are none."""
+        return self.sqnr_db if self.rescaled_db is None else self.rescaled_db
 
 
 class LayerProfile(ReportPart):
@@ -90,7 +99,7 @@ class LayerProfile(ReportPart):
 
     def worst(self, count: int) -> tuple[LayerError, ...]:
         """Return the tensors of the lowest SQNR, the worst first; of equals the first computed."""
-        return tuple(sorted(self.layers, key=lambda layer: layer.sqnr_db)[:count])
+        return tuple(sorted(self.layers, key=lambda layer: layer.counted_db)[:count])
 
 
 @dataclass
@@ -261,6 +270,7 @@ class _Run:
     stats: dict[str, TensorStats]
     samples: int = 0
     reshaped: dict[str, None] = field(default_factory=dict)
+    fits: dict[str, ChannelFit] = field(default_factory=dict)
 
     def all(self, both: _Pair, names: Sequence[str], feeds: Iterable[Feeds]) -> None:
         self.samples = 0
@@ -271,9 +281,15 @@ class _Run:
             for name in names:
                 left, right = expected.pop(name), found.pop(name)
                 if left.shape == right.shape:
-                    self.stats[name].add(left, right)
+                    self._add(name, left, right)
                 else:
                     self.reshaped[name] = None
+
+    def _add(self, name: str, left: np.ndarray, right: np.ndarray) -> None:
+        stats = self.stats[name]
+        stats.add(left, right)
+        if -math.inf < stats.sqnr_db < WORSE_THAN_DB and left.ndim > 1:
+            self.fits.setdefault(name, ChannelFit()).add(left, right)
 
 
 def _profile(reference: Model, run: _Run, made: Mapping[str, Producer]) -> LayerProfile:
@@ -287,11 +303,12 @@ def _profile(reference: Model, run: _Run, made: Mapping[str, Producer]) -> Layer
             max_abs=stats.max_abs,
             reference_amax=stats.amax,
             nonfinite=stats.nonfinite,
+            rescaled_db=rescaled_db(stats.sqnr_db, run.fits.get(name)),
         )
         for name, stats in run.stats.items()
         if name not in run.reshaped
     )
-    drops = find_drops({layer.tensor: layer.sqnr_db for layer in layers}, made)
+    drops = find_drops({layer.tensor: layer.counted_db for layer in layers}, made)
     nodes = (node for node in reference.proto.graph.node if node.op_type != "Constant")
     computed = (name for node in nodes for name in node.output if name)
     missing = [name for name in computed if name not in made or name in run.reshaped]

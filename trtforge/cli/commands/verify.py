@@ -157,7 +157,7 @@ def show_layers(profile: "LayerProfile", count: int = 10) -> None:
             one.tensor,
             one.op,
             one.type,
-            format(one.sqnr_db, ".1f"),
+            format(one.counted_db, ".1f") + ("" if one.rescaled_db is None else "*"),
             format(one.max_abs, ".3g"),
             format(one.reference_amax, ".3g"),
             str(one.nonfinite),
@@ -166,6 +166,12 @@ def show_layers(profile: "LayerProfile", count: int = 10) -> None:
     ]
     heads = ("tensor", "operator", "type", "SQNR dB", "max abs", "reference max", "NaN or Inf")
     print_table(heads, rows)
+    scaled = sum(one.rescaled_db is not None for one in profile.layers)
+    if scaled:
+        say(
+            f"*: in {scaled} tensors channels are scaled, as equalize and smoothquant do; the SQNR "
+            "is what is left once they are scaled back"
+        )
     jump = profile.first_jump
     if jump is None:
         say("first jump: none, the error grows evenly")

@@ -176,14 +176,28 @@ def diff_layers(before: Sequence[LayerRow], after: Sequence[LayerRow]) -> Layers
 
 
 def _is_network(document: Any) -> bool:
-    return (
-        isinstance(document, list)
-        and bool(document)
-        and all(
-            isinstance(one, Mapping) and {"name", "onnx_nodes", "outputs"} <= one.keys()
-            for one in document
-        )
-    )
+    return isinstance(document, list) and bool(document) and all(map(_is_parsed, document))
+
+
+def _is_parsed(layer: Any) -> bool:
+    """Whether this is a layer of a parsed network, as `engine.layers` describes it."""
+    if not isinstance(layer, Mapping):
+        return False
+    texts = [layer.get("name"), layer.get("type")]
+    lists = [layer.get("onnx_nodes"), layer.get("outputs"), layer.get("weights", [])]
+    if not all(isinstance(one, list) for one in lists):
+        return False
+    nodes, outputs, weights = lists
+    if not all(isinstance(one, Mapping) for one in (*outputs, *weights)):
+        return False
+    texts += [*nodes, *(one.get("dtype") for one in (*outputs, *weights))]
+    shapes = [one.get("shape") for one in outputs]
+    known = [shape for shape in shapes if shape is not None]
+    if not all(isinstance(shape, list) for shape in known):
+        return False
+    numbers = [one.get("count") for one in weights] + [dim for shape in known for dim in shape]
+    is_text = all(isinstance(one, str) for one in texts)
+    return is_text and all(isinstance(one, int) for one in numbers)
 
 
 def _of_profile(name: str, ms: float) -> LayerRow:
@@ -193,7 +207,7 @@ def _of_profile(name: str, ms: float) -> LayerRow:
 def _of_network(layer: Mapping[str, Any]) -> LayerRow:
     total: int | None = 0
     for tensor in layer["outputs"]:
-        shape = tensor["shape"]
+        shape = tensor.get("shape")
         if shape is None or any(dim < 0 for dim in shape) or total is None:
             total = None
             continue

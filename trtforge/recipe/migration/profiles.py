@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from typing import Any
 
 from trtforge.recipe.migration.result import Draft, KnownTensor, malformed
@@ -65,13 +66,29 @@ class Profiles:
         if sorted(self.found) != list(range(len(self.found))):
             raise malformed(f"--profile={max(self.found)}", "profiles 0, 1, 2, ..., none left out")
         profiles = [
-            {name: _filled(ranges) for name, ranges in self.found[index].items()}
+            {name: _filled(ranges) for name, ranges in self._named(self.found[index]).items()}
             for index in range(len(self.found))
         ]
         for name, tensor in (model.inputs if (model := self.draft.model) else {}).items():
             self._values(name, tensor, [one[name] for one in profiles if name in one])
-        if profiles:
+        if self.draft.model is None and profiles and all(set(one) == {"*"} for one in profiles):
+            self.draft.note("*", "shapes", "the model is not here: taken for its first input")
+            self.draft.values["shapes"] = [[one["*"]] for one in profiles]
+        elif profiles:
             self.draft.values["shapes"] = profiles[0] if len(profiles) == 1 else profiles
+
+    def _named(
+        self, profile: Mapping[str, dict[str, list[int]]]
+    ) -> dict[str, dict[str, list[int]]]:
+        """Wildcards are those of the model's inputs, as in Polygraphy (util.match_keys, 0.53)."""
+        known = self.draft.model.inputs if self.draft.model is not None else {}
+        found: dict[str, dict[str, list[int]]] = {}
+        for name, ranges in profile.items():
+            dynamic = [one for one, tensor in known.items() if None in (tensor.dims or ())]
+            matched = [one for one in dynamic if fnmatch(one, name)] if name not in known else []
+            for one in matched or [name]:
+                found.setdefault(one, {}).update(ranges)
+        return found
 
     def _values(self, name: str, tensor: KnownTensor, given: Sequence[dict[str, Any]]) -> None:
         """For an input that decides shapes, tools take values where others have a shape."""

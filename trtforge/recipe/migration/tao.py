@@ -153,7 +153,8 @@ def _types(given: dict[str, Any], precision: PrecisionFlags) -> None:
         raise malformed(text, "fp32, fp16, bf16, int8 or fp8")
     layers = given.pop("layers_precision", None)
     if layers:
-        precision.layers("layers_precision", ",".join(str(one) for one in layers))
+        listed = layers if isinstance(layers, list) else [layers]
+        precision.layers("layers_precision", ",".join(str(one) for one in listed))
     found = {key: given.pop(key, None) for key in _CALIBRATION}
     if kind in ("int8", "fp8"):
         _calibration(found, given.get("cal_batch_size"), precision)

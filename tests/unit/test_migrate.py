@@ -343,3 +343,18 @@ def test_a_tao_value_that_cannot_be_read(
     Path("spec.json").write_text(TAO.replace(old, new).replace('"width"', '"channel": 3, "width"'))
     with pytest.raises(UsageError, match="cannot read"):
         migrate("spec.json")
+
+
+def test_shapes_by_wildcard_are_those_of_the_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bounds = (
+        "--trt-min-shapes *:[1,1,8,8] --trt-opt-shapes *:[4,1,8,8] --trt-max-shapes *:[8,1,8,8]"
+    )
+    image = {"min": [1, 1, 8, 8], "opt": [4, 1, 8, 8], "max": [8, 1, 8, 8]}
+    here = migrate(f"polygraphy convert {DIGITS}/model.onnx -o m.engine {bounds}")
+    assert read(here.text)["shapes"] == {"image": image}
+    away = migrate(f"polygraphy convert m.onnx -o m.engine {bounds}")
+    assert read(away.text)["shapes"] == [[image]], "by position, as the model is not here"
+    assert "first input" in next(one.why for one in away.findings if one.flag == "*")

@@ -119,6 +119,8 @@ def test_a_model_of_values_alone_has_no_samples(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="every input of the model decides shapes") as caught:
         open_arrays(arrays(tmp_path, k=K), graph.contract, [{"k": PROFILE["k"]}])
     assert (caught.value.code, caught.value.exit_status) == ("TF0510", 2)
+    assert caught.value.where is not None
+    assert caught.value.where.file == str(tmp_path / "data.npz")
 
 
 def test_samples_of_a_fixed_batch_have_equal_values(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtforge.errors import DataError
+from trtforge.errors import DataError, Place
 from trtforge.graph.contract import IoContract
 from trtforge.graph.deciding import can_decide
 from trtforge.graph.inputs import Shapes, Values, fixed_values
@@ -116,7 +116,10 @@ def deciding_of(profiles: "Profiles") -> tuple[str, ...]:
 
 
 def row_contract(
-    contract: IoContract, deciding: Collection[str], given: Collection[str]
+    contract: IoContract,
+    deciding: Collection[str],
+    given: Collection[str],
+    where: Place | None = None,
 ) -> IoContract:
     """Return the contract that a source of samples must fit.
 
@@ -125,6 +128,7 @@ def row_contract(
         deciding: those that decide shapes by their values.
         given: those of them that the source has a row of values of for each sample; it has nothing
             of the others.
+        where: the place named in an error.
 
     Raises:
         DataError: TF0510, every input decides shapes, so that nothing is left to have samples of.
@@ -139,6 +143,7 @@ def row_contract(
             "TF0510",
             "every input of the model decides shapes by its values, so there are no samples",
             "leave the data out: values are taken from the profiles then",
+            where,
         )
     return replace(contract, inputs=tuple(specs))
 
@@ -174,7 +179,8 @@ def open_arrays(
     deciding = deciding_of(profiles) or given
     if not deciding:
         return ArrayData.open(path, contract, labels=labels)
-    opened = ArrayData.open(path, row_contract(contract, deciding, given), labels=labels)
+    rows = row_contract(contract, deciding, given, Place(str(path)))
+    opened = ArrayData.open(path, rows, labels=labels)
     missing = [name for name in deciding if name not in given]
     return ValueRows(opened, contract, given, values_at_opt(contract, profiles, missing))
 

@@ -72,9 +72,11 @@ class Lane:
             self._execute()
         self._cuda.record(self._events[1], self._stream)
         for name in self._sized_by_data:
+            if name not in self._room.shapes:
+                raise BuildError("TF0626", f"the engine does not tell the shape of '{name}'")
             self._make_result(name, self._room.shapes[name])
         for name, one in self._results.items():
-            if name not in self._interface.on_host:
+            if name not in self._interface.on_host and one.array.nbytes:
                 source = self._interface.aliases.get(name, name)
                 self._cuda.to_host(one, self._room.address(source), self._stream)
 
@@ -107,6 +109,7 @@ class Lane:
         }
 
     def _execute(self) -> None:
+        self._room.shapes.clear()  # of the last run
         if self._context.execute_async_v3(self._stream):
             return
         if self._room.failure is not None:

@@ -247,7 +247,7 @@ def _in_short(found: "Measurement") -> str:
     at = "" if load.rate is None else f" at {_number(load.rate)}/s"
     percent = found.as_json()["percentile"]
     return (
-        f"{load.scenario}{at}: p{percent:g} {found.latency_ms:.4g} ms, "
+        f"{load.scenario}{at} p{percent:g} {found.latency_ms:.4g} ms, "
         f"{_number(found.throughput)} samples/s, {found.latencies.count} queries"
     )
 

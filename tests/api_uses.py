@@ -57,6 +57,16 @@ def holds_api(source: str, variables: Mapping[str, str]) -> bool:
     return any(_of_any_type(one) & set(variables) for one in _functions(tree))
 
 
+def constants(source: str) -> set[str]:
+    """All texts that are written in a module."""
+    nodes = ast.walk(ast.parse(source))
+    return {
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
 def _functions(tree: ast.AST) -> Iterator[ast.AST]:
     """The module's own statements, and each function with those around it left out."""
     yield tree

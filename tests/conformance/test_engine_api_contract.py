@@ -5,18 +5,21 @@ The bindings of TensorRT 10 and 11 import without the engine library (`simulator
 
 import json
 import os
+import re
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import tensorrt_rtx
-from api_uses import Uses, holds_api, uses
+from api_uses import Uses, constants, holds_api, uses
 from simulator.bindings import VERSIONS, bindings, stub_libraries
 
-from trtforge.engine import layers, options
+from trtforge.engine import layer_diff, layers, native_log, network_types, options
 from trtforge.engine.layers import _DTYPES
+from trtforge.pipeline import attest_views
 from trtforge.recipe.engine_options import REFUSED, EngineOptions
 
 REPOSITORY = Path(__file__).parents[2]
@@ -30,6 +33,16 @@ _NOT_ON_RTX = set(REFUSED["tensorrt_rtx"])
 def flavours_of(option: str) -> tuple[str, ...]:
     return TRT if option in _NOT_ON_RTX else ALL
 
+
+# Types of layers that a network's description is read by, which is plain data then.
+LAYER_TYPES = [
+    *network_types.PRODUCTS,
+    *network_types._COMPUTES_NOTHING,
+    *network_types._MOVES,
+    *network_types._MOVES_IN_MODE,
+    *attest_views._HANDS_ON,
+    *("CONCATENATION", layer_diff.CONSTANT),
+]
 
 # Class (or "" for the module) -> member -> flavours that must have it.
 USED_API: dict[str, dict[str, tuple[str, ...]]] = {
@@ -152,7 +165,11 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     "ITensor": dict.fromkeys(["dtype", "is_shape_tensor", "name", "shape"], ALL),
     "LayerInformationFormat": {"JSON": ALL},
     "ITimingCache": dict.fromkeys(["combine", "serialize"], TRT),
-    "LayerType": dict.fromkeys(["ATTENTION_INPUT", "MATRIX_MULTIPLY"], ALL),
+    "LayerType": dict.fromkeys(["ATTENTION_INPUT", *LAYER_TYPES], ALL),
+    "ILogger.Severity": dict.fromkeys(native_log._LETTERS, ALL),
+    "PoolingType": {network_types._MOVES_IN_MODE["POOLING"]: ALL},
+    "ReduceOperation": {network_types._MOVES_IN_MODE["REDUCE"]: ALL},
+    "InterpolationMode": {network_types._MOVES_IN_MODE["RESIZE"]: ALL},
     "MemoryPoolType": {name: flavours_of(option) for option, (name, _) in options.POOLS.items()},
     "NetworkDefinitionCreationFlag": {"STRONGLY_TYPED": ALL},
     "OnnxParser": dict.fromkeys(["get_error", "num_errors", "parse_from_file"], ALL),
@@ -234,11 +251,15 @@ LOOKED_UP = {
 }
 
 ASK = """
-import json, sys
+import functools, json, sys
 import tensorrt_bindings as trt
 trt.__name__ = "tensorrt"
 from trtforge.engine.network import network_flags
-members = {name: dir(getattr(trt, name, None)) for name in json.loads(sys.argv[1]) if name}
+
+def kind(name):
+    return functools.reduce(lambda held, part: getattr(held, part, None), name.split("."), trt)
+
+members = {name: dir(kind(name)) for name in json.loads(sys.argv[1]) if name}
 print(json.dumps({"": dir(trt), **members, "flags": network_flags(trt), "v": trt.__version__}))
 """
 
@@ -276,8 +297,26 @@ def test_the_table_names_all_that_the_source_uses():
 
 def test_every_module_that_holds_an_object_of_the_api_is_looked_at():
     holding = {path for path in ENGINE.rglob("*.py") if holds_api(path.read_text(), VARIABLES)}
-    only_loaded = {ENGINE / "worker.py"}  # ahead of time, for the layout of memory
-    assert holding - only_loaded <= {ENGINE / f"{module}.py" for module in MODULES}
+    # The worker only loads it, ahead of time; what the inspector wrote is plain data.
+    without = {ENGINE / "worker.py", ENGINE / "layer_diff.py"}
+    assert holding - without <= {ENGINE / f"{module}.py" for module in MODULES}
+
+
+READERS = ("layer_diff", "network_types")
+"""Modules that read the description of a network by the names of its members."""
+
+
+def test_every_text_that_looks_like_a_member_is_one():
+    members = {member for _, member in TABLE}
+    files = [ENGINE / f"{module}.py" for module in (*MODULES, *READERS)]
+    texts = {
+        text
+        for file in (*files, Path(attest_views.__file__))
+        for text in constants(file.read_text())
+        if re.fullmatch(r"[A-Z][A-Z0-9_]{2,}", text) and not re.fullmatch(r"TF\d{4}", text)
+    }
+    assert len(texts) > 30
+    assert texts - members - {"CUDA", "TRT"} == set()
 
 
 OVERLOOKED = {
@@ -318,7 +357,7 @@ def test_every_member_exists_in_tensorrt_rtx():
         for kind, members in USED_API.items()
         for member, flavours in members.items()
         if "rtx" in flavours
-        and not hasattr(getattr(tensorrt_rtx, kind) if kind else tensorrt_rtx, member)
+        and not hasattr(attrgetter(kind)(tensorrt_rtx) if kind else tensorrt_rtx, member)
     ]
     assert missing == []
 

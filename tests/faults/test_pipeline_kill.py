@@ -17,9 +17,10 @@ from trtforge.pipeline.store import LOCK_FILE
 MOMENTS = 20
 
 
-def start(digits: Path, store: Path, out: Path) -> "subprocess.Popen[bytes]":
+def start(digits: Path, store: Path, out: Path, *options: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "trtforge.cli.main", "build", digits / "int8.yaml"]
     return subprocess.Popen(
-        [sys.executable, "-m", "trtforge.cli.main", "build", digits / "int8.yaml", "--out", out],
+        [*command, "--out", out, *options],
         env=environment(store),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -81,3 +82,13 @@ def test_two_builds_at_once_do_the_work_once(digits: Path, tmp_path: Path) -> No
     again = trtforge("plan", digits / "int8.yaml", store=tmp_path / "store")
     assert " run " not in again.stdout
     assert again.stdout.count(" hit ") == 7
+
+
+def test_builds_at_once_may_do_all_anew_into_one_folder(digits: Path, tmp_path: Path) -> None:
+    """Each replaces results that the other reads."""
+    store, out = tmp_path / "store", tmp_path / "out"
+    processes = [start(digits, store, out, "--force", "--jobs", "2") for _ in range(3)]
+    assert [process.wait(300) for process in processes] == [0, 0, 0]
+    (bundle,) = out.iterdir()
+    open_bundle(bundle)
+    check_swept(store)

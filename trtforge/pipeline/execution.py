@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock, Timeout
@@ -55,16 +56,23 @@ Outcome = tuple[Entry, StageRow] | ForgeError
 
 
 def run_stages(
-    job: Job, stages: Sequence[Stage], effort: Effort
+    job: Job, stages: Sequence[Stage], effort: Effort, held: Path | None = None
 ) -> tuple[dict[str, Entry], list[StageRow]]:
     """Run stages in order; return entries and one row each.
 
     When engines fail, the others are built and stored first.
 
+    Args:
+        job: the recipe and the store.
+        stages: in order.
+        effort: how they are run.
+        held: a folder of the store's `scratch()`; as long as it is there, nobody takes the entries
+            away. None to trust that nobody does.
+
     Raises:
         ForgeError: a stage failed; of several engines all failures, by the status of the first.
     """
-    run = _Run(job, effort.force)
+    run = _Run(job, effort.force, held)
     documents = dict(run.last)
     rows: list[StageRow] = []
     for group in _groups(stages):
@@ -131,9 +139,10 @@ def _raise_failures(job: Job, group: Sequence[Stage], outcomes: Sequence[Outcome
 class _Run:
     """Stages of one job on their way; `entries` are those that are done."""
 
-    def __init__(self, job: Job, force: bool) -> None:
+    def __init__(self, job: Job, force: bool, held: Path | None) -> None:
         self._job = job
         self._force = force
+        self._held = held
         self.last = job.store.recall(recipe_id(job))
         self.entries: dict[str, Entry] = {}
 
@@ -178,16 +187,19 @@ class _Run:
             if entry is not None:
                 seconds = time.monotonic() - started
                 job.emit(StageFinished(stage.name, "hit", seconds))
-                return entry, StageRow(stage.name, "hit", seconds)
+                return self._hold(entry), StageRow(stage.name, "hit", seconds)
             why = "--force" if self._force else why_missed(stage, document, self.last)
             with self._memory(stage, room):
                 job.emit(StageStarted(stage.name, why))
                 entry, note = _make(job, stage, self.entries, document, time.monotonic())
             seconds = time.monotonic() - started
             job.emit(StageFinished(stage.name, "ran", seconds, note))
-            return entry, StageRow(stage.name, "ran", seconds)
+            return self._hold(entry), StageRow(stage.name, "ran", seconds)
         finally:
             lock.release()
+
+    def _hold(self, entry: Entry) -> Entry:
+        return entry if self._held is None else self._job.store.hold(entry, self._held)
 
     def _acquire(self, lock: BaseFileLock, stage: Stage) -> None:
         seconds = 0.0

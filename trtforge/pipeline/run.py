@@ -167,7 +167,12 @@ def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Bu
     check_folder(options.out)
     for text in _target_warnings(job.recipe):
         emit(Warned(text))
-    entries, rows = run_stages(job, stages_of(job.recipe), options.effort)
+    with job.store.scratch() as held:
+        return _built(job, options, held)
+
+
+def _built(job: Job, options: BuildOptions, held: Path) -> BuildResult:
+    entries, rows = run_stages(job, stages_of(job.recipe), options.effort, held)
     started = time.monotonic()
     verdicts = entries["verify"].json("parity.json")
     if failed := failures(verdicts):
@@ -181,7 +186,7 @@ def build_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -> Bu
     seconds = time.monotonic() - started
     outcome: Literal["hit", "ran"] = "hit" if shipped.kept else "ran"
     note = f"{shipped.bytes / 1e6:.1f} MB"
-    emit(StageFinished("bundle", outcome, seconds, note))
+    job.emit(StageFinished("bundle", outcome, seconds, note))
     return BuildResult(
         shipped.path,
         verdicts,
@@ -214,15 +219,15 @@ def calibrate_recipe(recipe: Path, options: BuildOptions, emit: Sink = ignore) -
         )
     files = _calibration_files(job, recipe, options.out)
     stages = [stage for stage in stages_of(job.recipe) if stage.kind in _UP_TO_CALIBRATION]
-    entries, _ = run_stages(job, stages, options.effort)
-    measured = entries["calibrate"]
-    for text in measured.json("cache.json")["warnings"]:
-        emit(Warned(text))
-    written = {name: path for name, path in files.items() if name in measured.files}
-    with writing(options.out, "the calibration cache"):
-        options.out.mkdir(parents=True, exist_ok=True)
-        for name, path in written.items():
-            write_bytes(path, measured.file(name).read_bytes())
+    with job.store.scratch() as held:
+        measured = run_stages(job, stages, options.effort, held)[0]["calibrate"]
+        for text in measured.json("cache.json")["warnings"]:
+            emit(Warned(text))
+        written = {name: path for name, path in files.items() if name in measured.files}
+        with writing(options.out, "the calibration cache"):
+            options.out.mkdir(parents=True, exist_ok=True)
+            for name, path in written.items():
+                write_bytes(path, measured.file(name).read_bytes())
     return tuple(written.values())
 
 

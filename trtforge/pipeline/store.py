@@ -13,7 +13,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,24 @@ class Store:
             made.rename(folder)
         digests = {name: str(fact["sha256"]) for name, fact in files.items()}
         return Entry(stage, key, folder, digests, seconds, document)
+
+    def hold(self, entry: Entry, folder: Path) -> Entry:
+        """Return an entry whose files stay, whatever others prune or build anew meanwhile.
+
+        Args:
+            entry: found or put just now, its lock still held.
+            folder: inside `scratch()`; hard links go there. A file system that has none leaves
+                the entry as it is.
+        """
+        held = folder / f"{entry.stage}-{entry.key}"
+        try:
+            for name in entry.files:
+                (held / name).parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):  # held already, for another target
+                    os.link(entry.file(name), held / name)
+        except OSError:
+            return entry
+        return replace(entry, path=held)
 
     def drop(self, entry: Entry) -> None:
         """Take an entry out again; hold its lock around it."""

@@ -161,6 +161,18 @@ def test_an_engine_for_windows_is_shipped_and_not_run(
 
 
 @pytest.mark.parametrize("simulated", ["11"], indirect=True)
+def test_sparsity_of_dense_weights_is_said_to_change_nothing(
+    simulated: Simulation, digits: Path, tmp_path: Path
+) -> None:
+    path = recipe(tmp_path, digits, "fp16", "{sparsity: true}")
+    run = trtforge("build", path, "--out", tmp_path / "out", "-q", store=tmp_path / "store")
+    assert run.status == 0
+    assert "target 'trt': no layer has 2:4 sparse weights, so sparsity changes" in run.stderr
+    built = json.loads(next((tmp_path / "out").glob("*/engines/trt/build.json")).read_bytes())
+    assert [layer["sparse"] for layer in built["sparsity"]] == [0] * len(built["sparsity"])
+
+
+@pytest.mark.parametrize("simulated", ["11"], indirect=True)
 def test_a_stripped_engine_without_its_model_is_not_run(simulated: Simulation) -> None:
     question: Any = SimpleNamespace(reference=Path("model.onnx"))
     engine = EngineCandidate(Path("model.engine"), "tensorrt", {"strip_weights": True})

@@ -128,12 +128,10 @@ class BuildStage:
 
         layers = list(layer_sparsity(Model.load(onnx)))
         fit = sum(layer.is_eligible for layer in layers)
-        job.emit(
-            Warned(
-                f"target '{self.target.name}': {fit} of {len(layers)} layers have 2:4 sparse "
-                "weights; the others get dense kernels"
-            )
-        )
+        said = f"{fit} of {len(layers)} layers have 2:4 sparse weights, the others dense kernels"
+        if not fit:
+            said = "no layer has 2:4 sparse weights, so sparsity changes nothing: prune them first"
+        job.emit(Warned(f"target '{self.target.name}': {said}"))
         return [layer.as_json() for layer in layers]
 
     def _timing_cache(self, job: Job) -> Path | None:

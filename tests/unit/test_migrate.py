@@ -358,3 +358,14 @@ def test_shapes_by_wildcard_are_those_of_the_inputs(
     away = migrate(f"polygraphy convert m.onnx -o m.engine {bounds}")
     assert read(away.text)["shapes"] == [[image]], "by position, as the model is not here"
     assert "first input" in next(one.why for one in away.findings if one.flag == "*")
+
+
+def test_without_a_file_the_recipe_stands_alone_on_stdout(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from trtforge.cli.main import _run
+
+    assert _run(["migrate", "trtexec --onnx=m.onnx --fp16 --useSpinWait"]) == 0
+    printed = capsys.readouterr().out
+    assert read(printed)["precision"] == {"type": "fp16"}
+    assert "# --useSpinWait: elsewhere" in printed

@@ -61,10 +61,10 @@ def migrate(
     if as_json:
         print_json("trtforge.migrate/1", result.as_json())
         return
-    if not quiet:
-        _show(result)
-    if out is None:
+    if out is None:  # nothing but the recipe, which says in comments what became of the flags
         click.echo(result.text, nl=False)
+    elif not quiet:
+        _show(result)
     for path in result.written:
         click.echo(str(path))
 

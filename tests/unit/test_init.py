@@ -318,6 +318,12 @@ def test_what_onnx_runtime_lacks_is_not_tried(tmp_path: Path) -> None:
     assert "not tried" in found.note
 
 
+def test_what_has_fixed_shapes_needs_no_profile(tmp_path: Path) -> None:
+    text = written(fixed(), tmp_path).read_text()
+    assert "# Every input has a fixed shape" in text
+    assert "#   108 parameters, 0.0 MB; 3.9 k multiply-accumulates\n" in text
+
+
 def test_targets_are_those_asked_for_and_the_others_are_offered(tmp_path: Path) -> None:
     path = written(fixed(), tmp_path, backends=("tensorrt", "tensorrt_rtx"))
     assert [one.name for one in load_recipe(path).recipe.targets] == ["gpu", "rtx"]

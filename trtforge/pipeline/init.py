@@ -214,7 +214,7 @@ def _head(draft: _Draft) -> str:
         "",
         f"{draft.source.name}: opset {facts['opset']}{made_by}",
         f"  {nodes} node{'s' if nodes != 1 else ''}: {', '.join(shown)}",
-        f"  {_size(facts)}",
+        f"  {_size(draft)}",
         *_tensor_lines("input", draft.model.contract.inputs),
         *_tensor_lines("output", draft.model.contract.outputs),
     ]
@@ -226,12 +226,14 @@ def _head(draft: _Draft) -> str:
     return comment(lines, hanging="    ") + yaml_text(values)
 
 
-def _size(facts: Mapping[str, Any]) -> str:
+def _size(draft: _Draft) -> str:
+    facts = draft.facts
     text = f"{_amount(facts['parameters'])} parameters, "
     text += f"{sum(facts['weight_bytes'].values()) / 1e6:.1f} MB"
     if facts["macs"] is None:
         return text
-    return f"{text}; {_amount(facts['macs'])} multiply-accumulates at the shapes of `opt`"
+    where = " at the shapes of `opt`" if draft.shapes.profile else ""
+    return f"{text}; {_amount(facts['macs'])} multiply-accumulates{where}"
 
 
 def _amount(number: int) -> str:

@@ -162,6 +162,28 @@ def test_int8_on_a_float_model_needs_data(tmp_path: Path) -> None:
     assert recipe["calibration"] == {"data": f"{DIGITS}/calib.npz"}
 
 
+@pytest.mark.parametrize(
+    ("command", "quantize"),
+    [
+        ("trtexec --onnx=m.onnx --int8 --fp16", "int8"),
+        ("trtexec --onnx=m.onnx --best", "int8"),
+        ("trtexec --onnx=m.onnx --fp8 --fp16", "fp8"),
+        ("polygraphy convert m.onnx --int8 --data-loader-script old.py -o m.plan", "int8"),
+    ],
+)
+def test_data_that_is_given_is_measured_whether_the_model_is_here_or_not(
+    command: str, quantize: str
+) -> None:
+    recipe = read(migrate(command, MigrateOptions(data="/data/c.npz")).text)
+    assert recipe["precision"]["quantize"] == quantize
+    assert recipe["calibration"] == {"data": "/data/c.npz"}
+
+
+def test_data_for_nothing_is_refused() -> None:
+    with pytest.raises(RecipeError, match="the calibration: nothing does this"):
+        migrate("trtexec --onnx=m.onnx --fp16", MigrateOptions(data="c.npz"))
+
+
 def test_a_backend_that_lacks_an_option_refuses_the_recipe() -> None:
     command = "trtexec --onnx=m.onnx --versionCompatible"
     migrate(command)
@@ -255,6 +277,10 @@ def test_a_tao_spec_whose_images_need_a_recipe_of_their_own(
     said = " ".join(problem.message for problem in caught.value.problems)
     assert "cal_image_dir" in said
     assert "strange" in said
+    Path("spec.yaml").write_text(SPEC + "      cal_image_dir: [images]\n")
+    recipe = read(migrate("spec.yaml", MigrateOptions(data="c.npz")).text)
+    assert recipe["precision"] == {"quantize": "int8"}
+    assert recipe["calibration"]["data"] == "c.npz"
 
 
 def test_a_flag_cannot_leave_its_comment() -> None:

@@ -167,7 +167,7 @@ def _command(command: str | Sequence[str], work: _Work) -> Draft:
             f"'{program}' is no tool whose command lines are known here",
             f"known are {', '.join(_TOOLS)}, and TAO specs as .yaml or .json files",
         )
-    draft = Draft(work.options.backend or _TOOLS[program], work.model_at)
+    draft = Draft(work.options.backend or _TOOLS[program], work.model_at, work.options.data)
     if program == "polygraphy":
         verb = arguments[0] if arguments else ""
         if verb not in ("convert", "run"):
@@ -197,7 +197,7 @@ def _spec(path: Path, work: _Work) -> Draft:
     if problems or not isinstance(spec, Mapping):
         why = problems[0].message if problems else "it holds no keys"
         raise UsageError("TF0120", f"cannot read '{path}': {why}", _SPEC, Place(file=str(path)))
-    draft = Draft(work.options.backend or "tensorrt", work.model_at)
+    draft = Draft(work.options.backend or "tensorrt", work.model_at, work.options.data)
     from_tao(spec, draft)
     return draft
 
@@ -246,14 +246,6 @@ def _complete(draft: Draft, work: _Work) -> None:
     _take_ones(draft)
     _refuse_options(draft)
     _unwritten_cache(draft)
-    data = work.options.data
-    if data is not None:
-        draft.set("calibration.data", data)
-        for finding in list(draft.findings):
-            if finding.action == "refused" and finding.flag.lstrip("-") in ("int8", "fp8"):
-                draft.findings.remove(finding)
-                kind = finding.flag.lstrip("-")
-                draft.put(finding.flag, "precision.quantize", kind, "calibrated on --data")
     for place in ("model.onnx", "calibration.reuse", "calibration.data"):
         if (path := draft.get(place)) is not None:
             draft.set(place, relative_path(path, work.folder))

@@ -70,6 +70,7 @@ class PrecisionFlags:
     def close(self) -> None:
         """Decide, once all flags are known."""
         draft, wishes = self.draft, self._wishes
+        self.data = draft.data or self.data
         if "best" in wishes:
             self._best(wishes.pop("best"))
         if "fp16" in wishes or "bf16" in wishes:
@@ -100,9 +101,11 @@ class PrecisionFlags:
             why = "TensorRT takes no notice of a calibration where the model has Q/DQ pairs"
             draft.skip("the calibration", why)
             self.cache = self.data = None
-        if "int8" in wishes and (self.cache is not None or self.data is not None):
+        kind = "int8" if "int8" in wishes else "fp8"
+        is_measured = self.data is not None or (kind == "int8" and self.cache is not None)
+        if kind in wishes and is_measured:
             why = f"{_REMOVED}: Q/DQ in the graph, from the calibration"
-            draft.put(wishes.pop("int8"), "precision.quantize", "int8", why)
+            draft.put(wishes.pop(kind), "precision.quantize", kind, why)
             self._calibration()
         elif self.cache is not None or self.data is not None:
             draft.refuse(

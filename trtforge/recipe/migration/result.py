@@ -64,11 +64,13 @@ class Draft:
         backend: the backend that the tool stands for.
         values: the recipe as plain data, in the order of its keys.
         model_at: path -> what is known of the model there; None where it cannot be read.
+        data: calibration data that was given beside the command.
         findings: one per flag, in order.
     """
 
     backend: str
     model_at: Callable[[str], KnownModel | None] = lambda _path: None
+    data: str | None = None
     values: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 

@@ -9,6 +9,7 @@ from trtforge.recipe.migration.precision import PrecisionFlags
 from trtforge.recipe.migration.profiles import Profiles
 from trtforge.recipe.migration.result import Draft, malformed
 
+_GIVEN = "--data is measured in its place"
 _PIXELS = "it says how TAO prepares images, which a recipe says in calibration.data"
 
 _SKIPPED: dict[str, str] = {
@@ -166,7 +167,9 @@ def _types(given: dict[str, Any], precision: PrecisionFlags) -> None:
 
 def _calibration(found: Mapping[str, Any], size: Any, precision: PrecisionFlags) -> None:
     draft, cache, folder = precision.draft, found["cal_cache_file"], found["cal_image_dir"]
-    if folder:
+    if folder and draft.data is not None:
+        draft.skip(f"cal_image_dir: {folder}", _GIVEN)
+    elif folder:
         draft.refuse(
             f"cal_image_dir: {folder}",
             "how the images are prepared is not in the spec: give calibration.data: {images: ...} "
@@ -176,7 +179,10 @@ def _calibration(found: Mapping[str, Any], size: Any, precision: PrecisionFlags)
         precision.calibrate_with(f"cal_cache_file: {cache}", str(cache))
     elif cache:
         draft.skip(f"cal_cache_file: {cache}", "TAO writes it; a build writes its own")
-    if data := found["cal_data_file"]:
+    data = found["cal_data_file"]
+    if data and draft.data is not None:
+        draft.skip(f"cal_data_file: {data}", _GIVEN)
+    elif data:
         draft.refuse(f"cal_data_file: {data}", "write its tensors as .npz, and give --data")
     key = "cal_num_batches" if found["cal_num_batches"] else "cal_batches"
     if (batches := found[key]) and size:

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models_precision import FLOAT, Net, cnn
+from models_precision import FLOAT, INT64, Net, cnn
+from precision_samples import ranges
 
 from trtforge.cli.main import cli
 from trtforge.errors import ParityError, UsageError
@@ -181,6 +182,30 @@ def test_verify_shows_the_layers(tmp_path):
     layers = json.loads(done.output)["layers"]
     assert layers["first_jump"]["node"] == "n_twice"
     assert len(layers["layers"]) == 5
+
+
+def test_an_embedding_of_rounded_rows_is_no_jump():
+    """Nothing in the graph says that the rows that it moves were FP16 before."""
+    net = Net()
+    table = net.weight("table", 40, 16)
+    rows = net.op("Gather", [table, net.input("ids", ["N"], INT64)], "rows")
+    net.op("MatMul", [rows, net.weight("w", 16, 4)], "y")
+    net.output("y", ["N", 4])
+    model = net.model()
+    ids = [{"ids": np.arange(start, start + 9)} for start in (0, 20)]
+    for kind in ("fp16", "bf16"):
+        profile = compare_layers(model, _fp16(model, Precision(type=kind)), ids)
+        assert profile.layers[0].tensor == "rows"
+        assert 40 < profile.layers[0].sqnr_db < 90
+        assert profile.first_jump is None
+
+
+def test_layers_that_are_quantized_to_fp8_are_said_to_be():
+    model, precision = cnn(), Precision(type="fp16", quantize="fp8")
+    candidate = emulate(typed(model, ranges("cnn"), precision).model)
+    types = {one.op: one.type for one in compare_layers(model, candidate, _feeds(model)).layers}
+    assert types["Conv"] == "fp8"
+    assert types["Relu"] == "fp16"
 
 
 def test_layers_need_two_onnx_files(tmp_path):

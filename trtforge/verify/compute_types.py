@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
+from trtforge.graph.stand_ins import dequantized_kind
+
 _NAMES: dict[int, str] = {
     TensorProto.FLOAT: "fp32",
     TensorProto.FLOAT16: "fp16",
@@ -96,10 +98,13 @@ class _Finder:
         makers = [
             self._behind_rounding(self._made[one])[0] for one in node.input if one in self._made
         ]
-        kinds = [self._stored(one) for one in makers if one.op_type == "DequantizeLinear"]
+        kinds = [kind for kind in map(self._stored, makers) if kind is not None]
         return min(kinds, key=lambda kind: SIGNIFICANT_BITS.get(kind, 24)) if kinds else None
 
-    def _stored(self, dequantize: NodeProto) -> str:
+    def _stored(self, dequantize: NodeProto) -> str | None:
+        """What a node dequantizes, by itself or in the place of one; None where it does not."""
+        if dequantize.op_type != "DequantizeLinear":
+            return dequantized_kind(dequantize)
         source = self._made.get(dequantize.input[0])
         candidates = [dequantize.input[0], *dequantize.input[2:3]]
         if source is not None and source.op_type == "QuantizeLinear":

@@ -19,6 +19,14 @@ is 40 dB for K of 10 000 (N. J. Higham, Accuracy and Stability of Numerical Algo
 section 4.2, random errors)."""
 
 
+_MOVERS = frozenset(
+    [
+        *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather"),
+        *("GatherElements", "GatherND", "Concat", "Split", "Expand", "Tile"),
+    ]
+)
+
+
 class Jump(ReportPart):
     """A node whose output is much worse than what it read.
 
@@ -61,7 +69,8 @@ def find_drops(sqnr_db: Mapping[str, float], made: Mapping[str, Producer]) -> tu
     better than one rounding to the node's type would leave it: 6.02 dB per significant bit (of
     FP32: less `_SUMMING_DB`). A drop of more than `JUMP_DB` is a *jump*: FP16 arithmetic on exact
     inputs is none, while an overflow, a cancellation and a lost epsilon are. An input that is not
-    compared counts as what it is computed from; one that comes from no compared tensor is exact.
+    compared counts as what it is computed from; one that comes from no compared tensor is exact,
+    but what moves constants alone, as an embedding does, may have them as BF16 leaves them.
 
     Args:
         sqnr_db: SQNR of each compared tensor, dB.
@@ -74,7 +83,9 @@ def find_drops(sqnr_db: Mapping[str, float], made: Mapping[str, Producer]) -> tu
         worst = min((levels.get(source, math.inf) for source in maker.inputs), default=math.inf)
         upstream = frozenset().union(*(behind.get(one, frozenset()) for one in maker.inputs))
         levels[name] = sqnr_db.get(name, worst)
-        level = min(worst, attainable_db(maker.type))
+        moves_constants = maker.op in _MOVERS and worst == math.inf
+        # What constants were rounded to does not show: it may have been the coarsest float type.
+        level = min(worst, attainable_db("bf16" if moves_constants else maker.type))
         # A fault is told once: the casts behind a node have its name.
         if name in sqnr_db and level > levels[name] and maker.node not in drops:
             drops[maker.node] = Jump(

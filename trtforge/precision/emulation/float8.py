@@ -11,6 +11,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
 from trtforge.graph.external import ExternalFiles
 from trtforge.graph.nodes import STANDARD_DOMAINS
+from trtforge.graph.stand_ins import mark_dequantizing
 from trtforge.graph.weights import graph_nodes, tensor_array
 
 _UNIT = 2.0**-9
@@ -109,7 +110,9 @@ def quantized(
 def dequantized(node: NodeProto, scale: float, constant: Constant) -> NodeProto:
     """Return the node that stands for a DequantizeLinear of what `quantized` gives."""
     factor = constant(2 * _UNIT * scale)
-    return helper.make_node("Mul", [node.input[0], factor], node.output, node.name)
+    product = helper.make_node("Mul", [node.input[0], factor], node.output, node.name)
+    mark_dequantizing(product, "fp8")
+    return product
 
 
 def _scale(

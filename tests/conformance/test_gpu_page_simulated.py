@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from simulator.simulation import Simulation
 
-from trtforge.engine.environment import driver
+from trtforge.engine.environment import Driver, Gpu, driver
 from trtforge.errors import BuildError
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
@@ -100,6 +100,26 @@ def test_each_failure_is_a_finding(script: Any, capsys: pytest.CaptureFixture[st
         steps.trtforge("inspect", "nothing.onnx", limit=60)
     with pytest.raises(RuntimeError, match="took over"):
         steps.trtforge("doctor", limit=0.01)
+
+
+def test_of_several_gpus_the_page_says_which_is_used(
+    script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = sys.modules["gpu_page"]
+    gpus = (Gpu("NVIDIA H100 MIG 1g.10gb", "9.0"), Gpu("NVIDIA GeForce RTX 4090", "8.9"))
+    monkeypatch.setattr(page, "driver", lambda: Driver("12.4", gpus, None))
+    text = page.head()
+    assert "- device: NVIDIA H100 MIG 1g.10gb (compute capability 9.0); not used: " in text
+    assert "takes CUDA up to 12.4" in text
+    findings = [
+        ("runs", "tensorrt_rtx", "built in 1 s (1 MB); it did not run: error TF0613: no"),
+        ("runs", "tensorrt_rtx", "built in 1 s (1 MB) and ran"),
+        ("exact", "digits fp16, tensorrt_rtx", ["61.0", "40", "12", "60.0"]),
+        ("exact", "digits fp8, tensorrt_rtx", ["-"] * 4),
+    ]
+    _, _, runs, exact = page.answers(findings)
+    assert runs.startswith("- Engines of tensorrt_rtx on compute capability 9.0: 1 of 2 ran; first")
+    assert exact == "- digits fp16, tensorrt_rtx beside its emulation: 61.0 dB, at most 40 ULP"
 
 
 def test_units_in_the_last_place(script: Any) -> None:

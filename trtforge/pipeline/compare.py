@@ -35,8 +35,8 @@ class VerifyOptions:
     """How a candidate is verified.
 
     Attributes:
-        against: the reference: an ONNX file, or a bundle whose typed ONNX is taken. None: the
-            candidate bundle's own typed ONNX, which only judges its engines.
+        against: the reference: an ONNX file, a bundle whose typed ONNX is taken, or an engine, for
+            engines. None: the candidate bundle's own typed ONNX, which only judges its engines.
         data: .npz with inputs, and labels where accuracy is to be shown.
         tolerance: `bound=value` or `output.bound=value` texts; what they leave out comes from the
             recipe in the bundle.

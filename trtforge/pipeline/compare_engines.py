@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, Self
 from trtforge.engine.backend import ProfileShapes, ValueTriple, profiles_from_json
 from trtforge.engine.profiles import covering_profile
 from trtforge.errors import ParityError
-from trtforge.pipeline.judge import EngineCandidate, NarrowEnds, runner_of, tolerances_of
+from trtforge.pipeline.judge import (
+    LACKS_WEIGHTS,
+    EngineCandidate,
+    NarrowEnds,
+    runner_of,
+    tolerances_of,
+)
 from trtforge.pipeline.tolerances import parse_tolerances
 from trtforge.verify.types import ParityReport
 
@@ -35,7 +41,10 @@ def judge_engines(
         MissingError, BuildError: an engine is not loaded, or does not run.
     """
     sides = [runner_of(one) for one in (candidate, reference)]
-    if (reason := sides[0].unavailable_reason()) is not None:
+    reason = sides[0].unavailable_reason()
+    if reason is None and (candidate.lacks_weights or reference.lacks_weights):
+        reason = LACKS_WEIGHTS
+    if reason is not None:
         names = [f"{one.path.name} ({one.backend})" for one in (reference, candidate)]
         return ParityReport.not_run(reason, reference=names[0], candidate=names[1])
     with sides[0], sides[1]:

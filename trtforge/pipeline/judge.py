@@ -21,6 +21,9 @@ _HEAVY_BYTES = 32 << 20
 _TURN_BYTES = 64 << 20
 """Inputs and outputs that are kept while the two take turns; one session costs a second per GB."""
 
+LACKS_WEIGHTS = "its weights are stripped, and there is no ONNX file to put them back from"
+"""Why an engine is not run."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -123,7 +126,7 @@ def judge_engine(question: Question, engine: EngineCandidate) -> ParityReport:
     runner = runner_of(engine)
     reason = runner.unavailable_reason()
     if reason is None and engine.lacks_weights:
-        reason = "its weights are stripped, and there is no ONNX file to put them back from"
+        reason = LACKS_WEIGHTS
     if reason is not None:
         candidate = f"{engine.path.name} ({engine.backend})"
         return ParityReport.not_run(reason, reference=question.reference.name, candidate=candidate)

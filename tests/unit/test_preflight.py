@@ -146,6 +146,10 @@ def test_a_changed_engine_goes_no_further(tmp_path: Path) -> None:
         *[("orin", "8.7"), ("Jetson AGX Orin 64GB", "8.7"), ("Jetson Thor", "11.0")],
         *[("rtx-5090", "12.0"), ("NVIDIA RTX PRO 6000 Blackwell", "12.0"), ("L40S", "8.9")],
         *[("RTX 6000 Ada", "8.9"), ("RTX A6000", "8.6"), ("Tesla T4", "7.5"), ("GB200", "10.0")],
+        *[("NVIDIA GeForce RTX 4060 Laptop GPU", "8.9"), ("Orin (nvgpu)", "8.7")],
+        *[("NVIDIA GeForce RTX 3050 6GB Laptop GPU", "8.6"), ("Tesla V100-SXM2-16GB", "7.0")],
+        *[("NVIDIA H100 80GB HBM3", "9.0"), ("NVIDIA RTX 4000 SFF Ada Generation", "8.9")],
+        *[("GeForce RTX 2070 with Max-Q Design", "7.5"), ("RTX 4090 D", "8.9"), ("A10G", "8.6")],
         *[("DGX Spark", "12.1"), ("GB10", "12.1"), ("4070", "8.9"), ("B300", "10.3")],
     ],
 )

@@ -7,31 +7,34 @@ import re
 
 from trtforge.errors import UsageError
 
+_FORMS = r"(ti|super|laptop|maxq|design|with|d|\d+gb)*"
+"""What stands behind the number of a GeForce."""
+
 GPUS: tuple[tuple[str, str, str], ...] = (
-    ("V100", r"v100|titanv", "7.0"),
+    ("V100", r"v100[a-z0-9]*|titanv", "7.0"),
     ("Xavier", r"xavier[a-z0-9]*", "7.2"),
     ("T4", r"t4|t4g", "7.5"),
-    ("RTX 20xx", r"(rtx|gtx)?(20[5-8]0|16[3-6]0)(ti|super|maxq)*|titanrtx", "7.5"),
+    ("RTX 20xx", rf"(rtx|gtx)?(20[5-8]0|16[3-6]0){_FORMS}|titanrtx", "7.5"),
     ("RTX 6000 (Turing)", r"quadrortx[34568]000", "7.5"),
     ("A100", r"a100[a-z0-9]*|a30", "8.0"),
     ("A10", r"a10|a10g|a16|a2|a40", "8.6"),
-    ("RTX 30xx", r"(rtx)?30[5-9]0(ti|super|laptop)*", "8.6"),
+    ("RTX 30xx", rf"(rtx)?30[5-9]0{_FORMS}", "8.6"),
     ("RTX A6000", r"rtxa(400|500|[12345]000|4500|5500|6000)[a-z0-9]*", "8.6"),
     ("Orin", r"(agx)?orin[a-z0-9]*", "8.7"),
-    ("RTX 40xx", r"(rtx)?40[5-9]0(ti|super|laptop|d)*", "8.9"),
+    ("RTX 40xx", rf"(rtx)?40[5-9]0{_FORMS}", "8.9"),
     ("L4", r"l4|l40|l40s|l20|l2", "8.9"),
-    ("RTX 6000 Ada", r"rtx(2000|4000|4500|5000|5880|6000)ada[a-z0-9]*", "8.9"),
+    ("RTX 6000 Ada", r"rtx(2000|4000|4500|5000|5880|6000)(sff)?ada[a-z0-9]*", "8.9"),
     ("H100", r"(gh?|h)(100|200|800|20)[a-z0-9]*", "9.0"),
     ("B200", r"g?b(100|200)[a-z0-9]*", "10.0"),
     ("B300", r"g?b300[a-z0-9]*", "10.3"),
     ("Thor", r"(agx)?thor[a-z0-9]*|t5000|t4000", "11.0"),
-    ("RTX 50xx", r"(rtx)?50[5-9]0(ti|super|laptop|d)*", "12.0"),
+    ("RTX 50xx", rf"(rtx)?50[5-9]0{_FORMS}", "12.0"),
     ("RTX PRO 6000", r"rtxpro(500|[123456]000|4500)[a-z0-9]*", "12.0"),
     ("DGX Spark", r"(dgx)?spark|gb10", "12.1"),
 )
 """What it is called in messages, names in small letters without spaces, compute capability."""
 
-_MAKER = re.compile(r"nvidia|geforce|tesla|jetson|[\s_()-]")
+_MAKER = re.compile(r"nvidia|geforce|tesla|jetson|gpu|[\s_()-]")
 
 
 def compute_capability_of(device: str) -> str:

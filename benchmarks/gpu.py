@@ -9,7 +9,7 @@ Whatever fails is written down and the rest goes on; what there was no time for 
 The page is written anew after each section. Without a GPU this ends with status 3 and writes
 nothing.
 
-    python benchmarks/gpu.py [--output docs/gpu-results.md] [--seconds 0.5] [--budget 380]
+    python benchmarks/gpu.py [--output docs/gpu-results.md] [--seconds 1] [--budget 380]
 """
 
 import argparse
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=REPOSITORY / "docs" / "gpu-results.md")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--budget", type=float, default=380.0, help="seconds; a step goes over")
     options = parser.parse_args(arguments)
     if (reason := driver().reason) is not None:

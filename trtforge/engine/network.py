@@ -174,6 +174,9 @@ def set_shapes(network: Any, shapes: Mapping[str, Sequence[int]]) -> None:
             tensor.shape = tuple(shapes[tensor.name])
 
 
+_PROFILE = "give every dynamic input of the model min <= opt <= max in it"
+
+
 def add_profiles(builder: Any, config: Any, profiles: ProfileShapes) -> None:
     """Put the profiles into the builder's configuration.
 
@@ -190,9 +193,13 @@ def add_profiles(builder: Any, config: Any, profiles: ProfileShapes) -> None:
                     profile.set_shape(name, *triple)
             taken = config.add_optimization_profile(profile) == index
         except (ValueError, TypeError, RuntimeError) as error:
-            raise BuildError("TF0605", f"optimization profile {index}: {error}") from error
+            raise BuildError(
+                "TF0605", f"optimization profile {index}: {error}", _PROFILE
+            ) from error
         if not taken:
-            raise BuildError("TF0605", f"the builder refuses optimization profile {index}")
+            raise BuildError(
+                "TF0605", f"the builder refuses optimization profile {index}", _PROFILE
+            )
 
 
 def make_attention_decomposable(trt: Any, network: Any) -> int:

@@ -159,7 +159,10 @@ class OnnxRuntimeRunner:
             return dict(self._runner.infer(dict(feeds), check_inputs=False))
         except Exception as error:  # ONNX Runtime's exceptions have no base but Exception
             raise BuildError(
-                "TF0616", f"onnxruntime cannot run {self._file}: {_plain(error)}", where=self._place
+                "TF0616",
+                f"onnxruntime cannot run {self._file}: {_plain(error)}",
+                "feed each input under the name, in the type and shape that the model declares",
+                self._place,
             ) from error
 
     @property

@@ -133,7 +133,10 @@ class Session:
         for name in self.input_names:
             if name not in feeds:
                 raise GraphError(
-                    "TF0409", f"no value is given for input '{name}'", None, self._place
+                    "TF0409",
+                    f"no value is given for input '{name}'",
+                    f"give arrays for {', '.join(self.input_names)}",
+                    self._place,
                 )
         for name, known in (
             *((name, self.input_names) for name in feeds),

@@ -329,13 +329,19 @@ def _rows_within_top(k: int, reference: Array, candidate: Array) -> int:
 def _whole(reference: Array, candidate: Array) -> Metrics:
     metrics = OutputStats().update(reference, candidate).metrics()
     if metrics is None:
-        raise ParityError("TF0702", "the output is empty: there is nothing to compare")
+        raise ParityError(
+            "TF0702", "the output is empty: there is nothing to compare", "compare a larger shape"
+        )
     return metrics
 
 
 def _number(value: float | None, what: str) -> float:
     if value is None:
-        raise ParityError("TF0703", f"{what} has no meaning for values of this type or shape")
+        raise ParityError(
+            "TF0703",
+            f"{what} has no meaning for values of this type or shape",
+            "measure it on floats; top-k agreement on scores of classes, (samples, classes)",
+        )
     return value
 
 

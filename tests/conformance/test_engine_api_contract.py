@@ -3,6 +3,7 @@
 The bindings of TensorRT 10 and 11 import without the engine library (`simulator.bindings`).
 """
 
+import ast
 import json
 import os
 import re
@@ -260,7 +261,8 @@ def kind(name):
     return functools.reduce(lambda held, part: getattr(held, part, None), name.split("."), trt)
 
 members = {name: dir(kind(name)) for name in json.loads(sys.argv[1]) if name}
-print(json.dumps({"": dir(trt), **members, "flags": network_flags(trt), "v": trt.__version__}))
+print(json.dumps({"": dir(trt), **members, "flags": network_flags(trt), "v": trt.__version__,
+"allocator": trt.IOutputAllocator.__doc__}))
 """
 
 
@@ -319,32 +321,6 @@ def test_every_text_that_looks_like_a_member_is_one():
     assert texts - members - {"CUDA", "TRT"} == set()
 
 
-OVERLOOKED = {
-    "member": "def f(engine: Any): engine.make_coffee()",
-    "own attribute": "class A:\n    def f(self): self._context.make_coffee()",
-    "result of a call": "def f(trt: Any): trt.Builder(None).make_coffee()",
-    "variable": "def f(trt: Any):\n    it = trt.Runtime(None)\n    it.make_coffee()",
-    "variable of a loop": "def f(engine: Any):\n    for it in engine.parts: it.make_coffee()",
-    "kept in self": "class A:\n    def f(self, trt: Any): self.it = trt.Runtime(None)\n"
-    "    def g(self): self.it.make_coffee()",
-    "any type": "def f(it: Any): it.make_coffee()",
-    "nested": "def f(trt: Any):\n    def g(): trt.Coffee",
-    "enumeration": "def f(trt: Any): trt.DataType.COFFEE",
-    "by text": "def f(engine: Any): getattr(engine, 'make_coffee', None)",
-    "asked for": "def f(trt: Any): hasattr(trt.Runtime, 'make_coffee')",
-    "by a table": "def f(config: Any, name: str): setattr(config, name, 1)",
-    "compared": "def f(engine: Any): return engine.get_tensor_mode('x').name == 'COFFEE'",
-    "derived": "class A(trt.Coffee): ...",
-}
-
-
-@pytest.mark.parametrize("how", OVERLOOKED)
-def test_a_use_that_is_in_no_table_is_found(how):
-    found = uses(OVERLOOKED[how], VARIABLES)
-    members = {member for _, member in TABLE}
-    assert found.members - TABLE or found.unknown or found.looked_up or found.compared - members
-
-
 def test_every_option_of_a_recipe_is_applied_or_refused():
     applied = {"refit", "timing_cache", *options.FLAGS, *options.NUMBERS, *options.CHOICES}
     assert set(EngineOptions.model_fields) == applied | (set(options.POOLS) - {"workspace_mib"})
@@ -360,6 +336,21 @@ def test_every_member_exists_in_tensorrt_rtx():
         and not hasattr(attrgetter(kind)(tensorrt_rtx) if kind else tensorrt_rtx, member)
     ]
     assert missing == []
+
+
+def methods_of_the_allocator() -> set[str]:
+    """What our allocator defines: the bindings call it by name, and list it in their text alone."""
+    (made,) = [
+        node
+        for node in ast.walk(ast.parse((ENGINE / "lane.py").read_text()))
+        if isinstance(node, ast.ClassDef) and node.name == "Allocator"
+    ]
+    return {one.name for one in made.body if isinstance(one, ast.FunctionDef)}
+
+
+def test_the_allocators_methods_are_those_that_tensorrt_rtx_calls():
+    said = re.findall(r"def (\w+)\(", tensorrt_rtx.IOutputAllocator.__doc__)
+    assert methods_of_the_allocator() - {"__init__"} == set(said) - {"__init__"}
 
 
 @pytest.mark.parametrize(("major", "flags"), [("10", 1 << 1), ("11", 0)])
@@ -387,4 +378,5 @@ def test_every_member_exists_in_tensorrt(tmp_path, major, flags):
     ]
     assert missing == []
     assert found["v"] == version
+    assert methods_of_the_allocator() <= set(re.findall(r"def (\w+)\(", found["allocator"]))
     assert found["flags"] == flags, "networks are strongly typed on every flavour"

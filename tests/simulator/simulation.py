@@ -47,7 +47,6 @@ class Simulation:
         return {
             "PYTHONPATH": path,
             "LD_LIBRARY_PATH": str(self.libraries),
-            "POLYGRAPHY_USE_TENSORRT_RTX": "0",
         }
 
     def python(self, program: str, *arguments: str) -> str:

@@ -1,8 +1,7 @@
 """The few calls of the CUDA runtime that a session makes; inside the worker process only.
 
-By ctypes on the runtime's own library, which Polygraphy finds: it is what Polygraphy's runner
-needs as well, so nothing more has to be installed. Signatures are those of CUDA 12 and 13
-(cuda_runtime_api.h).
+By ctypes on the runtime's own library, which Polygraphy finds, so that no package for CUDA has to
+be installed. Signatures are those of CUDA 12 and 13 (cuda_runtime_api.h).
 """
 
 import contextlib

@@ -100,7 +100,9 @@ def _aliases(engine: Any, outputs: Mapping[str, Any]) -> dict[str, str]:
 def _numpy_type(name: str, dtype: Any) -> np.dtype[Any]:
     if dtype.name in _PACKED:
         raise BuildError(
-            "TF0631", f"'{name}' is {dtype.name}: two values to a byte, which numpy does not have"
+            "TF0631",
+            f"'{name}' is {dtype.name}: two values to a byte, which numpy does not have",
+            hint="cast it inside of the model, so that its ends are INT8 or floats",
         )
     known = _DTYPES.get(dtype.name, dtype.name.lower())
     found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, known, known))

@@ -212,7 +212,7 @@ TRTEXEC: tuple[Case, ...] = (
 
 RTX: tuple[Case, ...] = (
     Case(
-        "tensorrt_rtx --onnx=m.onnx --saveEngine=m.trt --computeCapabilities=75,80,86,89,120 "
+        "tensorrt_rtx --onnx=m.onnx --saveEngine=m.trt --computeCapabilities=75,80,8.6,89,sm120 "
         "--skipInference",
         {"targets.0.compute_capabilities": ["7.5", "8.0", "8.6", "8.9", "12.0"]},
     ),

@@ -120,7 +120,7 @@ def _shapes(bound: str) -> _Handler:
 
 
 def _run_shapes(command: _Command, text: str, values: list[str]) -> None:
-    command.profiles.run(text, dict(_named_shapes(text, values)))
+    command.profiles.run(text, list(_named_shapes(text, values)))
 
 
 def _named_shapes(text: str, values: list[str]) -> Iterator[tuple[str, list[int]]]:
@@ -203,8 +203,7 @@ def _cache(command: _Command, text: str, values: list[str]) -> None:
 def _data(command: _Command, text: str, values: list[str]) -> None:
     if len(values) != 1:
         raise malformed(text, "--data-loader-script load.py")
-    command.precision.data = values[0]
-    command.draft.note(text, "calibration.data", "its load_data() is read as it is")
+    command.precision.measure(text, values[0], "its load_data() is read as it is")
 
 
 def _layer_types(command: _Command, text: str, values: list[str]) -> None:

@@ -31,11 +31,13 @@ class PrecisionFlags:
         draft: what they go into.
         cache: the calibration cache that was named.
         data: where calibration data comes from, as a recipe says it.
+        sources: the flags that named them, and what became of each.
     """
 
     draft: Draft
     cache: str | None = None
     data: str | None = None
+    sources: list[tuple[str, str, str]] = field(default_factory=list)
     _wishes: dict[str, str] = field(default_factory=dict)
     _keep: list[dict[str, str]] = field(default_factory=list)
 
@@ -46,7 +48,13 @@ class PrecisionFlags:
     def calibrate_with(self, flag: str, cache: str) -> None:
         """Take the name of an old calibration cache."""
         self.cache = cache
-        self.draft.note(flag, "calibration.reuse", "converted: TensorRT 11 reads no such file")
+        why = "converted: TensorRT 11 reads no such file"
+        self.sources.append((flag, "calibration.reuse", why))
+
+    def measure(self, flag: str, data: str, why: str = "") -> None:
+        """Take where calibration data comes from."""
+        self.data = data
+        self.sources.append((flag, "calibration.data", why))
 
     def layers(self, flag: str, text: str) -> None:
         """Take `layer:fp32,other:fp16` as keep rules.
@@ -70,7 +78,8 @@ class PrecisionFlags:
     def close(self) -> None:
         """Decide, once all flags are known."""
         draft, wishes = self.draft, self._wishes
-        self.data = draft.data or self.data
+        if draft.data is not None:
+            self.measure(f"--data {draft.data}", draft.data)
         if "best" in wishes:
             self._best(wishes.pop("best"))
         if "fp16" in wishes or "bf16" in wishes:
@@ -98,8 +107,8 @@ class PrecisionFlags:
     def _quantized(self) -> None:
         draft, wishes = self.draft, self._wishes
         if draft.model is not None and draft.model.has_pairs and (self.cache or self.data):
-            why = "TensorRT takes no notice of a calibration where the model has Q/DQ pairs"
-            draft.skip("the calibration", why)
+            for flag, _, _ in self.sources:
+                draft.skip(flag, "TensorRT calibrates nothing where the model has Q/DQ pairs")
             self.cache = self.data = None
         kind = "int8" if "int8" in wishes else "fp8"
         is_measured = self.data is not None or (kind == "int8" and self.cache is not None)
@@ -108,9 +117,10 @@ class PrecisionFlags:
             draft.put(wishes.pop(kind), "precision.quantize", kind, why)
             self._calibration()
         elif self.cache is not None or self.data is not None:
-            draft.refuse(
-                "the calibration", "without --int8 nothing was quantized by it: remove one of them"
-            )
+            for flag, _, _ in self.sources:
+                draft.refuse(
+                    flag, "without --int8 nothing is quantized by it: add that, or remove it"
+                )
         for kind, flag in wishes.items():
             if kind in ("int8", "fp8", "int4"):
                 self._without_calibration(kind, flag)
@@ -133,6 +143,8 @@ class PrecisionFlags:
             )
 
     def _calibration(self) -> None:
+        for source in self.sources:
+            self.draft.note(*source)
         if self.cache is not None:
             self.draft.set("calibration.reuse", self.cache)
         if self.data is not None:

@@ -9,6 +9,9 @@ from trtforge.recipe.migration.result import Draft, KnownTensor, malformed
 
 _BOUNDS = ("min", "opt", "max")
 
+Shape = tuple[str, list[int]]
+"""An input and its shape."""
+
 
 @dataclass
 class Profiles:
@@ -28,21 +31,26 @@ class Profiles:
         """Take one shape: `bound` is min, opt or max."""
         self.found.setdefault(index, {}).setdefault(name, {})[bound] = dims
 
-    def bound(self, flag: str, index: int, bound: str, shapes: Sequence[tuple[str, Any]]) -> None:
+    def bound(self, flag: str, index: int, bound: str, shapes: Sequence[Shape]) -> None:
         """Take the shapes of a flag.
 
         Raises:
-            UsageError: TF0120, another flag gave this bound of this profile.
+            UsageError: TF0120, another flag gave this bound of this profile, or an input stands
+                there twice.
         """
         if any(bound in self.found.get(index, {}).get(name, {}) for name, _ in shapes):
             raise malformed(flag, f"{bound} shapes once, or once behind each --profile=N")
-        for name, dims in shapes:
+        for name, dims in _once(flag, shapes).items():
             self.put(index, name, bound, dims)
         self.draft.note(flag, "shapes")
 
-    def run(self, flag: str, shapes: Mapping[str, list[int]]) -> None:
-        """Take shapes that the tool runs; it also builds for them where no others are given."""
-        self.runs.append((flag, shapes))
+    def run(self, flag: str, shapes: Sequence[Shape]) -> None:
+        """Take shapes that the tool runs; it also builds for them where no others are given.
+
+        Raises:
+            UsageError: TF0120, an input stands there twice.
+        """
+        self.runs.append((flag, _once(flag, shapes)))
 
     def close(self) -> None:
         """Put the profiles into the draft; a missing bound is taken from its neighbours.
@@ -100,6 +108,13 @@ class Profiles:
             for one in given:
                 one["values"] = True
             self.draft.note(name, "shapes", "no shape but values: it decides shapes of others")
+
+
+def _once(flag: str, shapes: Sequence[Shape]) -> dict[str, list[int]]:
+    found = dict(shapes)
+    if len(found) != len(shapes):
+        raise malformed(flag, "each input once")
+    return found
 
 
 def _filled(ranges: dict[str, list[int]]) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def _shapes(bound: str) -> _Handler:
 
 
 def _run_shapes(command: _Command, word: Word) -> None:
-    command.profiles.run(word.text, dict(shapes(word.text, word.value or "")))
+    command.profiles.run(word.text, list(shapes(word.text, word.value or "")))
 
 
 def _profile(command: _Command, word: Word) -> None:
@@ -253,7 +253,8 @@ def _sparsity(command: _Command, word: Word) -> None:
 
 
 def _targets(command: _Command, word: Word) -> None:
-    found = [one.strip().lower().removeprefix("sm") for one in (word.value or "").split(",")]
+    parts = (word.value or "").lower().split(",")
+    found = [one.strip().removeprefix("sm").replace(".", "") for one in parts]
     if not all(len(one) in (2, 3) and one.isdigit() for one in found):
         command.draft.refuse(word.text, "give numbers such as SM86,SM89")
         return

@@ -18,6 +18,8 @@ from trtforge.pipeline.compare import VerifyOptions, verify
 from trtforge.precision.cast import typed
 from trtforge.precision.emulate import emulate
 from trtforge.recipe.schema import KeepRule, Precision
+from trtforge.verify.compute_types import Producer
+from trtforge.verify.jumps import find_drops
 from trtforge.verify.layers import TensorStats, compare_layers
 from trtforge.verify.metrics import OutputStats
 
@@ -206,6 +208,19 @@ def test_layers_that_are_quantized_to_fp8_are_said_to_be():
     types = {one.op: one.type for one in compare_layers(model, candidate, _feeds(model)).layers}
     assert types["Conv"] == "fp8"
     assert types["Relu"] == "fp16"
+
+
+def test_what_is_quantized_before_an_uncompared_tensor_is_no_jump_behind_it():
+    """A MatMul in FP8 whose result has another name: its bias shows the loss, and has none."""
+    made = {
+        "a": Producer("cast", "Mul", "fp16", ("x",)),
+        "renamed": Producer("product", "MatMul", "fp8", ("a",)),
+        "y": Producer("bias", "Add", "fp16", ("renamed",)),
+    }
+    assert not [drop for drop in find_drops({"a": 66.0, "y": 25.0}, made) if drop.is_jump]
+    (jump,) = [drop for drop in find_drops({"a": 66.0, "y": 10.0}, made) if drop.is_jump]
+    assert jump.node == "bias"
+    assert jump.from_db == pytest.approx(24.1, abs=0.1)
 
 
 def test_layers_need_two_onnx_files(tmp_path):

@@ -69,8 +69,8 @@ def find_drops(sqnr_db: Mapping[str, float], made: Mapping[str, Producer]) -> tu
     better than one rounding to the node's type would leave it: 6.02 dB per significant bit (of
     FP32: less `_SUMMING_DB`). A drop of more than `JUMP_DB` is a *jump*: FP16 arithmetic on exact
     inputs is none, while an overflow, a cancellation and a lost epsilon are. An input that is not
-    compared counts as what it is computed from; one that comes from no compared tensor is exact,
-    but what moves constants alone, as an embedding does, may have them as BF16 leaves them.
+    compared counts as what it is computed from and as its own type leaves it; but what moves
+    constants alone, as an embedding does, may have them as BF16 leaves them.
 
     Args:
         sqnr_db: SQNR of each compared tensor, dB.
@@ -82,10 +82,11 @@ def find_drops(sqnr_db: Mapping[str, float], made: Mapping[str, Producer]) -> tu
     for name, maker in made.items():
         worst = min((levels.get(source, math.inf) for source in maker.inputs), default=math.inf)
         upstream = frozenset().union(*(behind.get(one, frozenset()) for one in maker.inputs))
-        levels[name] = sqnr_db.get(name, worst)
-        moves_constants = maker.op in _MOVERS and worst == math.inf
-        # What constants were rounded to does not show: it may have been the coarsest float type.
-        level = min(worst, attainable_db("bf16" if moves_constants else maker.type))
+        level = min(worst, attainable_db(maker.type))
+        if maker.op in _MOVERS and worst == math.inf:
+            # What constants were rounded to does not show: it may have been the coarsest type.
+            level = attainable_db("bf16") if name in sqnr_db else worst
+        levels[name] = sqnr_db.get(name, level)
         # A fault is told once: the casts behind a node have its name.
         if name in sqnr_db and level > levels[name] and maker.node not in drops:
             drops[maker.node] = Jump(

@@ -21,7 +21,7 @@ from trtforge.engine.flavour import FLAVOURS, Flavour
 from trtforge.engine.native_log import LogBook, make_logger
 from trtforge.engine.network_types import network_types
 from trtforge.engine.progress import Progress, make_monitor
-from trtforge.engine.remedies import BUILDER_REMEDIES, explain
+from trtforge.engine.remedies import BUILDER_REMEDIES, explain, one_line
 from trtforge.errors import BuildError, MissingError, Place
 
 _PARSE_SHARE = 0.1
@@ -180,7 +180,11 @@ def _configure(build: _Build, definition: Any, described: tuple[dict[str, Any], 
     if not request.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
     limits = {} if request.workspace_mib is None else {"workspace_mib": request.workspace_mib}
-    options.apply_options(trt, config, {**limits, **request.options})
+    try:
+        options.apply_options(trt, config, {**limits, **request.options})
+    except BuildError as error:
+        error.details = "\n".join(build.book.errors) or None
+        raise
     network.add_profiles(build.builder, config, request.profiles)
     if request.timing_cache is not None and build.flavour.times_tactics:
         doubt = timing_cache.attach(trt, config, request.timing_cache, build.book.errors)
@@ -245,7 +249,7 @@ def _build_error(build: _Build) -> BuildError:
         f"{build.request.onnx.name}: {reason}",
         hint=hint,
         where=Place(file=build.request.onnx.name),
-        details=None if said == [reason] else "\n".join(said) or None,
+        details=None if list(map(one_line, said)) == [reason] else "\n".join(said) or None,
     )
 
 

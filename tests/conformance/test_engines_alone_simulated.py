@@ -124,6 +124,8 @@ def test_an_engine_in_its_bundle_is_told_of_by_its_manifest(
         run = trtforge("bench", engine, *short, budget, store=store)
         assert run.status == 0, run.stdout + run.stderr
         assert said in run.stdout
+    load = Load(seconds=0.0, queries=4, warmup_seconds=0.0)
+    assert bench(bundle, BenchOptions(load, data=data)).measurement.samples == 4  # FP32, rounded
     trtforge("bench", engine, *short, "-1", store=store).assert_clean_failure(2)
     alone = tmp_path / "alone"
     alone.mkdir()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtforge.errors import UsageError
+from trtforge.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from trtforge.graph.contract import IoContract
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trtforge.graph.model import Model
     from trtforge.pipeline.bench import BenchOptions
     from trtforge.recipe.schema import ShapeRange
+    from trtforge.verify.cases import Samples
 
     Profiles = Sequence[Mapping[str, ShapeRange]]
 
@@ -52,16 +53,42 @@ def query_feeds(
 
 
 def _recorded(model: "Model", path: Path, batch: int, profiles: "Profiles") -> "Iterator[Feeds]":
-    from trtforge.graph.sources.value_rows import ValueRows, open_arrays
+    from trtforge.graph.sources.value_rows import ValueRows
 
-    source = open_arrays(path, model.contract, profiles)
-    whole = list(source.batches(batch, DISTINCT * batch))
+    source = _opened(model, path, profiles)
+    whole = [_rounded(one, model) for one in source.batches(batch, DISTINCT * batch)]
     if isinstance(source, ValueRows):  # a batch ends where values change, and is filled up
         whole = [_filled(one, source.deciding, source.static_batch, batch) for one in whole]
     sizes = [len(next(iter(one.values()))) for one in whole]
     if max(sizes) < batch:
         raise too_few(path, source.count, batch)
     yield from (one for one, size in zip(whole, sizes, strict=True) if size == max(sizes))
+
+
+def _opened(model: "Model", path: Path, profiles: "Profiles") -> "Samples":
+    """Open recorded data, which may be the FP32 original's of a model with narrow inputs."""
+    from trtforge.graph.sources.value_rows import open_arrays
+    from trtforge.precision.ends import narrow_ends, with_wide_ends
+
+    try:
+        return open_arrays(path, model.contract, profiles)
+    except DataError as error:
+        if error.code != "TF0505" or not narrow_ends(model.contract):
+            raise
+    return open_arrays(path, with_wide_ends(model.contract), profiles)
+
+
+def _rounded(feeds: "Feeds", model: "Model") -> "Feeds":
+    """Samples in the types that the model takes."""
+    import ml_dtypes
+
+    from trtforge.precision.ends import narrow_ends
+
+    kinds = narrow_ends(model.contract)
+    return {
+        name: array.astype(getattr(ml_dtypes, kinds[name], kinds[name])) if name in kinds else array
+        for name, array in feeds.items()
+    }
 
 
 def _filled(feeds: "Feeds", deciding: frozenset[str], least: int, batch: int) -> "Feeds":

@@ -17,7 +17,7 @@ from trtforge.pipeline.budget_samples import Data, Trial, trial_of
 from trtforge.pipeline.budgeting import Answer, Question, meet_budget
 from trtforge.pipeline.measures import Sqnr
 from trtforge.precision.attest import attest
-from trtforge.precision.budget import Search
+from trtforge.precision.budget import Search, with_rounding
 from trtforge.precision.calibrate import CalibrationRequest
 from trtforge.precision.cast import typed
 from trtforge.precision.mixes import Mix, Mixes, mixes_of, with_bias_shifts
@@ -25,6 +25,7 @@ from trtforge.precision.prepare import prepare
 from trtforge.precision.rounded import rounded
 from trtforge.precision.sensitivity import harms_at_outputs
 from trtforge.precision.switches import LayeredModel, layered
+from trtforge.recipe.precision import ForceRule
 from trtforge.recipe.schema import KeepRule, Precision
 
 DIGITS = Path(__file__).parents[2] / "recipes" / "digits"
@@ -152,6 +153,21 @@ def test_nothing_quantized_and_everything_wide_are_said_plainly() -> None:
     assert (none.type, none.quantize, none.keep) == ("fp16", "none", AUTO.keep)
     wide = space().settled(tuple("fp32" for _ in space().units))
     assert (wide.type, wide.quantize, wide.keep) == ("fp32", "none", AUTO.keep)
+
+
+def test_what_is_forced_may_be_quantized_and_is_never_fp32() -> None:
+    """A force rule says the float type; whether a layer is quantized is the budget's to choose."""
+    one = space()
+    precision = AUTO.model_copy(update={"force": (ForceRule(op="Conv", type="fp16"),)})
+    found = mixes_of(one.model, one.cache, precision, SHAPES)
+    layers = [unit for unit in found.units if unit.op == "Conv"]
+    assert len(layers) == 5
+    assert {unit.types for unit in layers} == {("int8", "fp16")}
+    wide = with_rounding(found, {})
+    assert {unit.types[-1] for unit in wide.units if unit.op == "Conv"} == {"fp16"}
+    assert {unit.types[-1] for unit in wide.units if unit.op != "Conv"} == {"fp32"}
+    made = found.typed(found.widest()).model.proto.graph.node
+    assert "QuantizeLinear" not in {node.op_type for node in made}
 
 
 def test_an_addition_is_not_quantized_for_itself() -> None:

@@ -127,7 +127,7 @@ def with_rounding(mixes: Mixes, noises: dict[str, float]) -> Mixes:
     """
     units = []
     for unit in mixes.units:
-        if unit.base == "fp32":
+        if unit.base == "fp32" or unit.is_forced:
             units.append(unit)
             continue
         own = {**unit.noises, unit.base: noises.get(unit.output, 0.0), "fp32": 0.0}

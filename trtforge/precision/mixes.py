@@ -58,6 +58,7 @@ class Unit:
         base: its type where nothing is quantized and no rule names it.
         noises: for each type that it may have, the cheapest first, the noise over signal that it
             brings to the model's outputs by itself.
+        is_forced: a force rule names it: it may be quantized, and is of its base type otherwise.
     """
 
     node: str
@@ -67,6 +68,7 @@ class Unit:
     work: int
     base: str
     noises: Mapping[str, float]
+    is_forced: bool = False
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -214,7 +216,8 @@ def mixes_of(
 ) -> Mixes:
     """Find the nodes whose types can be chosen; quantizing brings no noise yet.
 
-    What the recipe's own keep and force rules name is left as they say.
+    What the recipe's own keep and force rules name is left as they say: what is forced to a float
+    type is quantized or not, as may be, and has that type otherwise.
 
     Args:
         model: the FP32 model.
@@ -241,13 +244,14 @@ def mixes_of(
         base = types.get((node.op_type, node.name), "")
         spot = Spot(node.op_type, node.name or output, node.name or output)
         is_free = node.op_type not in _NOT_CHOSEN and base in RELATIVE_TIME and node.name
-        if not is_free or selected(spot, precision.keep) or selected(spot, precision.force):
+        is_forced = selected(spot, precision.force) is not None
+        if not is_free or selected(spot, precision.keep) or (is_forced and output not in layers):
             continue
         kinds = ([wanted.quantize] if output in layers else []) + [base]
         own = macs.get((node.op_type, node.name), 0)
         work = own or max(int(counted.elements.get(output, 1)), 1)
         noises = dict.fromkeys(kinds, 0.0)
-        units.append(Unit(node.name, node.op_type, output, own, work, base, noises))
+        units.append(Unit(node.name, node.op_type, output, own, work, base, noises, is_forced))
     chosen = {(unit.op, unit.node) for unit in units}
     fixed: Counter[str] = Counter()
     for one in counted.per_node:

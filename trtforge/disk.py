@@ -136,7 +136,7 @@ def check_folder(path: Path) -> None:
 
 
 def _refuse_same(target: Path, others: Iterable[Path], what: str) -> None:
-    if not is_special(target) and any(_is_same(target, one) for one in others):
+    if not is_special(target) and any(is_same(target, one) for one in others):
         raise UsageError(
             "TF0148",
             f"'{target}' {what}",
@@ -145,7 +145,8 @@ def _refuse_same(target: Path, others: Iterable[Path], what: str) -> None:
         )
 
 
-def _is_same(one: Path, other: Path) -> bool:
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths are one file, by links or hard links too, or would become one."""
     try:
         return one.samefile(other)
     except OSError:  # one is not there yet

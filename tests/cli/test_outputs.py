@@ -47,7 +47,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     "command",
     [
         ("cast", "m.onnx", "-o"),
-        ("optimize", "m.onnx", "-o"),
         ("quantize", "m.onnx", *CALIBRATED, "-o"),
         ("quantize", "m.onnx", *CALIBRATED, "-o", "q.onnx", "--cache"),
         ("calibrate", "m.onnx", *CALIBRATED, "-o"),
@@ -93,14 +92,32 @@ def test_data_and_caches_are_not_written_over(
     assert contents(work) == before
 
 
+@pytest.mark.parametrize("command", ["cast", "optimize"])
 @pytest.mark.parametrize("out", ["w.bin", "o.onnx"])
-def test_the_weights_of_the_input_are_not_written_over(tmp_path: Path, out: str) -> None:
+def test_the_weights_of_the_input_are_not_written_over(
+    tmp_path: Path, out: str, command: str
+) -> None:
     """Neither by the model nor by the file that its own weights would go to."""
     data = "w.bin" if out == "w.bin" else "o.onnx.data"
     model = outside(tmp_path / "m.onnx", data)
     before = contents(tmp_path)
-    assert f"{data}' would be overwritten" in problem(2, "cast", model, "-o", tmp_path / out)
+    assert f"{data}' would be overwritten" in problem(2, command, model, "-o", tmp_path / out)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("out", ["folder/../m.onnx", "linked.onnx", "hard.onnx"])
+def test_a_model_is_optimized_in_place_by_whatever_name(
+    work: Path, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the same function. A hard link is a file of its own then."""
+    monkeypatch.chdir(work)
+    weights = onnx.load("m.onnx").graph.initializer[0]
+    ran(0, "optimize", "m.onnx", "-o", out)
+    assert Path("linked.onnx").is_symlink()
+    assert onnx.load(out).graph.initializer[0].raw_data == weights.raw_data
+    assert Path(out).samefile("m.onnx") == (out != "hard.onnx")
+    assert Path("m.onnx").stat().st_nlink == 1
+    ran(0, "verify", out, "--against", "m.onnx")
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,10 @@ def interrupts_between() -> Iterator[Callable[[], bool]]:
             raise
     finally:
         restore()
-    if held:
+    if held and before[held[0]] is _stop:
         raise Stopped(held[0])
+    if held:
+        raise KeyboardInterrupt
 
 
 def _pair() -> tuple[signal.Signals, ...]:

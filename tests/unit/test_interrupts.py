@@ -70,6 +70,15 @@ def test_between_two_steps_the_first_waits(number: signal.Signals) -> None:
         pass
 
 
+def test_without_the_handlers_of_the_command_line_it_stays_pythons_own() -> None:
+    """Which ends a program by the signal, where nobody catches it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt) as stopped, interrupts_between():
+        signal.raise_signal(signal.SIGINT)
+    assert type(stopped.value) is KeyboardInterrupt
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_other_handlers_are_left_alone() -> None:
     seen: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))

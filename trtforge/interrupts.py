@@ -47,7 +47,7 @@ def interrupts_between() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    held: list[int] = []
+    held: list[signal.Signals] = []
     ours = (signal.default_int_handler, _stop)
     before = {
         number: handler
@@ -56,7 +56,7 @@ def interrupts_between() -> Iterator[Callable[[], bool]]:
     }
 
     def hold(number: int, _: FrameType | None) -> None:
-        held.append(number)
+        held.append(signal.Signals(number))
         restore()
 
     def restore() -> None:

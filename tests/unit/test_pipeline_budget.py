@@ -219,8 +219,9 @@ def test_fp8_in_place_of_int8(folder: Path, store: Path) -> None:
     entries = chosen(
         folder,
         store,
-        "sqnr_db: 36",
+        "sqnr_db: 27",
         "precision.quantize=fp8",
+        "calibration.method=minmax",
         "targets=[{name: cpu, backend: onnxruntime}]",
     )
     assert set(point(entries)["layers"]) == {"fp8", "fp16"}

@@ -124,9 +124,7 @@ def quantize_file(
     wanted = Wanted(
         precision, calibration, Path, options.asked.profiles(original.contract), options.cache
     )
-    samples = None
-    if precision.budget is not None:
-        samples = _samples_of_budget(original, wanted, options.asked)
+    samples = _samples_of_budget(original, wanted, options.asked)
     with steps.step("optimize"):
         cleaned = clean(original, options, steps)
     ready = _measured(cleaned.model, wanted, options, steps)
@@ -258,8 +256,10 @@ def _by_ranges(ready: "Ready", wanted: "Wanted", steps: Steps) -> "Callable[[], 
     return lambda: typed(ready.model, ready.cache, wanted.precision, ranges)
 
 
-def _samples_of_budget(original: "Model", wanted: "Wanted", asked: Asked) -> "_Samples":
+def _samples_of_budget(original: "Model", wanted: "Wanted", asked: Asked) -> "_Samples | None":
     """Open the samples of the search, and those that judge; refuse what cannot be held on them."""
+    if wanted.precision.budget is None:
+        return None
     from trtforge.graph.sources.value_rows import open_arrays
     from trtforge.pipeline.budget_samples import Data, labels_of, search_data
     from trtforge.pipeline.measures import measure_of
@@ -267,7 +267,6 @@ def _samples_of_budget(original: "Model", wanted: "Wanted", asked: Asked) -> "_S
 
     budget, contract, judging = wanted.precision.budget, original.contract, None
     source = open_data(original, wanted)
-    assert budget is not None, "there is one"
     assert source is not None, "checked before the work"
     labels = labels_of(None if asked.data is None else Path(asked.data), contract)
     if asked.held_out is not None:

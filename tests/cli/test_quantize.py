@@ -478,3 +478,15 @@ def test_a_file_without_what_was_asked_for_is_not_written(
     _, err = run(capfd, command, digits / "model.onnx", "-o", out, *options, status=5)
     assert f"would have nothing in {missing}" in err
     assert not out.exists()
+
+
+def test_entropy_is_refused_for_fp8_where_it_would_clip_nearly_all(
+    capfd: Capture, digits: Path, tmp_path: Path
+) -> None:
+    out, data = tmp_path / "out.onnx", digits / "calib.npz"
+    asked = ("--data", data, "--method", "entropy", "--quantize", "fp8")
+    for command in ("quantize", "calibrate"):
+        _, err = run(capfd, command, digits / "model.onnx", "-o", out, *asked, status=2)
+        assert "error[TF0213]: entropy is made for the equal steps of INT8" in err
+        assert "hint: set method: mse or minmax" in err
+    assert not out.exists()

@@ -124,7 +124,8 @@ CASES = (
     Case("workspace-for-onnxruntime", edited("{name: cpu,", "{name: cpu, workspace_mib: 64,"), "TF0213", "12:17", "workspace_mib is an option of the TensorRT builders", "remove it"),
     Case("memory-limit-for-onnxruntime", edited("{name: cpu,", "{name: cpu, memory_limit_mib: 64,"), "TF0213", "12:17", "memory_limit_mib is an option of the TensorRT builders", "remove it"),
     Case("memory-limit-of-nothing", edited("{name: rtx,", "{name: rtx, memory_limit_mib: 0,"), "TF0212", "11:35", "must be at least 1, not 0", "stopped once it holds more memory"),
-    Case("fp8-on-ampere", edited("quantize: int8", "quantize: fp8"), "TF0213", "11:63", "GPUs of compute capability 8.6 have no FP8", "8.9 or later"),
+    Case("entropy-for-fp8", edited("quantize: int8", "quantize: fp8").replace('["8.6", "8.9"]', '["8.9"]'), "TF0213", "9:32", "entropy is made for the equal steps of INT8", "set method: mse or minmax"),
+    Case("fp8-on-ampere", edited("quantize: int8", "quantize: fp8").replace("method: entropy", "method: minmax"), "TF0213", "11:63", "GPUs of compute capability 8.6 have no FP8", "8.9 or later"),
     # files
     Case("no-model-file", edited("model.onnx", "modle.onnx"), "TF0214", "3:15", "model.onnx: 'modle.onnx' does not exist", "did you mean 'model.onnx'?"),
     Case("no-data-file", edited("data: test.npz", "data: tset.npz"), "TF0214", "14:9", "verify.data: 'tset.npz' does not exist", "did you mean 'test.npz'?"),

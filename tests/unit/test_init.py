@@ -289,9 +289,19 @@ def test_shapes_that_nothing_runs_at_are_said_to_be_the_users(tmp_path: Path) ->
     assert load_recipe(result.path).recipe.shapes[0]["x"].max == (1, 1)
 
 
-def test_an_input_that_decides_shapes_is_named_with_what_it_needs(tmp_path: Path) -> None:
-    net = model(
+@pytest.mark.parametrize(
+    "nodes",
+    [
         [node("TopK", ["x", "k"], ["y", "places"])],
+        [node("Add", ["k", "k"], ["double"]), node("TopK", ["x", "double"], ["y", "places"])],
+    ],
+    ids=["read as it is", "computed with first"],
+)
+def test_an_input_that_decides_shapes_is_named_with_what_it_needs(
+    nodes: list[onnx.NodeProto], tmp_path: Path
+) -> None:
+    net = model(
+        nodes,
         [info("x", [1, 9]), info("k", [1], np.int64)],
         [info("y", [1, None])],
     )

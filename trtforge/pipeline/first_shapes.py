@@ -37,16 +37,6 @@ _STEPS = max(map(len, _LADDERS.values())) + 1
 _TRIED_BATCH = 2
 """Whether a batch can be more than one shows at two, and takes less time than at `max`."""
 
-_READ_AS_SHAPE: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(("Reshape", "Expand", "Tile", "TopK", "Pad"), (1,)),
-    "ConstantOfShape": (0,),
-    "Loop": (0,),
-    "Range": (0, 1, 2),
-    "Resize": (3,),
-    "Slice": (1, 2, 4),
-}
-"""Operator -> its inputs whose values decide the shape of what it makes."""
-
 _LENGTH_NAME = re.compile(r"seq|len|tok|past|time|step|frame|word|sample", re.IGNORECASE)
 _PIXELS_NAME = re.compile(r"height|width|^[hw]$|image|pixel", re.IGNORECASE)
 _MOST_CHANNELS = 4
@@ -100,21 +90,6 @@ def first_shapes(model: Model, data: DataSource | None = None) -> FirstShapes:
     return FirstShapes(
         choices[-1], "no shapes were found with which ONNX Runtime runs the model: put yours in"
     )
-
-
-def deciding_inputs(model: Model) -> list[str]:
-    """Return the inputs that an operator reads as a shape, as a number of turns, or the like."""
-    read = {
-        node.input[index]
-        for node in model.proto.graph.node
-        for index in _READ_AS_SHAPE.get(node.op_type, ())
-        if index < len(node.input)
-    }
-    return [
-        spec.name
-        for spec in model.contract.inputs
-        if spec.name in read and spec.dtype in ("int32", "int64") and len(spec.dims) <= 1
-    ]
 
 
 def _tries(roles: Mapping[_Key, Role], seen: Mapping[_Key, Range]) -> Iterator[tuple[Range, int]]:

@@ -252,7 +252,7 @@ def _dims(spec: "TensorSpec") -> str:
 
 
 def _shapes(draft: _Draft) -> str:
-    from trtforge.pipeline.first_shapes import deciding_inputs
+    from trtforge.graph.deciding import deciding_inputs
 
     deciding = deciding_inputs(draft.model)
     if not draft.shapes.profile and not deciding:

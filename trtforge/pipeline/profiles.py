@@ -1,20 +1,15 @@
 """`trtforge profiles`: profiles for recorded shapes, and how well a recipe's profiles fit them."""
 
-import json
-import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtforge.engine.backend import ProfileShapes, ValueTriple, profiles_as_json
+from trtforge.engine.backend import ProfileShapes, ShapeTriple, ValueTriple, profiles_as_json
 from trtforge.engine.profile_advice import Assessment, assess, suggest
 from trtforge.engine.profiles import profile_shapes
 from trtforge.errors import RecipeError, UsageError
 from trtforge.pipeline.shape_trace import Requests, read_trace
-
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
-"""A name that YAML reads as text without quotes."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +33,15 @@ class ProfilesResult:
 
     def recipe_lines(self) -> list[str]:
         """Return the `shapes` of a recipe."""
-        lines = ["shapes:"]
-        for profile in self.profiles:
-            mark = "  - " if len(self.profiles) > 1 else "  "
-            for name, triple in profile.items():
-                bounds = zip(("min", "opt", "max"), map(list, triple), strict=True)
-                written = ", ".join(f"{bound}: {numbers}" for bound, numbers in bounds)
-                values = ", values: true" if isinstance(triple, ValueTriple) else ""
-                key = name if _PLAIN.fullmatch(name) else json.dumps(name, ensure_ascii=False)
-                lines.append(f"{mark}{key}: {{{written}{values}}}")
-                mark = "    " if len(self.profiles) > 1 else "  "
-        return lines
+        from trtforge.recipe.writing import yaml_text
+
+        profiles = [{name: _range(triple) for name, triple in one.items()} for one in self.profiles]
+        return yaml_text({"shapes": profiles if len(profiles) > 1 else profiles[0]}).splitlines()
+
+
+def _range(triple: ShapeTriple) -> dict[str, Any]:
+    ends = dict(zip(("min", "opt", "max"), map(list, triple), strict=True))
+    return {**ends, "values": True} if isinstance(triple, ValueTriple) else ends
 
 
 def suggest_profiles(model: Path, trace: Path, count: int | None = None) -> ProfilesResult:

@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from pair_metrics import sqnr_db
 from running import trtforge
 
 from trtforge.cli.main import _run
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
 from trtforge.precision.cache import CalibrationCache
-from trtforge.verify.metrics import sqnr_db
 
 Capture = pytest.CaptureFixture[str]
 LEAST_SQNR_DB = {"int8": 30, "fp8": 20, "int8_weight_only": 30, "int4_weight_only": 17}

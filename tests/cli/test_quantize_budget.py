@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pair_metrics import sqnr_db
 from test_quantize import outputs, run
-
-from trtforge.verify.metrics import sqnr_db
 
 Capture = pytest.CaptureFixture[str]
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pair_metrics import cosine, max_abs, max_rel, sqnr_db, top1_agreement
 from verify_runners import FunctionRunner, case, tolerances
 
-from trtforge.verify.metrics import OutputStats, cosine, max_abs, max_rel, sqnr_db, top1_agreement
+from trtforge.verify.metrics import OutputStats
 from trtforge.verify.parity import compare
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=6)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto
+from pair_metrics import sqnr_db
 
 from trtforge.graph.catalog import OPTIONAL
 from trtforge.graph.execute import Session
@@ -18,7 +19,6 @@ from trtforge.graph.passes import PassRequest, run_passes
 from trtforge.precision.cast import typed
 from trtforge.precision.emulate import emulate
 from trtforge.recipe.schema import Precision
-from trtforge.verify.metrics import sqnr_db
 
 D = 8
 NORMS = ("instance-norm", "layer-norm", "rms-norm", "group-norm")

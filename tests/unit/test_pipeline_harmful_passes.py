@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from models_precision import Net
+from pair_metrics import sqnr_db
 from precision_samples import Samples
 
 from trtforge.graph.execute import Session
@@ -13,7 +14,6 @@ from trtforge.precision.calibrate import CalibrationRequest, calibrate
 from trtforge.precision.cast import typed
 from trtforge.precision.quantize import candidate_tensors
 from trtforge.recipe.schema import Precision
-from trtforge.verify.metrics import sqnr_db
 
 INT8 = Precision(quantize="int8")
 CHANNELS = 32

@@ -5,8 +5,7 @@ details and four kinds of attributes, and it copies constants of an outer graph 
 So the import remembers where each node came from, and the export is our own.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,15 +28,9 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from trtforge.errors import GraphError
 from trtforge.graph.described import Infos, end_info, end_infos, source_infos, value_info
 from trtforge.graph.external import ExternalFiles
+from trtforge.graph.lazy_values import ComputedValues, MappedValues
 from trtforge.graph.skeleton import merge_fields
-from trtforge.graph.weights import (
-    HELD_BYTES,
-    Extent,
-    is_external,
-    is_stored_as,
-    set_external,
-    tensor_array,
-)
+from trtforge.graph.weights import HELD_BYTES, Extent, is_stored_as, set_external
 
 # GraphSurgeon reports through a logger that prints; what matters comes as exceptions.
 G_LOGGER.severity = G_LOGGER.CRITICAL
@@ -55,51 +48,6 @@ _KNOWN_ATTRIBUTES = {
     AttributeProto.INTS,
     AttributeProto.STRINGS,
 }
-
-
-_REMEMBERED_BYTES = 1 << 12
-"""Every pass looks at scales, axes and biases; so much more memory each may take."""
-
-
-class MappedValues(LazyValues):  # type: ignore[misc]
-    """Lazy values of a tensor whose bytes may be in an external file."""
-
-    def __init__(self, tensor: TensorProto, files: ExternalFiles) -> None:
-        super().__init__(tensor)
-        self._files = files
-        self._loaded: np.ndarray | None = None
-
-    def load(self) -> np.ndarray:
-        """Return the values, read-only; a view of the mapped file where possible."""
-        if self._loaded is not None:
-            return self._loaded
-        values = tensor_array(self.tensor, self._files)
-        if values.nbytes <= _REMEMBERED_BYTES and not is_external(self.tensor):
-            self._loaded = values
-        return values
-
-
-class ComputedValues(LazyValues):  # type: ignore[misc]
-    """Values that are computed when they are wanted, so that big ones need not all be held.
-
-    Args:
-        shape: of the values.
-        dtype: of the values.
-        make: computes them, contiguous; tensors with the same function stay tied to each other.
-    """
-
-    def __init__(
-        self, shape: tuple[int, ...], dtype: "np.dtype[Any]", make: Callable[[], np.ndarray]
-    ) -> None:
-        self.shape = shape
-        self.dtype = dtype
-        self.nbytes = math.prod(shape) * dtype.itemsize
-        self.make = make
-
-    def load(self) -> np.ndarray:
-        """Return the values, computed anew."""
-        return self.make()
-
 
 _ODD = "export it again, or with another opset; without clean-up it is left as it is: passes none"
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
-from trtforge.graph.dialect import ComputedValues
+from trtforge.graph.lazy_values import ComputedValues
 from trtforge.graph.weights import HELD_BYTES
 from trtforge.precision import opgroups as ops
 from trtforge.precision.names import Names

@@ -1,5 +1,6 @@
 """`trtforge init`: a commented recipe for a model, which builds as it is."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -210,7 +211,7 @@ def _head(draft: _Draft) -> str:
     nodes = sum(operators.values())
     made_by = f", made by {facts['producer']}" if facts["producer"] else ""
     lines = [
-        f"Written by `trtforge init`. Build it: trtforge build {draft.out}",
+        f"Written by `trtforge init`. Build it: trtforge build {shlex.quote(str(draft.out))}",
         "",
         f"{draft.source.name}: opset {facts['opset']}{made_by}",
         f"  {nodes} node{'s' if nodes != 1 else ''}: {', '.join(shown)}",
@@ -260,7 +261,8 @@ def _shapes(draft: _Draft) -> str:
     lines = [
         "One profile: kernels are tuned for `opt`, and take every shape from `min` to `max`. Put "
         "in the shapes that your application asks for; the narrower, the faster. For shapes that "
-        f"you recorded: trtforge profiles suggest {draft.source} --trace shapes.jsonl"
+        "you recorded: trtforge profiles suggest "
+        f"{shlex.quote(str(draft.source))} --trace shapes.jsonl"
     ]
     told = [draft.shapes.note] if draft.shapes.note else []
     for name in deciding:
@@ -316,12 +318,27 @@ def _float_type(draft: _Draft) -> str:
 
 
 def _targets(draft: _Draft) -> str:
+    asked = draft.options.backends
+    refused = {backend: problems for backend in asked if (problems := _refused(draft, backend))}
+    draft.notes.extend(dict.fromkeys(problem for one in refused.values() for problem in one))
+    chosen = [backend for backend in asked if backend not in refused] or asked
     lines = ["targets:"]
-    for backend in dict.fromkeys((*draft.options.backends, *_TARGETS)):
+    for backend in dict.fromkeys((*asked, *_TARGETS)):
         about, target = _TARGETS[backend]
-        mark = "" if backend in draft.options.backends else "# "
-        lines += [f"  # {about}", f"  {mark}- {target}"]
+        mark = "" if backend in chosen else "# "
+        lines.append(f"  # {about}")
+        for problem in refused.get(backend, ()):
+            lines += _indented(comment([f"Not as the model is: {problem}."])).splitlines()
+        lines.append(f"  {mark}- {target}")
     return "\n".join([*lines, ""])
+
+
+def _refused(draft: _Draft, backend: str) -> list[str]:
+    """Say what keeps a backend from taking the model's inputs and outputs."""
+    from trtforge.graph.readiness.support import interface_problems
+
+    found = interface_problems(draft.model, backend)
+    return [f"TensorRT does not take '{one.node}': {one.reason}; {one.remedy}" for one in found]
 
 
 def _verify(draft: _Draft) -> str:

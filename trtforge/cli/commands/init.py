@@ -1,5 +1,6 @@
 """`trtforge init`: a commented recipe for a model."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -60,5 +61,5 @@ def init(
     if not quiet:
         for note in result.notes:
             say(f"note: {note}", err=True)
-        say(f"build it: trtforge build {result.path}", err=True)
+        say(f"build it: trtforge build {shlex.quote(str(result.path))}", err=True)
     click.echo(str(result.path))

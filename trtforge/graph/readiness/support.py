@@ -66,6 +66,13 @@ def support_problems(model: Model, target: str) -> tuple[SupportProblem, ...]:
     return tuple(_Report(model, target).problems())
 
 
+def interface_problems(model: Model, target: str) -> tuple[SupportProblem, ...]:
+    """Return what a target does not take of a model's inputs and outputs, which no pass changes."""
+    if target not in TARGETS:
+        return ()
+    return tuple(_Report(model, target).interface())
+
+
 @dataclass
 class _Scope:
     """The tensors that a graph sees."""
@@ -84,7 +91,7 @@ class _Report:
         self._outputs = {spec.name for spec in model.contract.outputs}
 
     def problems(self) -> Iterator[SupportProblem]:
-        yield from self._interface()
+        yield from self.interface()
         graph = self._model.proto.graph
         for tensor in graph.initializer:
             if (found := type_objection(tensor.data_type, tensor.name)) is not None:
@@ -95,7 +102,7 @@ class _Report:
             inferred = graph
         yield from self._graph(graph, inferred, _Scope(), "")
 
-    def _interface(self) -> Iterator[SupportProblem]:
+    def interface(self) -> Iterator[SupportProblem]:
         graph = self._model.proto.graph
         sides = (("input", graph.input), ("output", graph.output))
         for side, infos in sides:

@@ -162,6 +162,15 @@ def test_inspect_tells_an_engine_by_its_published_header(tmp_path: Path) -> None
     assert facts["tensorrt_version"] == "10.16.1.11"
 
 
+@pytest.mark.parametrize("text", ['{"name": "of a web page"}', "[]", "// no JSON", ""])
+def test_a_manifest_of_a_folder_above_is_none_of_the_engine(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    engine = tmp_path / "models" / "digits" / "x.plan"
+    engine.parent.mkdir(parents=True)
+    engine.write_bytes(b"ftrt" + bytes(60))
+    assert inspect_path(engine)["kind"] == "engine"
+
+
 def test_inspect_tells_an_onnx_file(tmp_path: Path) -> None:
     facts = inspect_path(linear(tmp_path / "a.onnx"))
     assert facts["kind"] == "onnx"

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from trtforge.bundle.manifest import TargetFacts
     from trtforge.bundle.read import Bundle
 
-_LEVELS = 3
-"""An engine lies in engines/<target>/ of its bundle."""
-
 _ASK_S = 60.0
 _ASK = "import trtforge; print(trtforge.__version__)"
 
@@ -72,16 +69,19 @@ def bundle_of(path: Path) -> "tuple[Bundle, TargetFacts] | None":
     """
     from trtforge.bundle.read import open_bundle
 
-    for folder in path.resolve().parents[:_LEVELS]:
-        if not (folder / "manifest.json").is_file():
-            continue
-        try:
-            bundle = open_bundle(folder)
-        except UsageError:  # another tool's manifest
-            continue
-        for target in bundle.manifest.targets:
-            if target.engine is not None and bundle.file(target.engine) == path.resolve():
-                return bundle, target
+    engine = path.resolve()
+    if engine.parent.parent.name != "engines":  # as in engines/<target>/ of a bundle
+        return None
+    folder = engine.parents[2]
+    if not (folder / "manifest.json").is_file():
+        return None
+    try:
+        bundle = open_bundle(folder)
+    except UsageError:  # another tool's manifest
+        return None
+    for target in bundle.manifest.targets:
+        if target.engine is not None and bundle.file(target.engine) == engine:
+            return bundle, target
     return None
 
 

@@ -1,4 +1,4 @@
-"""`trtforge init`: targets that a model's inputs and outputs rule out, commands that can be pasted."""
+"""`trtforge init`: targets that a model's ends rule out, commands that can be pasted."""
 
 from pathlib import Path
 

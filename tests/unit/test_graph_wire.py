@@ -236,7 +236,7 @@ def test_the_checker_still_sees_what_it_judges(tmp_path: Path) -> None:
     with pytest.raises(GraphError) as caught:
         Model.load(written(proto, tmp_path / "b.onnx"))
     assert caught.value.code == "TF0403"
-    assert "one and only one value field" in caught.value.details
+    assert "one and only one value field" in caught.value.message
 
 
 def test_a_nan_at_the_end_of_a_held_weight_is_found(tmp_path: Path) -> None:

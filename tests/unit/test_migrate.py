@@ -225,8 +225,8 @@ def test_a_backend_that_lacks_an_option_refuses_the_recipe() -> None:
         ("trtexec --onnx=m.onnx --memPoolSize=workspace:lots", "TF0120", "memPoolSize"),
         ("trtexec --onnx=m.onnx --avgTiming=often", "TF0120", "whole number"),
         ("trtexec --onnx=m.onnx --hardwareCompatibilityLevel=all", "TF0120", "one of none"),
-        ("trtexec --onnx=m.onnx --builderOptimizationLevel=9", "TF0125", "optimization_level"),
-        ("missing.yaml", "TF0120", "missing.yaml"),
+        ("trtexec --onnx=m.onnx --builderOptimizationLevel=9", "TF0125", "at most 5, not 9"),
+        ("missing.yaml", "TF0120", "cannot read 'missing.yaml': No such"),
     ],
 )
 def test_what_cannot_be_read_is_one_error(command: str, code: str, said: str) -> None:
@@ -234,6 +234,7 @@ def test_what_cannot_be_read_is_one_error(command: str, code: str, said: str) ->
         migrate(command)
     assert caught.value.code == code
     assert said in f"{caught.value.message} {caught.value.hint}"
+    assert len(caught.value.problems) == 1
 
 
 def test_a_flag_cannot_leave_its_comment() -> None:

@@ -189,8 +189,9 @@ def _spec(path: Path, work: _Work) -> Draft:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise UsageError(
-            "TF0120", f"cannot read '{path}': {error}", _SPEC, Place(file=str(path))
+            "TF0120", f"cannot read '{path}': {why}", _SPEC, Place(file=str(path))
         ) from error
     root, problems = compose(Source(str(path), text))
     spec = None if root is None else plain(root)
@@ -276,7 +277,11 @@ def _unwritten_cache(draft: Draft) -> None:
     cache = draft.get("calibration.reuse")
     if cache is not None and draft.get("calibration.data") and not Path(cache).is_file():
         del draft.values["calibration"]["reuse"]
-        draft.skip(cache, "it is not here, so the data is measured; a build keeps what it finds")
+        why = "it is not here, so the data is measured; a build keeps what it finds"
+        draft.findings[:] = [
+            Finding(one.flag, "not needed", "", why) if one.where == "calibration.reuse" else one
+            for one in draft.findings
+        ]
 
 
 def _refuse_options(draft: Draft) -> None:
@@ -340,6 +345,8 @@ def _check(values: Mapping[str, Any]) -> None:
     from trtforge.recipe.laws import recipe_laws
     from trtforge.recipe.schema import Recipe
     from trtforge.recipe.sections import dotted
+    from trtforge.recipe.translate import is_echo
+    from trtforge.recipe.wording import word
 
     problems = [
         Problem(one.code, f"{dotted(one.loc)}: {one.message}", one.hint)
@@ -349,9 +356,10 @@ def _check(values: Mapping[str, Any]) -> None:
         try:
             Recipe.model_validate(values)
         except ValidationError as error:
-            problems = [
-                Problem("TF0125", f"{dotted(one['loc'])}: {one['msg']}", "change the command")
-                for one in error.errors()
-            ]
+            for one in error.errors():
+                _, message, hint = word(one["type"], one.get("ctx", {}), one["input"], None)
+                text = f"{dotted(one['loc'])} {message}"
+                if not is_echo(one):
+                    problems.append(Problem("TF0125", text, hint or "change the command"))
     if problems:
         raise RecipeError.of(problems)

@@ -46,7 +46,7 @@ def validation_problems(root: Node, errors: Iterable[ErrorDetails]) -> list[Prob
     Broken laws among them are left out (they are reported from the raw data, all of them), and
     so is a missing key whose mistyped form stands beside it.
     """
-    errors = [error for error in errors if error["type"] != "law" and not _is_echo(error)]
+    errors = [error for error in errors if error["type"] != "law" and not is_echo(error)]
     meant = {(*error["loc"][:-1], _meant(error["loc"])) for error in errors if _is_unknown(error)}
     problems = []
     unnamed: set[Loc] = set()
@@ -86,7 +86,7 @@ def _below(data: Any, key: Key) -> Any:
     return data[key] if inside else None
 
 
-def _is_echo(error: ErrorDetails) -> bool:
+def is_echo(error: ErrorDetails) -> bool:
     """Tell whether a list is called too short only because its items are wrong themselves."""
     given = error["input"]
     shortest = error.get("ctx", {}).get("min_length", 0)

@@ -162,6 +162,13 @@ def test_inspect_tells_an_engine_by_its_published_header(tmp_path: Path) -> None
     assert facts["tensorrt_version"] == "10.16.1.11"
 
 
+@pytest.mark.parametrize("begin", [b"ftrt", b"vtrt"])
+def test_inspect_tells_an_engine_by_its_first_bytes_alone(tmp_path: Path, begin: bytes) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(begin + bytes(60))
+    assert inspect_path(path)["kind"] == "engine"
+
+
 @pytest.mark.parametrize("text", ['{"name": "of a web page"}', "[]", "// no JSON", ""])
 def test_a_manifest_of_a_folder_above_is_none_of_the_engine(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)

@@ -27,6 +27,7 @@ from trtforge.pipeline.attest_views import (
     onnx_view,
 )
 from trtforge.pipeline.attesting import TYPED_ONNX, Check, judge_attest
+from trtforge.pipeline.file_kinds import run_kind_of
 
 if TYPE_CHECKING:
     from trtforge.bundle.read import Bundle
@@ -140,7 +141,7 @@ def attest_path(subject: Path | str, options: AttestOptions | None = None) -> At
     """
     path, options = Path(subject), options or AttestOptions()
     wanted = [parse_requirement(text) for text in options.require]
-    kind = kind_of(path)
+    kind = _kind_of(path)
     look = {"onnx": _onnx, "bundle": _bundle, "engine": _engine, "layers": _layers}[kind]
     seen = look(path, options)
     checks = [*seen.checks]
@@ -162,16 +163,14 @@ def attest_path(subject: Path | str, options: AttestOptions | None = None) -> At
     )
 
 
-def kind_of(path: Path) -> str:
+def _kind_of(path: Path) -> str:
     """Return onnx, bundle, engine or layers, by a path's name and first byte.
 
     Raises:
         UsageError: there is nothing there, or a folder that is no bundle.
         MissingError: it cannot be read.
     """
-    from trtforge.pipeline.compare import kind_of as file_kind
-
-    kind = file_kind(path)
+    kind = run_kind_of(path)
     if kind != "engine":
         return kind
     head = _read(path, 64).lstrip()

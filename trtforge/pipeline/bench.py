@@ -10,8 +10,8 @@ from typing import Any, Literal
 from trtforge.engine.measuring.scenarios import SCENARIOS, Load, Measurement, highest_rate, joined
 from trtforge.engine.measuring.statistics import FEWEST_ROUNDS, Comparison, compare
 from trtforge.errors import EXIT_BUDGET, EXIT_OK, UsageError
-from trtforge.pipeline.compare import kind_of
 from trtforge.pipeline.events import Sink, StageProgress, ignore
+from trtforge.pipeline.file_kinds import run_kind_of
 from trtforge.pipeline.measured import Measured, opened
 from trtforge.recipe.limits import HINT, Limit, read_limit
 
@@ -178,7 +178,7 @@ def figure(measurement: Measurement, name: str) -> float:
 
 def _check(subject: Path, options: BenchOptions) -> None:
     load = options.load
-    if options.weights is not None and kind_of(subject) != "engine":
+    if options.weights is not None and run_kind_of(subject) != "engine":
         raise UsageError("TF0147", "--weights is of a bare engine", "leave --weights out")
     if load.scenario == "server" and load.rate is None and options.target_ms is None:
         raise UsageError(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from trtforge.errors import EXIT_BUDGET, EXIT_OK, UsageError
 from trtforge.pipeline.bench import BenchOptions, BenchResult, bench
-from trtforge.pipeline.compare import kind_of
 from trtforge.pipeline.events import Sink, ignore
+from trtforge.pipeline.file_kinds import run_kind_of
 
 if TYPE_CHECKING:
     from trtforge.graph.contract import IoContract
@@ -90,7 +90,7 @@ def bench_corners(
 
 
 def _check(subject: Path, options: BenchOptions, others: Mapping[str, object]) -> None:
-    if kind_of(subject) != "bundle":
+    if run_kind_of(subject) != "bundle":
         raise UsageError("TF0149", f"'{subject}' has no profiles", "--corners is of bundles")
     given = {
         "--data": options.data,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtforge.engine.measuring.scenarios import Load, Scenario
+from trtforge.pipeline.file_kinds import run_kind_of
 from trtforge.recipe.performance import Performance
 
 _MULTI_STREAM_BATCH = 8
@@ -66,9 +67,7 @@ def declared(subject: Path, asked: Asked) -> Declared:
 
 def performance_of(subject: Path) -> Performance | None:
     """The `performance` section of a bundle's recipe; None of anything else."""
-    from trtforge.pipeline.compare import kind_of
-
-    if kind_of(subject) != "bundle":
+    if run_kind_of(subject) != "bundle":
         return None
     from trtforge.bundle.read import open_bundle
     from trtforge.recipe.load import load_recipe

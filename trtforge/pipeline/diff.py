@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trtforge.errors import Place, UsageError
-from trtforge.pipeline.inspect import kind_of
+from trtforge.pipeline.file_kinds import kind_of
 
 DIFF_SCHEMA = "trtforge.diff/1"
 

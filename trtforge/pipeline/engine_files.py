@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtforge.engine.flavour import FLAVOURS
 from trtforge.errors import MissingError, Place, UsageError
-from trtforge.pipeline.inspect import first_bytes
+from trtforge.pipeline.file_kinds import first_bytes
 from trtforge.pipeline.judge import EngineCandidate
 
 if TYPE_CHECKING:

@@ -1,23 +1,13 @@
 """`trtforge inspect`: tells an ONNX file, an engine, a bundle and a calibration cache apart."""
 
 import json
-import re
-import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from trtforge.errors import READABLE, MissingError, Place, UsageError
+from trtforge.errors import Place, UsageError
+from trtforge.pipeline.file_kinds import first_bytes, kind_of, plan_versions
 from trtforge.pipeline.store import file_sha256
-
-# Tag and offsets of a TensorRT plan, from samples/common/sampleEngines.cpp (printPlanVersion) in
-# TensorRT OSS 11.1. TensorRT-RTX's header is not published, so nothing is read out of it.
-PLAN_TAG = b"ftrt"
-PLAN_VERSION_OFFSET = 24
-_HEAD_BYTES = 64
-_TEXT_CACHE_START = b"TRT-"
-_LAYERS_START = re.compile(rb'\s*(\[|\{\s*"(Layers|Bindings|I/O Tensors)")')
-"""A parsed network, as builds describe it, is a list; an inspector's document has these keys."""
 
 
 def inspect_path(path: Path) -> dict[str, Any]:
@@ -36,82 +26,6 @@ def inspect_path(path: Path) -> dict[str, Any]:
         "engine": _engine,
     }
     return readers[kind_of(path)](path)
-
-
-def kind_of(path: Path) -> str:
-    """Return the `kind` of a file or folder, by its name and its first bytes; JSON by its schema.
-
-    Raises:
-        UsageError: there is nothing there, or it is none of these things.
-        MissingError: it cannot be read.
-    """
-    where = Place(file=str(path))
-    if path.is_dir():
-        if (path / "manifest.json").is_file():
-            return "bundle"
-        hint = "a bundle is a folder with a manifest.json, as `trtforge build` writes it"
-        raise UsageError("TF0713", f"'{path}' is a folder, but not a bundle", hint, where)
-    head = first_bytes(path)
-    if path.suffix.lower() == ".onnx":
-        return "onnx"
-    if head.startswith(_TEXT_CACHE_START):
-        return "calibration cache (TensorRT text)"
-    if head.lstrip()[:1] in (b"{", b"["):
-        if _LAYERS_START.match(head):
-            return "engine layers"
-        _refuse_own_document(path)
-        return "calibration cache"
-    if path.suffix.lower() in (".engine", ".plan", ".trt") or head.startswith(PLAN_TAG):
-        return "engine"
-    raise UsageError(
-        "TF0719",
-        f"'{path}' is none of: ONNX file, engine, bundle, calibration cache",
-        "ONNX files end in .onnx, engines in .engine, .plan or .trt",
-        where,
-    )
-
-
-def _refuse_own_document(path: Path) -> None:
-    """Refuse JSON that trtforge wrote, but for calibration caches, of which many tools write some.
-
-    Raises:
-        UsageError: TF0713 a bundle's manifest, TF0719 a report.
-    """
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):  # its reader will say what is wrong
-        return
-    schema = str(document.get("schema")) if isinstance(document, dict) else ""
-    if not schema.startswith("trtforge.") or schema.startswith("trtforge.calibration/"):
-        return
-    where = Place(file=str(path))
-    if schema.startswith("trtforge.bundle/"):
-        hint = f"name the folder: {path.parent}"
-        raise UsageError("TF0713", f"'{path}' is a bundle's manifest alone", hint, where)
-    raise UsageError(
-        "TF0719",
-        f"'{path}' is none of: ONNX file, engine, bundle, calibration cache; it is {schema}",
-        "read it as JSON, or the report.html that a build writes beside it",
-        where,
-    )
-
-
-def first_bytes(path: Path) -> bytes:
-    """Return what a file begins with, enough to tell what it is.
-
-    Raises:
-        UsageError: TF0712, there is none.
-        MissingError: TF0303, it cannot be read.
-    """
-    where = Place(file=str(path))
-    try:
-        with path.open("rb") as stream:
-            return stream.read(_HEAD_BYTES)
-    except FileNotFoundError as error:
-        raise UsageError("TF0712", f"'{path}' does not exist", "check the path", where) from error
-    except OSError as error:
-        message = f"'{path}' cannot be read: {error.strerror}"
-        raise MissingError("TF0303", message, READABLE, where) from error
 
 
 def _bundle(path: Path) -> dict[str, Any]:
@@ -158,14 +72,12 @@ def _engine(path: Path) -> dict[str, Any]:
 
 
 def _bare_engine(path: Path) -> dict[str, Any]:
-    head = first_bytes(path)
     size = path.stat().st_size
     if size == 0:
         raise UsageError("TF0720", f"'{path}' is empty", "build the engine again", Place(str(path)))
     facts: dict[str, Any] = {"kind": "engine", "bytes": size, "sha256": file_sha256(path)}
-    if head.startswith(PLAN_TAG) and len(head) >= PLAN_VERSION_OFFSET + 4:
-        (serialization,) = struct.unpack_from("<I", head, 4)
-        version = ".".join(map(str, head[PLAN_VERSION_OFFSET : PLAN_VERSION_OFFSET + 4]))
+    if (versions := plan_versions(first_bytes(path))) is not None:
+        serialization, version = versions
         return facts | {
             "flavour": "tensorrt",
             "serialization_version": serialization,

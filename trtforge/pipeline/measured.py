@@ -13,6 +13,7 @@ import numpy as np
 
 from trtforge.engine.measuring.scenarios import Load, Measurement, Query, measure
 from trtforge.errors import READABLE, DataError, MissingError, Place, UsageError
+from trtforge.pipeline.file_kinds import run_kind_of
 from trtforge.pipeline.query_feeds import DISTINCT, assumed_shapes, query_feeds, too_few
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ def opened(path: Path, target: str | None, options: "BenchOptions") -> Iterator[
         GraphError: the model does not run.
         BuildError: the engine does not run.
     """
-    from trtforge.pipeline.compare import kind_of
-
-    kind = kind_of(path)
+    kind = run_kind_of(path)
     if kind == "onnx" or (kind == "bundle" and options.backend == "onnxruntime"):
         if target is not None:
             raise UsageError(
@@ -120,9 +119,8 @@ def _query(session: "Session", feeds: dict[str, Any]) -> Query:
 def _profiles(path: Path) -> "Profiles":
     """The profiles of a bundle; none of a bare engine."""
     from trtforge.bundle.read import open_bundle
-    from trtforge.pipeline.compare import kind_of
 
-    return open_bundle(path).manifest.profiles if kind_of(path) == "bundle" else ()
+    return open_bundle(path).manifest.profiles if run_kind_of(path) == "bundle" else ()
 
 
 def _typed(path: Path) -> Path:
@@ -161,9 +159,7 @@ def _engine_at(
     path: Path, target: str | None, options: "BenchOptions"
 ) -> tuple["EngineLoad", Path | None]:
     """The engine at a path, checked where that can be, and the typed ONNX it was built from."""
-    from trtforge.pipeline.compare import kind_of
-
-    if kind_of(path) == "bundle":
+    if run_kind_of(path) == "bundle":
         found, typed = _engine_of(path, target, options.backend)
     elif target is not None:
         raise UsageError("TF0144", "a target is one of a bundle's engines", "leave --target out")

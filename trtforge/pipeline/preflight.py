@@ -9,7 +9,6 @@ of these tells is `unknown`, never a guess.
 import importlib.metadata
 import platform
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from trtforge.engine.environment import driver
 from trtforge.engine.flavour import FLAVOURS, Flavour, installed_version
 from trtforge.errors import EXIT_MISSING, EXIT_OK, UsageError
+from trtforge.pipeline.file_kinds import (
+    PLAN_HEADER_BYTES,
+    PLAN_TAG,
+    first_bytes,
+    plan_versions,
+    run_kind_of,
+)
 from trtforge.pipeline.gpu_names import compute_capability_of
-from trtforge.pipeline.inspect import PLAN_TAG, PLAN_VERSION_OFFSET, first_bytes
 
 if TYPE_CHECKING:
     from trtforge.bundle.manifest import TargetFacts
@@ -155,10 +160,9 @@ def preflight(path: Path, machine: Machine) -> Preflight:
         IntegrityError: a file of the bundle is not what its manifest says.
     """
     from trtforge.bundle.read import open_bundle
-    from trtforge.pipeline.compare import kind_of
     from trtforge.pipeline.engine_files import bundle_of
 
-    if path.is_file() and kind_of(path) == "engine":
+    if path.is_file() and run_kind_of(path) == "engine":
         around = bundle_of(path)
         if around is None:
             return Preflight(path, {path.name: tuple(_of_a_file(path, machine))})
@@ -187,18 +191,19 @@ def _findings(bundle: "Bundle", target: "TargetFacts", machine: Machine) -> Iter
 
 def _of_a_file(engine: Path, machine: Machine) -> Iterator[Finding]:
     """What a file says that lies in no bundle: its header, and nothing of how it was built."""
-    head = first_bytes(engine)[: PLAN_VERSION_OFFSET + 4]
+    head = first_bytes(engine)
     nothing = "nothing tells how it was built: build it with trtforge, and name the bundle"
     if not head.startswith(PLAN_TAG):
         if head.startswith(FLAVOURS["tensorrt_rtx"].plan_tag):
             yield Finding("header", "unknown", "TensorRT-RTX publishes no header")
         else:
             yield Finding("header", "no-load", "the file does not begin as an engine does")
-    elif len(head) < PLAN_VERSION_OFFSET + 4:
+    elif (versions := plan_versions(head)) is None:
         yield Finding("header", "no-load", "the file is too short for an engine")
-    elif (written := _plan_version(head)) is None:
-        yield Finding("header", "unknown", "its serialization version is not known")
+    elif versions[0] != 0:
+        yield Finding("header", "unknown", f"serialization version {versions[0]} is not known")
     else:
+        written = versions[1]
         yield Finding("header", "load", f"a plan of TensorRT {written}")
         there = machine.version or installed_version(FLAVOURS["tensorrt"])
         pair = f"built with {written}, here is {there or 'no TensorRT'}"
@@ -223,31 +228,22 @@ def _weights(*, included: bool) -> Finding:
     )
 
 
-def _plan_version(head: bytes) -> str | None:
-    """The version in a plan's header; None where it is not known how to read it."""
-    whole = len(head) == PLAN_VERSION_OFFSET + 4
-    if not whole or struct.unpack_from("<I", head, 4) != (0,):
-        return None
-    return ".".join(map(str, head[PLAN_VERSION_OFFSET:]))
-
-
 def _header(engine: Path, target: "TargetFacts") -> Finding:
     """The plan's header, as TensorRT's sampleEngines.cpp reads it (`printPlanVersion`)."""
-    head = first_bytes(engine)[: PLAN_VERSION_OFFSET + 4]
+    head = first_bytes(engine)
     if target.backend == "tensorrt_rtx":
-        if len(head) < PLAN_VERSION_OFFSET + 4:
+        if len(head) < PLAN_HEADER_BYTES:
             return Finding("header", "no-load", "the file is too short for an engine")
         if head.startswith(PLAN_TAG):
             return Finding("header", "no-load", "it is a plan of TensorRT, not of TensorRT-RTX")
         if not head.startswith(FLAVOURS["tensorrt_rtx"].plan_tag):
             return Finding("header", "unknown", "it does not begin as engines of 1.7 do")
         return Finding("header", "load", "TensorRT-RTX publishes no header; nothing is read there")
-    if not head.startswith(PLAN_TAG) or len(head) < PLAN_VERSION_OFFSET + 4:
+    if (versions := plan_versions(head)) is None:
         return Finding("header", "no-load", "the file does not begin as a TensorRT plan does")
-    (serialization,) = struct.unpack_from("<I", head, 4)
+    serialization, written = versions
     if serialization != 0:
         return Finding("header", "unknown", f"serialization version {serialization} is not known")
-    written = _plan_version(head) or ""
     if _release(written, 3) != _release(target.version, 3):
         return Finding(
             "header", "no-load", f"the plan says {written}, the manifest {target.version}"

@@ -97,19 +97,23 @@ def verify(
         print_json(VERIFY_SCHEMA, result.as_json())
     else:
         _show(result, quiet=quiet, verbose=verbose)
-    not_run = [
-        name
-        for name, report in result.checks.items()
-        if name.startswith("engine:") and report.verdict == "not_run"
-    ]
-    if require_engine and not_run and result.exit_status == 0:
-        from trtforge.errors import MissingError
-
-        report = result.checks[not_run[0]]
-        raise MissingError(
-            "TF0718", f"{not_run[0]} was not run: {report.reason}", "run it on a GPU"
-        )
+    if require_engine and result.exit_status == 0:
+        _require_engines(result)
     return result.exit_status
+
+
+def _require_engines(result: "VerifyResult") -> None:
+    """Refuse a result in which an engine was not run.
+
+    Raises:
+        MissingError: TF0718.
+    """
+    from trtforge.errors import MissingError
+
+    for name, report in result.checks.items():
+        if name.startswith("engine:") and report.verdict == "not_run":
+            message = f"{name} was not run: {report.reason}"
+            raise MissingError("TF0718", message, "run it on a GPU")
 
 
 def _show(result: "VerifyResult", *, quiet: bool, verbose: bool) -> None:

@@ -6,6 +6,7 @@ shell reports of a program that a signal ended: 128 and the signal's number, so 
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,7 +14,7 @@ from types import FrameType
 _IMPORT_LOOK_S = 0.05
 """How long a signal waits for an import to end, before it looks again."""
 
-_MOST_LOOKS = 40
+_LONGEST_IMPORT_S = 4.0
 """A module of the user's may do its whole work while it is imported."""
 
 
@@ -87,19 +88,28 @@ def _pair() -> tuple[signal.Signals, ...]:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    _wait_for_imports(number, frame, _MOST_LOOKS)
+    _wait_for_imports(number, frame, time.monotonic() + _LONGEST_IMPORT_S)
 
 
-def _wait_for_imports(number: int, frame: FrameType | None, looks: int) -> None:
+def _wait_for_imports(number: int, frame: FrameType | None, deadline: float) -> None:
     """Raise `Stopped`, or look again soon: an exception that meets C++ in an import aborts."""
-    if looks and hasattr(signal, "pthread_kill") and _is_importing(frame):
+    is_early = time.monotonic() < deadline
+    if is_early and hasattr(signal, "pthread_kill") and _is_importing(frame):
+        me = threading.get_ident()  # the main thread, whose sleep a signal to another does not end
+        is_time = threading.Event()
+
+        def look() -> None:
+            is_time.set()
+            signal.pthread_kill(me, number)
 
         def again(_: int, now: FrameType | None) -> None:
-            _wait_for_imports(number, now, looks - 1)
+            """Look once per timer: whoever presses Ctrl-C again meanwhile has no timer of his."""
+            if is_time.is_set() or not _is_importing(now):
+                timer.cancel()
+                _wait_for_imports(number, now, deadline)
 
         signal.signal(number, again)
-        me = threading.get_ident()  # the main thread, whose sleep a signal to another does not end
-        timer = threading.Timer(_IMPORT_LOOK_S, signal.pthread_kill, (me, number))
+        timer = threading.Timer(_IMPORT_LOOK_S, look)
         timer.daemon = True
         timer.start()
         return

@@ -102,6 +102,26 @@ def test_an_import_is_not_interrupted(tmp_path: Path, monkeypatch: pytest.Monkey
     assert stopped.value.number is signal.SIGTERM
 
 
+def test_an_impatient_user_interrupts_no_import_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "import_under_fire.py").write_text(
+        "import signal, time\n"
+        "for _ in range(20):\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "    time.sleep(0.02)\n"
+        "whole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("trtforge.interrupts._LONGEST_IMPORT_S", 20)
+    found: list[bool] = []
+    with pytest.raises(Stopped):  # noqa: PT012
+        found.append(importlib.import_module("import_under_fire").whole)
+        time.sleep(5)
+    assert found == [True]
+    time.sleep(0.3)  # no timer raises while things are put in order
+
+
 def test_an_import_that_does_not_end_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,7 +129,7 @@ def test_an_import_that_does_not_end_is_interrupted(
         "import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep(30)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("trtforge.interrupts._MOST_LOOKS", 3)
+    monkeypatch.setattr("trtforge.interrupts._LONGEST_IMPORT_S", 0.15)
     started = time.monotonic()
     with pytest.raises(Stopped):
         importlib.import_module("endless_import")

@@ -19,7 +19,7 @@ from api_uses import Uses, constants, holds_api, uses
 from simulator.bindings import VERSIONS, bindings, stub_libraries
 
 from trtforge.engine import layer_diff, layers, native_log, network_types, options
-from trtforge.engine.layers import _DTYPES
+from trtforge.engine.layers import TYPE_NAMES
 from trtforge.pipeline import attest_views
 from trtforge.recipe.engine_options import REFUSED, EngineOptions
 
@@ -93,7 +93,7 @@ USED_API: dict[str, dict[str, tuple[str, ...]]] = {
     | {name: flavours_of(option) for option, name in options.FLAGS.items()}
     | dict.fromkeys(options.REFIT.values(), ALL)
     | dict.fromkeys([name for names in options.TIMING.values() for name in names], TRT),
-    "DataType": dict.fromkeys(["FLOAT", *_DTYPES], ALL),
+    "DataType": dict.fromkeys(["FLOAT", *TYPE_NAMES], ALL),
     "EngineInvalidityDiagnostics": {"__members__": RTX, "MALFORMED_ENGINE": RTX},
     "IAttention": {"decomposable": ALL},
     "IAttentionInputLayer": {"attention": ALL},

@@ -9,8 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trtforge.errors import ParityError, UsageError
 from trtforge.graph.contract import IoContract, TensorSpec
-from trtforge.pipeline.compare import VerifyOptions, kind_of, verify
+from trtforge.pipeline.compare import VerifyOptions, verify
 from trtforge.pipeline.corners import corner_shapes, free_shapes
+from trtforge.pipeline.file_kinds import run_kind_of
 from trtforge.pipeline.inspect import inspect_path
 from trtforge.pipeline.tolerances import parse_tolerances
 from trtforge.recipe.schema import ShapeRange
@@ -124,9 +125,9 @@ def test_kinds(tmp_path: Path) -> None:
     (tmp_path / "bundle" / "manifest.json").write_text("{}")
     (tmp_path / "m.onnx").write_text("")
     (tmp_path / "e.plan").write_text("")
-    assert kind_of(tmp_path / "bundle") == "bundle"
-    assert kind_of(tmp_path / "m.onnx") == "onnx"
-    assert kind_of(tmp_path / "e.plan") == "engine"
+    assert run_kind_of(tmp_path / "bundle") == "bundle"
+    assert run_kind_of(tmp_path / "m.onnx") == "onnx"
+    assert run_kind_of(tmp_path / "e.plan") == "engine"
 
 
 CONTRACT = IoContract(

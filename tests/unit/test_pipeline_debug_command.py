@@ -185,10 +185,11 @@ def test_engines_answer_in_place_of_the_emulator(tmp_path, monkeypatch):
     from trtforge.precision.emulate import emulate
 
     class Emulated(OnnxRuntimeRunner):
-        def __init__(self, engine, backend):
-            assert engine.stat().st_size > 1000
-            assert backend == "tensorrt_rtx"
-            super().__init__(emulate(Model.load(engine.with_name("model.onnx"))), name=backend)
+        def __init__(self, source):
+            assert source.engine.stat().st_size > 1000
+            assert source.backend == "tensorrt_rtx"
+            typed = Model.load(source.engine.with_name("model.onnx"))
+            super().__init__(emulate(typed), name=source.backend)
 
         @staticmethod
         def unavailable_reason():

@@ -50,6 +50,12 @@ def _plain(name: str, array: Array) -> Array:
     return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").reshape(array.shape)
 
 
-def _typed(array: Array, name: str) -> Array:
+def numpy_type(name: str) -> np.dtype[Any]:
+    """Return the type of a name such as `float16`, `bfloat16` or `float8_e4m3fn`."""
     dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name, name))
+    return dtype
+
+
+def _typed(array: Array, name: str) -> Array:
+    dtype = numpy_type(name)
     return array if array.dtype == dtype else array.view(dtype)

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from trtforge.engine.arrays import Array
+from trtforge.engine.arrays import Array, numpy_type
 from trtforge.engine.backend import Dims, ShapeTriple, ValueTriple, profiles_as_json
-from trtforge.engine.layers import _DTYPES
+from trtforge.engine.layers import TYPE_NAMES
 from trtforge.engine.profiles import covering_profile
 from trtforge.errors import BuildError
 
@@ -104,9 +103,7 @@ def _numpy_type(name: str, dtype: Any) -> np.dtype[Any]:
             f"'{name}' is {dtype.name}: two values to a byte, which numpy does not have",
             hint="cast it inside of the model, so that its ends are INT8 or floats",
         )
-    known = _DTYPES.get(dtype.name, dtype.name.lower())
-    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, known, known))
-    return found
+    return numpy_type(TYPE_NAMES.get(dtype.name, dtype.name.lower()))
 
 
 def engine_profiles(engine: Any) -> tuple[dict[str, ShapeTriple], ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Names as numpy and ml_dtypes write them; keys are members of DataType.
-_DTYPES = {
+TYPE_NAMES = {
     "FLOAT": "float32",
     "HALF": "float16",
     "BF16": "bfloat16",
@@ -102,7 +102,7 @@ def tensor_facts(tensor: Any) -> dict[str, Any]:
     """Name, dtype and shape of an ITensor."""
     return {
         "name": tensor.name,
-        "dtype": _DTYPES.get(tensor.dtype.name, tensor.dtype.name.lower()),
+        "dtype": TYPE_NAMES.get(tensor.dtype.name, tensor.dtype.name.lower()),
         "shape": _shape(tensor),
     }
 

@@ -182,8 +182,8 @@ def _configure(build: _Build, definition: Any, described: tuple[dict[str, Any], 
     limits = {} if request.workspace_mib is None else {"workspace_mib": request.workspace_mib}
     try:
         options.apply_options(trt, config, {**limits, **request.options})
-    except BuildError as error:
-        error.details = "\n".join(build.book.errors) or None
+    except BuildError as refused:
+        refused.details = "\n".join(build.book.errors) or None
         raise
     network.add_profiles(build.builder, config, request.profiles)
     if request.timing_cache is not None and build.flavour.times_tactics:

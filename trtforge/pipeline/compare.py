@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from trtforge.errors import EXIT_MISSING, EXIT_OK, EXIT_PARITY, ParityError, Place, UsageError
+from trtforge.pipeline.file_kinds import RunKind, run_kind_of
 from trtforge.pipeline.judge import (
     EngineCandidate,
     Question,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from trtforge.bundle.read import Bundle
     from trtforge.verify.layers import LayerProfile
 
-Kind = Literal["bundle", "onnx", "engine"]
 VERIFY_SCHEMA = "trtforge.verify/1"
 
 LAYER_SAMPLES = 8
@@ -77,7 +77,7 @@ class VerifyResult:
     """
 
     candidate: Path
-    kind: Kind
+    kind: RunKind
     checks: Mapping[str, ParityReport]
     verdict: str
     layers: "LayerProfile | None" = None
@@ -110,8 +110,8 @@ def verify(candidate: Path | str, options: VerifyOptions | None = None) -> Verif
         GraphError: an ONNX file is refused.
     """
     path, options = Path(candidate), options or VerifyOptions()
-    kind = kind_of(path)
-    against = None if options.against is None else kind_of(options.against)
+    kind = run_kind_of(path)
+    against = None if options.against is None else run_kind_of(options.against)
     _check_options(options, kind, against)
     layers = _layers(path, kind, options) if options.layers else None
     if against == "engine":
@@ -127,7 +127,7 @@ def verify(candidate: Path | str, options: VerifyOptions | None = None) -> Verif
     return VerifyResult(path, kind, checks, overall(tuple(checks.values())), layers)
 
 
-def _check_options(options: VerifyOptions, kind: Kind, against: Kind | None) -> None:
+def _check_options(options: VerifyOptions, kind: RunKind, against: RunKind | None) -> None:
     """Refuse options that nothing here takes."""
     if options.weights is not None and kind != "engine":
         raise UsageError(
@@ -150,7 +150,9 @@ def _single(path: Path, options: VerifyOptions) -> EngineCandidate:
     return runnable(path, options.backend, options.weights, allow_host_code=options.allow_host_code)
 
 
-def _verify_with_engine(path: Path, kind: Kind, options: VerifyOptions) -> dict[str, ParityReport]:
+def _verify_with_engine(
+    path: Path, kind: RunKind, options: VerifyOptions
+) -> dict[str, ParityReport]:
     """Compare an engine, or those of a bundle, with another engine."""
     from trtforge.pipeline.compare_engines import judge_engines
     from trtforge.pipeline.engine_files import runnable
@@ -182,32 +184,7 @@ def _verify_with_engine(path: Path, kind: Kind, options: VerifyOptions) -> dict[
     }
 
 
-_OTHER_FILES = {".yaml", ".yml", ".npz", ".npy", ".py", ".md", ".html", ".xml", ".cache"}
-"""Ends of names of what is here besides models and engines, which may have any name."""
-
-
-def kind_of(path: Path) -> Kind:
-    """Return what a path is: a bundle's folder, an ONNX file, or else an engine.
-
-    Raises:
-        UsageError: there is nothing at the path, or it is a folder that is no bundle, or a file
-            that is none of these by its name.
-    """
-    where = Place(file=str(path))
-    if not path.exists():
-        raise UsageError("TF0712", f"'{path}' does not exist", "check the path", where)
-    if path.is_dir():
-        if (path / "manifest.json").is_file():
-            return "bundle"
-        hint = "a bundle is a folder with a manifest.json, as `trtforge build` writes it"
-        raise UsageError("TF0713", f"'{path}' is a folder, but not a bundle", hint, where)
-    if path.suffix.lower() in _OTHER_FILES or not path.is_file():
-        hint = "ONNX files end in .onnx, engines in .engine, .plan or .trt"
-        raise UsageError("TF0713", f"'{path}' is no ONNX file, engine or bundle", hint, where)
-    return "onnx" if path.suffix.lower() == ".onnx" else "engine"
-
-
-def _layers(path: Path, kind: Kind, options: VerifyOptions) -> "LayerProfile":
+def _layers(path: Path, kind: RunKind, options: VerifyOptions) -> "LayerProfile":
     """Compare every tensor of a typed ONNX file, which may lie in a bundle, with the reference."""
     from trtforge.pipeline.layers import profile_layers
 
@@ -231,7 +208,7 @@ def _layers(path: Path, kind: Kind, options: VerifyOptions) -> "LayerProfile":
 
 
 def _verify_file(
-    path: Path, kind: Kind, reference: Path, options: VerifyOptions
+    path: Path, kind: RunKind, reference: Path, options: VerifyOptions
 ) -> dict[str, ParityReport]:
     """Compare a single ONNX file or engine; an engine's precision cannot be read out of it."""
     if kind == "engine":
@@ -343,7 +320,7 @@ def _require_same_inputs(
 
 def _reference(against: Path) -> Path:
     """Return the ONNX file to compare with."""
-    kind = kind_of(against)
+    kind = run_kind_of(against)
     if kind == "onnx":
         return against
     if kind == "bundle":

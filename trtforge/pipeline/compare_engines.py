@@ -119,6 +119,7 @@ def _stand_in(interfaces: tuple[dict[str, Any], dict[str, Any]]) -> "Model":
     """A model with the engines' inputs and nothing else, for what makes inputs and reads data."""
     from onnx import helper
 
+    from trtforge.engine.arrays import numpy_type
     from trtforge.graph.model import Model
 
     mine, theirs = interfaces
@@ -127,20 +128,13 @@ def _stand_in(interfaces: tuple[dict[str, Any], dict[str, Any]]) -> "Model":
     inputs = [
         helper.make_tensor_value_info(
             name,
-            helper.np_dtype_to_tensor_dtype(_dtype("float32" if name in wide else kind)),
+            helper.np_dtype_to_tensor_dtype(numpy_type("float32" if name in wide else kind)),
             mine["deciding"].get(name) or _dims(name, profiles),
         )
         for name, kind in mine["inputs"].items()
     ]
     graph = helper.make_graph([], "engine", inputs, [])
     return Model(helper.make_model(graph))
-
-
-def _dtype(name: str) -> Any:
-    import ml_dtypes
-    import numpy as np
-
-    return np.dtype(getattr(ml_dtypes, name, name))
 
 
 def _dims(name: str, profiles: ProfileShapes) -> list[int | None]:

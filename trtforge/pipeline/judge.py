@@ -185,14 +185,14 @@ class NarrowEnds:
 
     def infer(self, feeds: "Feeds") -> "Outputs":
         """Round the inputs, compute, and widen the outputs; values beyond the type become Inf."""
-        import ml_dtypes
         import numpy as np
+
+        from trtforge.engine.arrays import numpy_type
 
         given = dict(feeds)
         with np.errstate(over="ignore"):
             for name in self._narrowed.keys() & given.keys():
-                kind = self._narrowed[name]
-                given[name] = given[name].astype(np.dtype(getattr(ml_dtypes, kind, kind)))
+                given[name] = given[name].astype(numpy_type(self._narrowed[name]))
         outputs = dict(self._runner.infer(given))
         for name in self._narrowed.keys() & outputs.keys():
             outputs[name] = outputs[name].astype(np.float32)

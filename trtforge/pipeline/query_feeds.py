@@ -80,13 +80,12 @@ def _opened(model: "Model", path: Path, profiles: "Profiles") -> "Samples":
 
 def _rounded(feeds: "Feeds", model: "Model") -> "Feeds":
     """Samples in the types that the model takes."""
-    import ml_dtypes
-
+    from trtforge.engine.arrays import numpy_type
     from trtforge.precision.ends import narrow_ends
 
     kinds = narrow_ends(model.contract)
     return {
-        name: array.astype(getattr(ml_dtypes, kinds[name], kinds[name])) if name in kinds else array
+        name: array.astype(numpy_type(kinds[name])) if name in kinds else array
         for name, array in feeds.items()
     }
 

@@ -151,13 +151,16 @@ def test_a_changed_engine_goes_no_further(tmp_path: Path) -> None:
         *[("NVIDIA H100 80GB HBM3", "9.0"), ("NVIDIA RTX 4000 SFF Ada Generation", "8.9")],
         *[("GeForce RTX 2070 with Max-Q Design", "7.5"), ("RTX 4090 D", "8.9"), ("A10G", "8.6")],
         *[("DGX Spark", "12.1"), ("GB10", "12.1"), ("4070", "8.9"), ("B300", "10.3")],
+        *[("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "8.0"), ("compute_89", "8.9"), ("sm_120f", "12.0")],
     ],
 )
 def test_devices_are_named_in_each_way(text: str, device: str) -> None:
     assert machine_here(text, None, allow_host_code=False).device == device
 
 
-@pytest.mark.parametrize("text", ["", "9", "gpu0", "8.99", "RTX 9090", "-1.0", "H100.5", "NVIDIA"])
+@pytest.mark.parametrize(
+    "text", ["", "9", "12", "٨.٩", "gpu0", "8.99", "RTX 9090", "-1.0", "H100.5", "NVIDIA"]
+)
 def test_what_is_no_device_is_told_which_are_known(text: str) -> None:
     with pytest.raises(UsageError, match="is no compute capability") as caught:
         machine_here(text, None, allow_host_code=False)

@@ -34,6 +34,12 @@ GPUS: tuple[tuple[str, str, str], ...] = (
 )
 """What it is called in messages, names in small letters without spaces, compute capability."""
 
+_FIRST_MAJOR = 5
+"""No TensorRT since 10 runs on GPUs below, so "12" is no 1.2."""
+
+_SLICE = re.compile(r"\s+mig\s+[1-9]g\.\d+gb$")
+"""What CUDA puts behind the name of a part of a GPU: " MIG 1g.10gb"."""
+
 _MAKER = re.compile(r"nvidia|geforce|tesla|jetson|gpu|[\s_()-]")
 
 
@@ -44,9 +50,10 @@ def compute_capability_of(device: str) -> str:
         UsageError: TF0131, it is neither.
     """
     text = device.strip().lower()
-    if found := re.fullmatch(r"(?:sm_?|cc)?(\d{1,2})[._]?(\d)a?", text):
-        return f"{int(found[1])}.{found[2]}"
-    name = _MAKER.sub("", text)
+    if found := re.fullmatch(r"(?:sm_?|compute_|cc)?([1-9][0-9]?)[._]?([0-9])[af]?", text):
+        if int(found[1]) >= _FIRST_MAJOR:
+            return f"{found[1]}.{found[2]}"
+    name = _MAKER.sub("", _SLICE.sub("", text))
     for _, pattern, capability in GPUS:
         if name and re.fullmatch(pattern, name):
             return capability

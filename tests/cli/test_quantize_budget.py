@@ -38,6 +38,13 @@ def test_it_is_the_model_that_a_recipe_with_the_same_budget_ships(
     assert found["budget"]["searched_on"] == "--data"
     assert found["budget"]["judged"]["on"] == "--held-out"
     assert found["budget"]["judged"]["value"] == searched["judged"]["value"]
+    judged = found["budget"]["judged"]
+    text, _ = run(
+        capfd, "quantize", digits / "model.onnx", "-o", out, "--data", digits / "calib.npz",
+        *asked, "--held-out", digits / "test.npz",
+    )  # fmt: skip
+    said = f"judged on {judged['samples']} samples of --held-out: {judged['value']:.2f} dB"
+    assert f"{said}, which meets the budget\n" in text
     lines = [line for line in found["budget"]["rules"] if line.startswith("  - ")]
     assert len(found["precision"]["keep"]) == len(lines) > 0
     facts = json.loads((shipped.parent / "manifest.json").read_text())["precision"]
@@ -130,3 +137,6 @@ def test_samples_are_needed_and_a_reused_cache_has_none(
     asked = ("quantize", digits / "model.onnx", "-o", tmp_path / "out.onnx", "--budget", "top1")
     _, err = run(capfd, *asked, "--reuse", "c.json", status=2)
     assert "error[TF0110]: --budget runs the model on samples" in err
+    data = digits / "calib.npz"
+    _, err = run(capfd, *asked, "--data", data, "--held-out", data, status=2)
+    assert "error[TF0110]: --held-out names the very samples of --data" in err

@@ -111,6 +111,16 @@ class Held:
         """Lines of YAML for a recipe's `precision`, which make the chosen mix."""
         return self.answer.mixes.rule_lines(self.answer.chosen.mix)
 
+    def lines(self) -> list[str]:
+        """The table of mixes, and what other samples say of the chosen one."""
+        lines = self.answer.lines()
+        if self.judged is not None and self.judged["value"] is not None:
+            value = shown(self.answer.question.measure, self.judged["value"])
+            verdict = "meets" if self.judged["meets"] else "misses"
+            on = f"{self.judged['samples']} samples of {self.judged['on']}"
+            lines.append(f"judged on {on}: {value}, which {verdict} the budget")
+        return lines
+
     def as_json(self) -> dict[str, Any]:
         """Return what was chosen and tried as plain JSON data."""
         return self.answer.as_json() | {"judged": self.judged}

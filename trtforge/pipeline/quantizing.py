@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtforge.disk import check_outputs
+from trtforge.disk import check_outputs, is_same
 from trtforge.errors import UsageError
 from trtforge.pipeline.events import Sink, Warned, ignore
 from trtforge.pipeline.settings import Asked, casts_by_data, needs_ranges, sections
@@ -209,6 +209,13 @@ def _check_samples(options: QuantizeOptions) -> None:
     if asked.held_out is not None and asked.budget is None:
         raise UsageError(
             "TF0110", "--held-out judges what a budget chose, and there is none", "give --budget"
+        )
+    data = None if asked.data is None else Path(asked.data)
+    if asked.held_out is not None and data is not None and is_same(asked.held_out, data):
+        raise UsageError(
+            "TF0110",
+            f"--held-out names the very samples of --data, '{data}', which were searched on",
+            "give others, or leave it out",
         )
     needing = ["--sensitivity"] if options.sensitivity else []
     needing += ["--budget"] if asked.budget is not None else []

@@ -159,7 +159,7 @@ def _show(result: "QuantizeResult", *, explain: bool) -> None:
     )
     if result.budget is not None:
         rules = result.budget.rule_lines() if explain else []
-        for line in (*result.budget.answer.lines(), *rules):
+        for line in (*result.budget.lines(), *rules):
             say(line)
     if result.sensitivity is not None:
         for line in (*result.sensitivity.lines(), *result.sensitivity.keep_rules(3)):

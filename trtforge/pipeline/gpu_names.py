@@ -50,9 +50,9 @@ def compute_capability_of(device: str) -> str:
         UsageError: TF0131, it is neither.
     """
     text = device.strip().lower()
-    if found := re.fullmatch(r"(?:sm_?|compute_|cc)?([1-9][0-9]?)[._]?([0-9])[af]?", text):
-        if int(found[1]) >= _FIRST_MAJOR:
-            return f"{found[1]}.{found[2]}"
+    found = re.fullmatch(r"(?:sm_?|compute_|cc)?([1-9][0-9]?)[._]?([0-9])[af]?", text)
+    if found is not None and int(found[1]) >= _FIRST_MAJOR:
+        return f"{found[1]}.{found[2]}"
     name = _MAKER.sub("", _SLICE.sub("", text))
     for _, pattern, capability in GPUS:
         if name and re.fullmatch(pattern, name):

@@ -13,7 +13,7 @@ from trtforge.graph.contract import IoContract
 from trtforge.graph.execute import Session
 from trtforge.graph.inputs import Values
 from trtforge.graph.model import Model
-from trtforge.graph.sources.source import DataSource, Feeds
+from trtforge.graph.sources.source import DataSource
 from trtforge.graph.sources.value_rows import ValueRows, open_arrays
 from trtforge.pipeline.measures import Labels, Measure, Outputs
 from trtforge.pipeline.stage import Job
@@ -207,20 +207,9 @@ def _enough(original: Model, data: Data) -> int:
 def _outputs(model: Model, data: Data, samples: int) -> Iterator[Outputs]:
     """Yield the outputs of each run; a sample runs alone where the model lets it."""
     session = Session(model)
-    types = {spec.name: spec.dtype for spec in model.contract.inputs}
+    names = {spec.name for spec in model.contract.inputs}
     for feeds in data.source.batches(data.source.static_batch or 1, samples):
-        yield session.run(_fitting(feeds, types))
-
-
-def _fitting(feeds: Feeds, types: dict[str, str]) -> Feeds:
-    """Inputs that the recipe converts to FP16 take it."""
-    return {
-        name: array.astype(np.float16)
-        if types[name] == "float16" and array.dtype != np.float16
-        else array
-        for name, array in feeds.items()
-        if name in types
-    }
+        yield session.run({name: array for name, array in feeds.items() if name in names})
 
 
 def _check_finite(outputs: Outputs) -> None:

@@ -4,11 +4,15 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from running import Finished, trtforge
 
+from trtforge.engine import environment, views
 from trtforge.engine.environment import driver
+from trtforge.errors import UsageError
+from trtforge.pipeline.attest import AttestOptions, attest_path
 from trtforge.pipeline.run import BuildOptions, build_recipe
 
 
@@ -159,3 +163,22 @@ def test_a_changed_bundle_is_refused(
     layers = changed / "engines" / "rtx" / "layers.json"
     layers.write_text(layers.read_text().replace("int8", "int4", 1))
     attest(changed).assert_clean_failure(7)
+
+
+def test_an_engine_is_read_by_the_library_that_its_first_bytes_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = tmp_path / "model.plan"
+    engine.write_bytes(b"ftrt" + bytes(60))
+    asked: list[str] = []
+
+    def information(path: Path, backend: str, *, allow_host_code: bool) -> None:
+        asked.append(backend)
+        raise ValueError("nothing is told")
+
+    monkeypatch.setattr(environment, "driver", lambda: SimpleNamespace(reason=None))
+    monkeypatch.setattr(views, "engine_information", information)
+    attest_path(engine)
+    assert asked == ["tensorrt"]
+    with pytest.raises(UsageError, match="is an engine of tensorrt, not of tensorrt_rtx"):
+        attest_path(engine, AttestOptions(backend="tensorrt_rtx"))

@@ -151,7 +151,11 @@ def test_a_profile_beside_the_layers_is_read(tmp_path: Path) -> None:
     assert [row.ms for row in read_layers(layers)] == [0.25]
 
 
-@pytest.mark.parametrize("content", ["[]", "[1]", '{"Layers": []}', "[{", '[{"name": "x"}]'])
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "[1]", '{"Layers": []}', "[{", '[{"name": "x"}]', "[" * 99_999],
+    ids=["empty", "a number", "no layer", "cut off", "a name", "too deep"],
+)
 def test_what_tells_no_layers_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "layers.json"
     path.write_text(content)

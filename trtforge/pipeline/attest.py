@@ -277,8 +277,11 @@ def _inspected(
 
 def _engine(path: Path, options: AttestOptions) -> _Seen:
     """Attest a single engine, and the network beside it where a build.json says they belong."""
-    built = _built_beside(path)
-    backend = options.backend or (built or {}).get("backend")
+    from trtforge.pipeline.engine_files import built_beside, runnable
+
+    built = built_beside(path)
+    told = options.backend or (built or {}).get("backend")
+    backend = runnable(path, told, None, allow_host_code=options.allow_host_code).backend
     views = [_inspected(path, replace(options, backend=backend), None)]
     beside = path.parent / "layers.json"
     if built is not None and beside.is_file():
@@ -286,20 +289,6 @@ def _engine(path: Path, options: AttestOptions) -> _Seen:
         _described(layers, beside)
         views.append(network_view(layers, None))
     return _Seen(tuple(views))
-
-
-def _built_beside(engine: Path) -> Mapping[str, Any] | None:
-    """Return the build.json beside an engine if it speaks of this very file."""
-    from trtforge.pipeline.store import file_sha256
-
-    beside = engine.parent / "build.json"
-    try:
-        built = json.loads(beside.read_bytes())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(built, dict) or "engine_sha256" not in built:
-        return None
-    return built if built["engine_sha256"] == f"sha256:{file_sha256(engine)}" else None
 
 
 def _layers(path: Path, options: AttestOptions) -> _Seen:

@@ -4,6 +4,7 @@ A plan does not tell without a GPU how it was built. An engine in a bundle's own
 bundle's manifest, which does.
 """
 
+import json
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from trtforge.engine.flavour import FLAVOURS
 from trtforge.errors import MissingError, Place, UsageError
 from trtforge.pipeline.file_kinds import first_bytes
 from trtforge.pipeline.judge import EngineCandidate
+from trtforge.pipeline.store import file_sha256
 
 if TYPE_CHECKING:
     from trtforge.bundle.manifest import TargetFacts
@@ -83,6 +85,17 @@ def bundle_of(path: Path) -> "tuple[Bundle, TargetFacts] | None":
         if target.engine is not None and bundle.file(target.engine) == engine:
             return bundle, target
     return None
+
+
+def built_beside(engine: Path) -> dict[str, Any] | None:
+    """Return what the build.json beside an engine says, None unless it is of this very file."""
+    try:
+        built = json.loads((engine.parent / "build.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(built, dict) or "engine_sha256" not in built:
+        return None
+    return built if built["engine_sha256"] == f"sha256:{file_sha256(engine)}" else None
 
 
 def _backend_of(path: Path) -> str | None:

@@ -1,11 +1,11 @@
 """`trtforge inspect`: tells an ONNX file, an engine, a bundle and a calibration cache apart."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from trtforge.errors import Place, UsageError
+from trtforge.pipeline.engine_files import built_beside, engine_file
 from trtforge.pipeline.file_kinds import first_bytes, kind_of, plan_versions
 from trtforge.pipeline.store import file_sha256
 
@@ -60,8 +60,6 @@ def _onnx(path: Path) -> dict[str, Any]:
 
 
 def _engine(path: Path) -> dict[str, Any]:
-    from trtforge.pipeline.engine_files import engine_file
-
     known = engine_file(path)
     if known.target is None:
         return _bare_engine(path)
@@ -83,14 +81,8 @@ def _bare_engine(path: Path) -> dict[str, Any]:
             "serialization_version": serialization,
             "tensorrt_version": version if serialization == 0 else None,
         }
-    beside = path.parent / "build.json"
-    if beside.is_file():
-        try:
-            built = json.loads(beside.read_bytes())
-        except ValueError:
-            built = None
-        if isinstance(built, dict) and built.get("engine_sha256") == f"sha256:{facts['sha256']}":
-            return facts | {"built": built}
+    if (built := built_beside(path)) is not None:
+        return facts | {"built": built}
     return facts | {"note": "no published header, and no build.json beside it tells more"}
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from trtforge.bundle.read import Bundle
 
 
+_LAYERS = "name what an engine inspector wrote (trtexec --exportLayerInfo), or a layers.json"
+
+
 def read_layers(path: Path) -> tuple[LayerRow, ...]:
     """Read the layers in a file, and times from a profile beside it, where there is one.
 
@@ -41,7 +44,7 @@ def read_layers(path: Path) -> tuple[LayerRow, ...]:
         raise UsageError(
             "TF0753",
             f"'{path}' tells no layers",
-            "name what an engine inspector wrote (trtexec --exportLayerInfo), or a layers.json",
+            _LAYERS,
             Place(file=str(path)),
         )
     return rows
@@ -132,9 +135,10 @@ def _flat(value: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _json(path: Path) -> Any:
+    where = Place(file=str(path))
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            "TF0753", f"'{path}' cannot be read: {error}", READABLE, Place(file=str(path))
-        ) from error
+    except OSError as error:
+        raise UsageError("TF0753", f"'{path}' cannot be read: {error}", READABLE, where) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError("TF0753", f"'{path}' is no JSON: {error}", _LAYERS, where) from error

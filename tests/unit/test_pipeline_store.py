@@ -164,6 +164,7 @@ def test_what_could_not_be_noted_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(MissingError) as caught:
         store.remember("r", {})
     assert caught.value.code == "TF0302"
+    assert "TRTFORGE_CACHE" in (caught.value.hint or "")
     assert list((tmp_path / "tmp").iterdir()) == []
     left = tmp_path / "tmp" / "of-a-killed-writer"
     left.write_text("")

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from trtforge.cli.main import _run
 from trtforge.engine.profile_advice import Shapes, assess, suggest
 from trtforge.engine.profiles import profile_problems
 from trtforge.errors import DataError, UsageError
@@ -127,6 +128,22 @@ def test_a_trace_becomes_lines_of_a_recipe(model: Path, tmp_path: Path) -> None:
         + "\ntargets: [{name: t, backend: onnxruntime}]\n"
     )
     assert check_profiles(recipe, trace).assessment.covered == 1
+
+
+def test_a_quiet_check_still_answers(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "trace.jsonl").write_text('{"ids": [1, 8]}\n{"ids": [9, 8]}\n')
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "version: 1\nname: m\nmodel: {onnx: m.onnx}\n"
+        "shapes: {ids: {min: [1, 8], opt: [1, 8], max: [1, 8]}}\n"
+        "targets: [{name: t, backend: onnxruntime}]\n"
+    )
+    words = ["profiles", "check", str(recipe), "--trace", str(tmp_path / "trace.jsonl"), "-q"]
+    assert _run(words) == 5
+    found = "50 % of 2 requests are covered; mean distance from opt: 0.00 doublings\n"
+    assert capsys.readouterr().out == found
 
 
 def test_a_folder_of_arrays_is_a_trace(model: Path, tmp_path: Path) -> None:

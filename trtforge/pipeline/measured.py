@@ -139,10 +139,13 @@ def _on_gpu(path: Path, target: str | None, options: "BenchOptions") -> Iterator
 
     subject, typed = _engine_at(path, target, options)
     if (reason := driver().reason) is not None:
+        is_bundle = run_kind_of(path) == "bundle"
         raise MissingError(
             "TF0603",
-            f"cannot run the engines of '{path.name}': {reason}",
-            "measure the typed ONNX on this CPU with --backend onnxruntime",
+            f"cannot run {'the engines of ' if is_bundle else ''}'{path.name}': {reason}",
+            "measure the typed ONNX on this CPU with --backend onnxruntime"
+            if is_bundle
+            else "measure it on a machine with a GPU, or its ONNX file here",
         )
     load = options.load
     meter = EngineMeter(

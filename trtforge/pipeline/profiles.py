@@ -88,7 +88,11 @@ def check_profiles(recipe: Path, trace: Path) -> ProfilesResult:
     loaded = with_input_names(load_recipe(recipe))
     profiles = profile_shapes(loaded.recipe.shapes)
     if not profiles:
-        raise UsageError("TF0130", f"'{recipe}' has no shapes", "`trtforge profiles suggest` does")
+        raise UsageError(
+            "TF0130",
+            f"'{recipe}' has no shapes to check",
+            "`trtforge profiles suggest MODEL` proposes some; a model of fixed shapes needs none",
+        )
     contract = Model.load(loaded.resolve(loaded.recipe.model.onnx)).contract
     problems = problems_of(contract, loaded.recipe.shapes)
     if problems:

@@ -26,6 +26,7 @@ from trtforge.errors import MissingError, UsageError
 SCHEMA = "trtforge.store/1"
 ENTRY_FILE = "entry.json"
 LOCK_FILE = ".writer.lock"
+_ELSEWHERE = "set TRTFORGE_CACHE to a folder you can write to"
 _A_BUILD_MAY_TAKE_S = 24 * 3600.0
 
 
@@ -91,7 +92,7 @@ def default_root() -> Path:
         raise MissingError(
             "TF0302",
             f"there is no home folder for the store '{base}'",
-            "set TRTFORGE_CACHE to a folder you can write to, or HOME",
+            f"{_ELSEWHERE}, or HOME",
         ) from error
     return folder if chosen else folder / "trtforge"
 
@@ -110,7 +111,7 @@ class Store:
     def __init__(self, root: Path, warn: Callable[[str], None] = lambda _: None) -> None:
         self.root = root
         self._warn = warn
-        with writing(root, "the store", hint="set TRTFORGE_CACHE to a folder you can write to"):
+        with writing(root, "the store", hint=_ELSEWHERE):
             for name in ("objects", "locks", "last", "tmp", "unfinished"):
                 (root / name).mkdir(parents=True, exist_ok=True)
         self._sweep()
@@ -139,7 +140,7 @@ class Store:
     def scratch(self) -> Iterator[Path]:
         """Give a folder for work in progress; whatever is left in it afterwards is removed."""
         folder = self.root / "tmp" / uuid.uuid4().hex
-        with writing(folder, "the store"):
+        with writing(folder, "the store", hint=_ELSEWHERE):
             folder.mkdir()
         lock = FileLock(folder / LOCK_FILE)
         try:
@@ -172,7 +173,7 @@ class Store:
             "seconds": seconds,
             "files": files,
         }
-        with writing(folder, "the store"):
+        with writing(folder, "the store", hint=_ELSEWHERE):
             (made / ENTRY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
             for path in made.rglob("*"):
                 if path.is_file():
@@ -210,7 +211,7 @@ class Store:
         """Note the key documents of a recipe's last build, to explain the next one's misses."""
         path = self.root / "last" / f"{recipe_id}.json"
         temporary = self.root / "tmp" / uuid.uuid4().hex
-        with writing(path, "the store"):
+        with writing(path, "the store", hint=_ELSEWHERE):
             try:
                 temporary.write_text(canonical_json(documents), encoding="utf-8")
                 temporary.replace(path)

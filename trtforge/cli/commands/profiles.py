@@ -65,6 +65,8 @@ def _show(result: "ProfilesResult", *, as_json: bool, quiet: bool, lines: bool) 
         return
     if not quiet:
         _show_fit(result)
+    elif not lines:
+        _show_coverage(result)
     if lines:
         for line in result.recipe_lines():
             click.echo(line)
@@ -91,10 +93,7 @@ def _show_fit(result: "ProfilesResult") -> None:
             bounds = (shown(name, numbers) for numbers in triple)
             rows.append((str(index), share, f"{use.distance:.2f}", name, *bounds))
     print_table(("profile", "requests", "distance", "input", "min", "opt", "max"), rows)
-    say(
-        f"{percent(found.covered)} of {found.requests} requests are covered; "
-        f"mean distance from opt: {found.distance:.2f} doublings"
-    )
+    _show_coverage(result)
     for shapes in found.uncovered:
         say("outside: " + ", ".join(f"{name} {shown(name, dims)}" for name, dims in shapes))
     for index, use in enumerate(found.profiles):
@@ -104,3 +103,11 @@ def _show_fit(result: "ProfilesResult") -> None:
             say(f"{where}: nothing between {low_end} and {high_end}")
     for first, second in found.overlaps:
         say(f"profiles {first} and {second} overlap: the first that fits is used")
+
+
+def _show_coverage(result: "ProfilesResult") -> None:
+    found = result.assessment
+    say(
+        f"{percent(found.covered)} of {found.requests} requests are covered; "
+        f"mean distance from opt: {found.distance:.2f} doublings"
+    )

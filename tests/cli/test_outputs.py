@@ -80,6 +80,8 @@ def test_what_is_read_is_not_written(
         ("calib", "merge", "c.json", "-o", "c.json"),
         ("verify", "m.onnx", "--against", "linked.onnx", "--data", "x.npz", "--html", "x.npz"),
         ("bench", "m.onnx", "--data", "x.npz", "--plot", "x.npz"),
+        ("bench", "m.plan", "--weights", "m.onnx", "--plot", "m.onnx"),
+        ("verify", "m.plan", "--against", "x.npz", "--weights", "m.onnx", "--junit", "m.onnx"),
     ],
     ids=" ".join,
 )

@@ -107,7 +107,8 @@ def bench(
     from trtforge.disk import check_outputs
     from trtforge.pipeline.bench import bench as run
 
-    check_outputs([plot], (subject, asked["against"], asked["data"]))
+    read = (subject, asked["against"], asked["data"], asked["weights"])
+    check_outputs([plot], read)
     options = _options(subject, scenario, batch, asked)
     show = ProgressLines(quiet=quiet or as_json, verbose=verbose)
     if corners:

@@ -79,7 +79,7 @@ def verify(
     from trtforge.pipeline.compare import VERIFY_SCHEMA, VerifyOptions
     from trtforge.pipeline.compare import verify as verify_candidate
 
-    check_outputs((html, junit), (candidate, against, data))
+    check_outputs((html, junit), (candidate, against, data, weights, against_weights))
     options = VerifyOptions(
         *(against, data, tolerance, samples, backend),
         layers=layers,

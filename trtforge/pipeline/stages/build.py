@@ -1,5 +1,6 @@
 """Stage `build:<target>`: the typed ONNX becomes an engine, in a worker process."""
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -69,8 +70,8 @@ class BuildStage:
             MissingError: the backend's library is not installed.
             BuildError: the builder refused, crashed or ran out of time.
         """
-        onnx = inputs["precision"].file("model.onnx")
         folder = self._workplace(job, inputs)
+        onnx = _linked(inputs["precision"], folder)
         contract = inputs["precision"].json("precision.json")["model"]
         request = BuildRequest(
             onnx=onnx,
@@ -149,6 +150,21 @@ class BuildStage:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         return folder
+
+
+def _linked(typed: Entry, folder: Path) -> Path:
+    """Have the typed model in the build's folder too, and return it there.
+
+    The entry's own place may be gone when a failed build is repeated by hand. Where there are no
+    hard links it is built from where it is.
+    """
+    files = [name for name in typed.files if name.startswith("model.onnx")]
+    try:
+        for name in files:
+            os.link(typed.file(name), folder / name)
+    except OSError:
+        return typed.file("model.onnx")
+    return folder / "model.onnx"
 
 
 def _built(request: BuildRequest, job: Job, progress: Progress) -> BuildReport:

@@ -3,8 +3,8 @@
 For each model, in turns: a bare process that imports TensorRT-RTX, parses, builds and writes the
 engine; trtforge's backend doing the same from a process of its own (the worker that it starts, the
 checks, the log and the digest included); `polygraphy convert`. Wall time and memory are those of
-whole processes: memory is the highest sum over a process and what it started (PSS, so that shared
-pages count once).
+whole processes: memory, of one run, is the highest sum over a process and what it started (PSS, so
+that shared pages count once).
 
     python benchmarks/engine_overhead.py MODEL.onnx ... [--rounds 3] [--output FILE.md]
 """
@@ -83,9 +83,11 @@ def tree_mib(process: int) -> float:
     return total
 
 
-def measured(command: list[str], environment: Mapping[str, str], row: Row) -> None:
-    """Run a command once for its time and once for its memory, which costs time to look at."""
-    for watched in (False, True):
+def measured(
+    command: list[str], environment: Mapping[str, str], row: Row, with_memory: bool
+) -> None:
+    """Run a command for its time, and once more for its memory, which costs time to look at."""
+    for watched in (False, True)[: 1 + with_memory]:
         with tempfile.TemporaryFile("w+") as said:
             started = time.perf_counter()
             process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
@@ -138,7 +140,7 @@ def measure(model: Path, rounds: int) -> dict[str, Row]:
             }
             names = list(commands)
             for name in names[turn % 3 :] + names[: turn % 3]:
-                measured(commands[name], environment, rows[name])
+                measured(commands[name], environment, rows[name], with_memory=turn == 0)
     return rows
 
 

@@ -14,6 +14,7 @@ from trtforge.pipeline.diff import diff_paths
 from trtforge.pipeline.inspect import inspect_path
 from trtforge.pipeline.layer_documents import read_layers
 from trtforge.report.changes import sections
+from trtforge.report.layer_changes import bundle_sections
 
 
 def old(name: str, nodes: list[str], kind: str, text: str, dims: list[int]) -> dict[str, Any]:
@@ -191,7 +192,7 @@ def test_profiles_are_compared_by_themselves(tmp_path: Path) -> None:
         (tmp_path / f"{file}.json").write_text(json.dumps([{"count": 9}, *entries]))
     result = diff_paths(tmp_path / "a.json", tmp_path / "b.json")
     totals, layers = sections(result.as_json(), details=False)
-    assert [item.row for item in totals.groups[0][1]][1] == ("~", "time", "3 ms -> 5.2 ms")
+    assert [item.row for item in totals.groups[0][1]] == [("~", "time", "3 ms -> 5.2 ms")]
     shown = [item.row for item in layers.groups[0][1]]
     assert [row[2] for row in shown] == ["large", "small"]
     assert inspect_path(tmp_path / "a.json")["timed"] == 3
@@ -252,3 +253,11 @@ def test_ten_thousand_layers_are_compared_in_seconds() -> None:
     found = diff_layers(layer_rows(before) or (), layer_rows(after) or ())
     assert len(found.changes) == 10_000
     assert time.process_time() - started < 10
+
+
+def test_figures_have_as_many_digits_as_tell_them_apart() -> None:
+    fields = {"cosine": [0.99999969, 0.99999932], "sqnr_db": [62.091, 58.02], "bytes": [1, 2]}
+    document = {"kind": "bundle", "fields": fields, "missing": {}, "targets": {}}
+    (section,) = bundle_sections(document, details=False)
+    texts = [item.row[2] for item in section.groups[0][1]]
+    assert texts == ["0.99999969 -> 0.99999932", "62.09 -> 58.02", "1 -> 2"]

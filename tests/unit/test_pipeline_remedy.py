@@ -50,6 +50,13 @@ def test_each_failure_has_a_remedy(kind: str, quantize: str, failed: dict, words
     assert line.endswith(next(iter(failed.values())))
 
 
+def test_int8_without_recorded_data_is_told_of_them() -> None:
+    found, asked = verdicts(graph_parity="SQNR 3 dB"), recipe("fp16", "int8")
+    assert remedy(asked, found).startswith("give verify.data")
+    judged = asked.model_copy(update={"verify": asked.verify.model_copy(update={"data": "t.npz"})})
+    assert remedy(judged, found).startswith("calibrate on more")
+
+
 def test_the_last_line_says_what_the_multiply_accumulates_compute_in() -> None:
     found = verdicts() | {"attest": PASS | {"quantized_macs_share": 0.0}}
     result = BuildResult(None, found, (), {"fp32": 3, "fp16": 97})

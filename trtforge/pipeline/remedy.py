@@ -5,6 +5,8 @@ from typing import Any
 
 from trtforge.recipe.schema import Recipe
 
+_RECORDED = "give verify.data: random inputs have other ranges than the calibration's; else "
+
 
 def failures(verdicts: Mapping[str, Any]) -> list[str]:
     """Return what failed, one phrase each."""
@@ -39,9 +41,10 @@ def remedy(recipe: Recipe, verdicts: Mapping[str, Any]) -> str:
         )
     if recipe.precision.quantize in ("int8", "fp8"):
         other = "minmax" if _method(recipe) == "entropy" else "entropy"
+        random = "" if recipe.verify.data is not None else _RECORDED
         return (
-            f"calibrate on more or other samples or with calibration.method {other}, or keep "
-            "sensitive nodes with precision.keep"
+            f"{random}calibrate on more or other samples or with calibration.method {other}, "
+            "or keep sensitive nodes with precision.keep"
         )
     if recipe.precision.type != "fp32":
         return "keep sensitive nodes in fp32 with precision.keep, or loosen verify.tolerance"

@@ -19,10 +19,7 @@ def layers_sections(document: Json, details: bool) -> Iterator[Section]:
 
 def bundle_sections(document: Json, details: bool) -> Iterator[Section]:
     """Yield what the manifests say differently, then the layers of each target."""
-    items = tuple(
-        Item(("~", key, f"{_short(pair[0])} -> {_short(pair[1])}"))
-        for key, pair in document["fields"].items()
-    )
+    items = tuple(Item(("~", key, _pair(*pair))) for key, pair in document["fields"].items())
     if items:
         yield Section(f"manifest: {len(items)} changed", (("changed", items),))
     missing = tuple(
@@ -41,12 +38,16 @@ def _layers(title: str, document: Json, details: bool) -> Iterator[Section]:
     rows = []
     for key, form in _TOTALS:
         if None not in (before[key], after[key]) and (before[key] or after[key]):
+            if before[key] == after[key]:
+                continue
             change = f"{_figure(before[key], form)} -> {_figure(after[key], form)}"
             rows.append(Item(("~", _WORDS.get(key, key), change)))
     for kind in sorted({*before["types"], *after["types"]}):
         counts = before["types"].get(kind, 0), after["types"].get(kind, 0)
-        rows.append(Item(("~", f"in {kind}", f"{counts[0]} -> {counts[1]} layers")))
-    yield Section(f"{title}: totals", (("changed", tuple(rows)),))
+        if counts[0] != counts[1]:
+            rows.append(Item(("~", f"in {kind}", f"{counts[0]} -> {counts[1]} layers")))
+    if rows:
+        yield Section(f"{title}: totals", (("changed", tuple(rows)),))
     groups: list[tuple[str, tuple[Item, ...]]] = []
     ordered = sorted(document["changes"], key=_weight, reverse=True)
     changed = tuple(_change(entry, details) for entry in ordered)
@@ -104,10 +105,23 @@ def _figure(value: Any, form: str) -> str:
     return f"{value:.3g} ms" if form == "ms" else f"{value}"
 
 
-def _short(value: Any) -> str:
+def _pair(before: Any, after: Any) -> str:
+    """Write two different values with as many digits as tell them apart."""
+    texts = next(
+        (both for digits in (4, 9) if len(set(both := _both(before, after, digits))) > 1),
+        _both(before, after, 17),
+    )
+    return " -> ".join(texts)
+
+
+def _both(before: Any, after: Any, digits: int) -> tuple[str, str]:
+    return _short(before, digits), _short(after, digits)
+
+
+def _short(value: Any, digits: int) -> str:
     if value is None or isinstance(value, Mapping):
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else _cut(str(value))
+    return f"{value:.{digits}g}" if isinstance(value, float) else _cut(str(value))
 
 
 def _cut(text: str) -> str:

@@ -25,7 +25,6 @@ from trtforge.errors import DataError
 from trtforge.graph.execute import Session
 from trtforge.graph.model import Model
 from trtforge.precision.constants import editable_graph
-from trtforge.precision.explain import explain_lines
 from trtforge.precision.quantize import candidate_tensors, quantize
 from trtforge.precision.sites import Refusal, Site, find_sites
 from trtforge.precision.typeinfo import tensors_of
@@ -339,10 +338,6 @@ def test_every_candidate_is_explained_in_graph_order() -> None:
     }
     assert reason(report, "n_big") == "nothing quantized reads its result"
     assert "it averages" in reason(report, "n_pooled")
-    lines = explain_lines(report)
-    assert lines[0].split() == ["what", "operator", "node", "why"]
-    assert len(lines) == len(report.explained) + 1
-    assert lines[1] == "quantized  Conv               n_stem    per output channel (axis 0)"
     data = report.as_json()
     assert len(data["others"]) + len(data["decisions"]) == len(report.explained)
 

@@ -57,6 +57,10 @@ def _bytes_of(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
     return math.prod(shape) * dtype.itemsize
 
 
+_OUT_OF_MEMORY = 2
+"""cudaErrorMemoryAllocation (driver_types.h)."""
+
+
 class Cuda:
     """The CUDA runtime; streams, events, graphs and device memory are plain addresses.
 
@@ -85,7 +89,10 @@ class Cuda:
         if status != 0:
             self._library.cudaGetLastError()  # it would be reported again by the next call
             text = (self._library.cudaGetErrorString(status) or b"").decode(errors="replace")
-            raise BuildError("TF0627", f"{name} failed: CUDA error {status} ({text})")
+            hint = "look at the GPU with nvidia-smi, and run it again"
+            if status == _OUT_OF_MEMORY:
+                hint = "take smaller batches or fewer streams, or free device memory"
+            raise BuildError("TF0627", f"{name} failed: CUDA error {status} ({text})", hint)
 
     def _made(self, name: str, *arguments: Any) -> int:
         """Call a function that writes the address of what it made to its first argument."""

@@ -220,5 +220,7 @@ def inspect_engine(job: Mapping[str, Any]) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise BuildError(
-            "TF0750", f"what {name} says of its layers is no JSON: {str(text)[:80]!r}"
+            "TF0750",
+            f"what {name} says of its layers is no JSON: {str(text)[:80]!r}",
+            hint="build it again, with the option profiling: detailed",
         ) from error

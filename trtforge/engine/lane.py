@@ -73,7 +73,7 @@ class Lane:
         self._cuda.record(self._events[1], self._stream)
         for name in self._sized_by_data:
             if name not in self._room.shapes:
-                raise BuildError("TF0626", f"the engine does not tell the shape of '{name}'")
+                raise _failure(f"the engine does not tell the shape of '{name}'")
             self._make_result(name, self._room.shapes[name])
         for name, one in self._results.items():
             if name not in self._interface.on_host and one.array.nbytes:
@@ -115,11 +115,11 @@ class Lane:
         if self._room.failure is not None:
             failure, self._room.failure = self._room.failure, None
             raise failure
-        raise BuildError("TF0626", "the engine did not run")
+        raise _failure("the engine did not run")
 
     def _tell(self, name: str, address: int) -> None:
         if not self._context.set_tensor_address(name, address):
-            raise BuildError("TF0626", f"the engine does not take an address for '{name}'")
+            raise _failure(f"the engine does not take an address for '{name}'")
 
     def _take_shapes(self, feeds: Pinned) -> None:
         """Choose a profile, and make room for these shapes and for what they lead to."""
@@ -130,11 +130,11 @@ class Lane:
         profile = choose_profile(interface.profiles, arrays)
         if context.active_optimization_profile != profile:
             if not context.set_optimization_profile_async(profile, self._stream):
-                raise BuildError("TF0626", f"the engine does not take its profile {profile}")
+                raise _failure(f"the engine does not take its profile {profile}")
             self._cuda.synchronize(self._stream)
         for name, one in feeds.items():
             if not context.set_input_shape(name, one.array.shape):
-                raise BuildError("TF0626", f"input '{name}' does not take {one.array.shape}")
+                raise _failure(f"input '{name}' does not take {one.array.shape}")
             if name in interface.on_host:  # shapes of outputs may depend on its values
                 self._tell(name, one.address)
             else:
@@ -153,7 +153,7 @@ class Lane:
             if self._allocator is None:
                 self._allocator = _allocator(self._trt, self._room)
             if not context.set_output_allocator(name, self._allocator):
-                raise BuildError("TF0626", f"the engine does not take memory for '{name}'")
+                raise _failure(f"the engine does not take memory for '{name}'")
             self._sized_by_data.add(name)
             return
         result = self._make_result(name, shape)
@@ -201,6 +201,11 @@ class Lane:
         if self._graph:
             self._cuda.destroy_graph(self._graph)
             self._graph = 0
+
+
+def _failure(what: str) -> BuildError:
+    """The engine refuses what it is documented to take; the worker adds what the library logged."""
+    return BuildError("TF0626", what, hint="build it again with this library, for this GPU")
 
 
 class _Room:

@@ -55,7 +55,12 @@ def parse(trt: Any, network: Any, logger: Any, model: Path) -> Any:
 def _parse_error(trt: Any, model: Path, errors: Sequence[Any]) -> BuildError:
     file = model.name
     if not errors:
-        return BuildError("TF0604", f"{trt.__name__} cannot parse {file}", where=Place(file=file))
+        return BuildError(
+            "TF0604",
+            f"{trt.__name__} cannot parse {file}, and does not say why",
+            "export it again, or with another opset",
+            Place(file=file),
+        )
     first = errors[0]
     said = [_line(error) for error in errors[:_MOST_PROBLEMS]]
     reason, hint = explain(first.desc(), PARSER_REMEDIES)

@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 from trtforge.graph.dialect import all_nodes
 from trtforge.precision.placement_rules import EXPLAINED, FLOAT_ONLY, RESIDUAL, WEIGHTED
 from trtforge.precision.ports import is_float32
-from trtforge.precision.quantize_report import Action, Decision, QuantizeReport
+from trtforge.precision.quantize_report import Action, Decision
 from trtforge.precision.sharing import Sharing
 
 
@@ -39,18 +39,6 @@ def explain(
                 found.append(Decision(node.name, node.op, "", "kept", left))
         found.extend(_within(node))
     return tuple(found)
-
-
-def explain_lines(report: QuantizeReport) -> tuple[str, ...]:
-    """Return the report as a table: what, operator, node (its tensor if it has no name), why."""
-    rows = [("what", "operator", "node", "why")]
-    for one in report.explained or report.decisions:
-        rows.append((one.action, one.op, one.node or one.tensor or "-", one.reason))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return tuple(
-        "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]])
-        for row in rows
-    )
 
 
 def _left(node: gs.Node) -> str | None:

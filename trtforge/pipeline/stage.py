@@ -57,6 +57,11 @@ class Job:
             for profile in self.recipe.shapes
         ]
 
+    @property
+    def has_values(self) -> bool:
+        """Whether profiles give values that decide shapes; samples without any take them."""
+        return any(one.values for each in self.recipe.shapes for one in each.values())
+
     def file_digest(self, path: Path) -> str:
         """Return the sha256 (hex) of a data file, read once per job."""
         if path not in self._digests:

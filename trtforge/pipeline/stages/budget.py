@@ -54,12 +54,11 @@ class BudgetStage:
         if budget is not None and budget.metric is not None:
             files = metric_files(budget.metric, job.loaded.base_dir)
             sources |= {f"metric, {file.name}": job.file_digest(file) for file in files}
-        has_values = any(one.values for each in recipe.shapes for one in each.values())
         return {
             "sources": sources,
             "recipe": {
                 "precision": recipe.precision.model_dump(mode="json"),
-                "shapes": job.shapes_json() if has_values else [],
+                "shapes": job.shapes_json() if job.has_values else [],
                 "samples": [
                     recipe.calibration.samples if recipe.calibration is not None else None,
                     recipe.verify.samples,

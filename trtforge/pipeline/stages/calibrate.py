@@ -41,14 +41,13 @@ class CalibrateStage:
         """The data's and the reused cache's bytes, the method, and what decides on tensors."""
         calibration = job.recipe.calibration
         is_synthetic = calibration is not None and calibration.synthetic
-        has_values = any(one.values for each in job.recipe.shapes for one in each.values())
         return {
             "sources": {} if calibration is None else _source_digests(job, calibration),
             "recipe": {
                 "calibration": None if calibration is None else _settings(calibration),
                 "precision": job.recipe.precision.model_dump(mode="json", exclude={"budget"}),
                 "has_budget": job.recipe.precision.budget is not None,
-                "shapes": job.shapes_json() if is_synthetic or has_values else [],
+                "shapes": job.shapes_json() if is_synthetic or job.has_values else [],
             },
             "versions": package_versions("onnxruntime", "numpy", "trtforge"),
         }

@@ -32,6 +32,13 @@ class TensorSpec:
         """Whether any dimension is open."""
         return not self.rank_known or any(not isinstance(dim, int) for dim in self.dims)
 
+    @property
+    def dims_text(self) -> str:
+        """The dimensions for people: `[batch, 3, ?]`."""
+        if not self.rank_known:
+            return "(of unknown rank)"
+        return f"[{', '.join('?' if dim is None else str(dim) for dim in self.dims)}]"
+
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON data; unknown dims are null, an unknown shape is null as a whole."""
         dims = list(self.dims) if self.rank_known else None

@@ -171,7 +171,7 @@ def _static_shape(spec: TensorSpec) -> tuple[int, ...]:
     if spec.is_dynamic:
         raise GraphError(
             "TF0412",
-            f"input '{spec.name}' has dynamic dimensions {_dims_text(spec)} and no shape is given",
+            f"input '{spec.name}' has dynamic dimensions {spec.dims_text} and no shape is given",
             "give it min, opt and max under `shapes` in the recipe, or --shape without one",
             Place(node=spec.name),
         )
@@ -213,7 +213,7 @@ def check_profiles(
 def _lacking(index: tuple[int, ...], spec: TensorSpec) -> ShapeProblem:
     return (
         ("shapes", *index),
-        f"input '{spec.name}' has dynamic dimensions {_dims_text(spec)} and needs a range",
+        f"input '{spec.name}' has dynamic dimensions {spec.dims_text} and needs a range",
         f"add {spec.name}: {{min: [...], opt: [...], max: [...]}}",
     )
 
@@ -246,7 +246,7 @@ def _range_problems(
 
 
 def _declared(spec: TensorSpec) -> str:
-    text = f"the model declares {_dims_text(spec)}"
+    text = f"the model declares {spec.dims_text}"
     if can_decide(spec):
         text += "; if these are values that decide shapes, add `values: true`"
     return text
@@ -265,7 +265,7 @@ def _value_problems(
     elif not spec.rank_known or spec.is_dynamic or len(spec.dims) > 1:
         yield (
             path,
-            f"'{spec.name}' is {_dims_text(spec)} in the model; values that decide shapes are one "
+            f"'{spec.name}' is {spec.dims_text} in the model; values that decide shapes are one "
             "number or a list of fixed length",
             "give its length in the model, or remove `values: true`",
         )
@@ -274,7 +274,7 @@ def _value_problems(
             path,
             f"'{spec.name}' has {wanted} value{'s' if wanted != 1 else ''} in the model, "
             f"{count} here",
-            f"the model declares {_dims_text(spec)}",
+            f"the model declares {spec.dims_text}",
         )
 
 
@@ -301,9 +301,3 @@ def _unequal_names(
                         "give both the same size; if they may differ, export the model with "
                         "different names for them",
                     )
-
-
-def _dims_text(spec: TensorSpec) -> str:
-    if not spec.rank_known:
-        return "(of unknown rank)"
-    return f"[{', '.join('?' if dim is None else str(dim) for dim in spec.dims)}]"

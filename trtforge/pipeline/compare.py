@@ -310,10 +310,7 @@ def _require_same_inputs(
         unequal = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
         retyped = spec.dtype != given[name].dtype and name not in (narrowed or {})
         if unequal or len(spec.dims) != len(given[name].dims) or retyped:
-            sides = [
-                f"{one.dtype} [{', '.join('?' if dim is None else str(dim) for dim in one.dims)}]"
-                for one in (given[name], spec)
-            ]
+            sides = [f"{one.dtype} {one.dims_text}" for one in (given[name], spec)]
             message = f"input '{name}' is {sides[0]} here and {sides[1]} in '{reference}'"
             raise ParityError("TF0709", message, hint, where)
 

@@ -245,11 +245,7 @@ def _amount(number: int) -> str:
 
 
 def _tensor_lines(side: str, specs: "Sequence[TensorSpec]") -> list[str]:
-    return [f"  {side} {spec.name}: {spec.dtype} {_dims(spec)}" for spec in specs]
-
-
-def _dims(spec: "TensorSpec") -> str:
-    return f"[{', '.join('?' if dim is None else str(dim) for dim in spec.dims)}]"
+    return [f"  {side} {spec.name}: {spec.dtype} {spec.dims_text}" for spec in specs]
 
 
 def _shapes(draft: _Draft) -> str:

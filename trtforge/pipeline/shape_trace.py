@@ -147,8 +147,9 @@ def _shape(given: Any, spec: "TensorSpec", place: Place) -> Dims:
         not isinstance(want, int) or want == dim for want, dim in zip(spec.dims, dims, strict=True)
     )
     if not fits:
-        declared = ", ".join("?" if dim is None else str(dim) for dim in spec.dims)
-        raise malformed(f"input '{spec.name}' is [{declared}] in the model, not {[*dims]}", place)
+        raise malformed(
+            f"input '{spec.name}' is {spec.dims_text} in the model, not {[*dims]}", place
+        )
     return dims
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from trtforge.engine.environment import driver
 from trtforge.engine.measuring.scenarios import Load, Measurement
 from trtforge.errors import ForgeError
-from trtforge.verify.metrics import sqnr_db
+from trtforge.verify.metrics import OutputStats
 
 PACKAGES = (
     *("trtforge", "tensorrt-rtx", "tensorrt", "onnx", "onnxruntime", "polygraphy"),
@@ -156,6 +156,14 @@ def answers(findings: Sequence[tuple[str, str, Any]]) -> list[str]:
 
 def _first_failed(said: Sequence[str]) -> str:
     return next(text for text in said if not text.endswith("and ran"))
+
+
+def sqnr_db(reference: Any, candidate: Any) -> float:
+    """SQNR of one output in floats, dB."""
+    found = OutputStats().update(reference, candidate).metrics()
+    assert found is not None
+    assert found.sqnr_db is not None
+    return found.sqnr_db
 
 
 def compared(precision: str, emulated: Any, original: Any, found: Any) -> list[str]:

@@ -34,9 +34,6 @@ Answer = Literal["load", "no-load", "unknown"]
 
 EXIT_NO_LOAD = 4
 
-SYSTEMS = ("linux-x86_64", "windows-amd64", "linux-aarch64")
-"""Systems that engines run on, as manifests name them."""
-
 _PORTABLE = ("linux-x86_64", "windows-amd64")
 """An engine of TensorRT-RTX goes from one of these to the other.
 
@@ -132,7 +129,7 @@ def machine_here(
         device: compute capability or name of the GPU.
         version: of the library.
         allow_host_code: as `Machine` has it.
-        system: one of `SYSTEMS`.
+        system: as manifests name it, e.g. "windows-amd64"; None for this machine's.
 
     Raises:
         UsageError: TF0131, `device` is no compute capability; TF0133, `version` is no version.

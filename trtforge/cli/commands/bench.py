@@ -182,23 +182,18 @@ def _options(
         warmup_seconds=asked["warmup"],
     )
     return BenchOptions(
-        load,
-        asked["data"],
-        asked["shapes"],
-        asked["target_ms"],
-        asked["threads"],
-        asked["backend"],
-        found.limits,
-        asked["against"],
-        asked["rounds"],
-        asked["target"],
-        asked["against_target"],
-        asked["cuda_graphs"],
-        asked["allow_host_code"],
-        asked["weights"],
-        asked["weight_budget"],
-        () if found.note is None else (found.note,),
+        load=load,
+        limits=found.limits,
+        graphs=asked["cuda_graphs"],
+        notes=() if found.note is None else (found.note,),
+        **{name: asked[name] for name in _TAKEN_AS_GIVEN},
     )
+
+
+_TAKEN_AS_GIVEN = (
+    *("data", "shapes", "target_ms", "threads", "backend", "against", "rounds", "target"),
+    *("against_target", "allow_host_code", "weights", "weight_budget"),
+)
 
 
 def _show(result: "BenchResult", *, quiet: bool) -> None:

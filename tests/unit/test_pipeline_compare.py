@@ -141,6 +141,7 @@ def test_free_shapes_keep_equal_names_equal_and_others_apart() -> None:
     assert shapes["opt"]["a"][0] == shapes["opt"]["b"][0]
     assert shapes["opt"]["a"][0] != shapes["opt"]["a"][1]
     assert free_shapes(CONTRACT, {"a": (2, 3), "b": (2, 4)}) == {"opt": {"a": (2, 3), "b": (2, 4)}}
+    assert free_shapes(CONTRACT, {"a": (7, 3)}) == {"opt": {"a": (7, 3), "b": (7, 4)}}
 
 
 def test_corners_come_once_and_carry_their_profile() -> None:

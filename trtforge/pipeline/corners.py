@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from trtforge.graph.inputs import resolve_shapes
+from trtforge.graph.inputs import Values, resolve_shapes
 from trtforge.graph.model import IoContract
 
 if TYPE_CHECKING:
@@ -30,6 +30,17 @@ def corner_shapes(
     return found
 
 
+def named_sizes(contract: IoContract, given: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Return how large the named dimensions are that given shapes have."""
+    return {
+        dim: size
+        for spec in contract.inputs
+        if spec.name in given and not isinstance(given[spec.name], Values)
+        for dim, size in zip(spec.dims, given[spec.name], strict=False)
+        if isinstance(dim, str)
+    }
+
+
 def free_shapes(
     contract: IoContract, given: Mapping[str, tuple[int, ...]] | None = None
 ) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -41,10 +52,11 @@ def free_shapes(
 
     Returns:
         `opt`, and where a dynamic dimension had to be chosen also `min`: dynamic dimensions of
-        the same name are equal, 1 in `min` and 2, 3, 4, ... in `opt`, so that a mix-up of
-        dimensions shows.
+        the same name are equal: as large as a given shape says, else 1 in `min` and 2, 3, 4, ...
+        in `opt`, so that a mix-up of dimensions shows.
     """
-    sizes: dict[str, int] = {}
+    told = named_sizes(contract, given or {})
+    sizes = dict(told)
     small: dict[str, tuple[int, ...]] = {}
     large: dict[str, tuple[int, ...]] = {}
     for spec in contract.inputs:
@@ -56,5 +68,7 @@ def free_shapes(
             for dim in spec.dims
         ]
         large[spec.name] = tuple(dims)
-        small[spec.name] = tuple(dim if isinstance(dim, int) else 1 for dim in spec.dims)
+        small[spec.name] = tuple(
+            dim if isinstance(dim, int) else told.get(f"{dim or spec.name}", 1) for dim in spec.dims
+        )
     return {"opt": large} if small == large else {"min": small, "opt": large}

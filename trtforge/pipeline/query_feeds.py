@@ -129,12 +129,16 @@ def assumed_shapes(
     """The inputs of open sizes that nothing gives, beside that of the batch, and what is taken."""
     if options.data is not None or options.corner is not None or profiles:
         return {}
+    from trtforge.pipeline.corners import named_sizes
+
     given = {text.rpartition("=")[0] for text in options.shapes}
     shapes = _random_shapes(model, options, profiles)
+    told = named_sizes(model.contract, {name: shapes[name] for name in given})
     return {
         spec.name: tuple(shapes[spec.name])
         for spec in model.contract.inputs
-        if spec.name not in given and any(not isinstance(dim, int) for dim in spec.dims[1:])
+        if spec.name not in given
+        and any(not isinstance(dim, int) and dim not in told for dim in spec.dims[1:])
     }
 
 

@@ -83,7 +83,9 @@ def parse_garbage() -> None:
     parse = tensorrt.network.parse
 
     def garbage(trt: Any, network: Any, logger: Any, model: Path) -> Any:
-        bad = Path(json.loads(Path(sys.argv[-1]).read_text())["request"]["log"]).parent / model.name
+        folder = Path(json.loads(Path(sys.argv[-1]).read_text())["request"]["log"]).parent
+        bad = folder / "garbage" / model.name  # not over the model itself, which others build too
+        bad.parent.mkdir()
         bad.write_bytes(bytes(4096))
         return parse(trt, network, logger, bad)
 

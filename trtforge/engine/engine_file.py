@@ -70,7 +70,7 @@ class EngineFile:
         return view.nbytes
 
     def commit(self) -> WrittenFile:
-        """Make the file durable and give it its name.
+        """Give the file its name.
 
         Raises:
             MissingError: a write failed, now or earlier (full disk, no permission).
@@ -78,7 +78,8 @@ class EngineFile:
         try:
             if self.failure is not None:
                 raise self.failure
-            os.fsync(self._file.fileno())
+            # Not forced to the disk, which takes as long as the writing: a store's entry that a
+            # power failure tore is told by its digests, and a bundle is forced when it is written.
             self._partial.replace(self._path)
         except OSError as error:
             raise write_error(error, self._path) from error

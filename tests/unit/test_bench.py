@@ -213,7 +213,7 @@ def test_the_search_ends_whatever_is_measured() -> None:
     assert 400 <= (best.load.rate or 0) <= 500
     best, tried = highest_rate(take, load, 1e-9)
     assert best is None
-    assert len(tried) == 7
+    assert len(tried) == 5, "hardly a query waits at a twentieth of what there is"
     capacities = iter([100.0, *[1000.0] * 9])  # the probe saw too little
     best, _ = highest_rate(lambda one: take(one, next(capacities)), replace(load, rate=200.0), 5.0)
     assert best is not None

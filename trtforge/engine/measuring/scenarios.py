@@ -262,7 +262,8 @@ def highest_rate(
     """Find the highest rate of a Server at which the 99th percentile stays within a target.
 
     The bound above is what there is without waiting (Offline), the first rate 0.7 of it; then the
-    interval is halved. A rate that cannot be kept up does not hold, however short the run is.
+    interval is halved. A rate that cannot be kept up does not hold, however short the run is. Nor
+    is one tried below a twentieth of the bound: hardly a query waits for another there.
 
     Args:
         take: measures a load.
@@ -275,7 +276,7 @@ def highest_rate(
     """
     probe = take(replace(load, scenario="offline", seconds=load.seconds / 4))
     high = probe.throughput / load.samples_per_query
-    low, rate = 0.0, load.rate or high * 0.7
+    low, rate, least = 0.0, load.rate or high * 0.7, high / 20
     best: Measurement | None = None
     tried = []
     for _ in range(trials):
@@ -288,7 +289,7 @@ def highest_rate(
                 best = found
         else:
             high = min(high, rate)
-        if high <= low * 1.02:
+        if high <= low * 1.02 or high < least:
             break
         rate = (low + high) / 2
     return best, tuple(tried)

@@ -14,7 +14,7 @@ from engine_models import save
 from shape_values import DECIDING
 from simulator.simulation import Simulation
 
-from trtforge.cli.commands.bench import bench as bench_command
+from trtforge.cli.main import cli
 from trtforge.engine.measuring.scenarios import Load
 from trtforge.errors import ForgeError, UsageError
 from trtforge.graph.inputs import Values
@@ -82,7 +82,7 @@ def test_a_benchmark_visits_every_corner(simulated: Simulation, tmp_path: Path) 
     assert measured(bundle) == CORNERS
     # Without corners it is the profile that takes the batch.
     more = ["--batch", "4", "--seconds", "0", "--warmup", "0", "--queries", "4", "--json"]
-    shown = CliRunner().invoke(bench_command, [str(bundle), *more], standalone_mode=False)
+    shown = CliRunner().invoke(cli, ["bench", str(bundle), *more], standalone_mode=False)
     assert shown.exception is None
     assert json.loads(shown.stdout)["samples_per_query"] == 4
 
@@ -106,11 +106,11 @@ def test_corners_are_shown_and_limits_hold_at_each(on_cpu: Path) -> None:
         "0",
     ]
     asked += ["--queries", "4", "--limit", "p99_ms<=1e-9"]
-    shown = CliRunner().invoke(bench_command, asked, standalone_mode=False)
+    shown = CliRunner().invoke(cli, ["bench", *asked], standalone_mode=False)
     assert shown.return_value == 6
     for name in CORNERS:
         assert f"missed: {name}: p99_ms <= 1e-09: found" in shown.output
-    document = CliRunner().invoke(bench_command, [*asked, "--json"], standalone_mode=False)
+    document = CliRunner().invoke(cli, ["bench", *asked, "--json"], standalone_mode=False)
     found = json.loads(document.stdout)
     assert found["schema"] == "trtforge.bench_corners/1"
     assert [one["corner"] for one in found["corners"]] == list(CORNERS)
@@ -135,10 +135,10 @@ def test_data_with_values_and_values_by_hand_are_measured(on_cpu: Path) -> None:
         "--json",
     ]
     for more in (["--data", data, "--batch", "3"], ["--shape", "k=7"]):
-        shown = CliRunner().invoke(bench_command, [*base, *more], standalone_mode=False)
+        shown = CliRunner().invoke(cli, ["bench", *base, *more], standalone_mode=False)
         assert shown.exception is None, shown.output
     for text in ("k=7x7", "k=a", "k=99999999999", "k="):
-        shown = CliRunner().invoke(bench_command, [*base, "--shape", text], standalone_mode=False)
+        shown = CliRunner().invoke(cli, ["bench", *base, "--shape", text], standalone_mode=False)
         assert isinstance(shown.exception, ForgeError)
         assert shown.exception.code == "TF0106"
 

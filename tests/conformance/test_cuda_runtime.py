@@ -26,7 +26,7 @@ WHEELS = {
     "13": ("nvidia-cuda-runtime==13.0.96", "libcudart.so.13"),
 }
 HEADER = "cuda_runtime_api.h"
-NAMES = set(re.findall(r"\bcuda[A-Z]\w+", Path(cuda.__file__).read_text(encoding="utf-8")))
+NAMES = set(re.findall(r"\bcuda(?!Error)[A-Z]\w+", Path(cuda.__file__).read_text(encoding="utf-8")))
 
 
 @pytest.fixture(params=list(WHEELS))

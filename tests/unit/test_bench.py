@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from trtforge.cli.commands.bench import bench as bench_command
+from trtforge.cli.main import cli
 from trtforge.engine.measuring.scenarios import (
     SCENARIOS,
     Load,
@@ -360,7 +360,7 @@ def test_engines_are_not_measured_without_a_gpu(tmp_path: Path) -> None:
 def test_the_plot_is_a_picture_of_its_own(tmp_path: Path) -> None:
     plot = tmp_path / "plot.svg"
     arguments = [str(DIGITS / "model.onnx"), "--seconds", "0.05", "--warmup", "0", "--json"]
-    done = CliRunner().invoke(bench_command, [*arguments, "--plot", str(plot)])
+    done = CliRunner().invoke(cli, ["bench", *arguments, "--plot", str(plot)])
     document = json.loads(done.stdout)
     assert document["schema"] == "trtforge.bench/1"
     root = ET.fromstring(plot.read_text())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from shape_values import DECIDING
 
-from trtforge.cli.commands.profiles import profiles
+from trtforge.cli.main import cli
 from trtforge.engine.backend import ValueTriple
 from trtforge.engine.profile_advice import assess, suggest
 from trtforge.engine.profiles import profile_problems
@@ -120,7 +120,9 @@ def test_arrays_of_requests_hold_their_values(tmp_path: Path) -> None:
 def test_the_table_tells_values_from_shapes(tmp_path: Path) -> None:
     trace = written(tmp_path, line(1, 1, 9), line(1, 12))
     path = topk(tmp_path)
-    shown = CliRunner().invoke(profiles, ["suggest", str(path), "--trace", str(trace), "-k1"])
+    shown = CliRunner().invoke(
+        cli, ["profiles", "suggest", str(path), "--trace", str(trace), "-k1"]
+    )
     assert shown.exit_code == 0, shown.output
     assert "[1]" in shown.output
     assert "1x20" in shown.output

@@ -36,7 +36,7 @@ from engine_models import (
     unsupported_operator,
 )
 
-from trtforge.engine import targets, tensorrt
+from trtforge.engine import layers, targets, tensorrt
 from trtforge.engine.backend import BuildReport, BuildRequest, get_backend
 from trtforge.engine.builder import build_job
 from trtforge.engine.environment import driver
@@ -141,6 +141,17 @@ def test_the_report_shows_the_parsed_network(tmp_path):
     assert report.activation_memory_bytes > 0
     assert 50e6 < report.peak_rss_bytes < 2e9
     assert BuildReport.from_json(json.loads(json.dumps(report.as_json()))) == report
+
+
+def test_a_convolution_of_dynamic_channels_tells_no_kernel(tmp_path):
+    proto = conv()
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "C"
+    network = trt.Builder(LOGGER).create_network(0)
+    parser = trt.OnnxParser(network, LOGGER)
+    assert parser.parse_from_file(str(save(proto, tmp_path)))
+    (found,) = (one for one in layers.describe(trt, network) if one["type"] == "CONVOLUTION")
+    assert found["inputs"][0]["shape"][1] == -1
+    assert "weights" not in found
 
 
 def test_types_come_from_the_graph(tmp_path):

@@ -58,8 +58,10 @@ def _layer(trt: Any, layer: Any, tensors: dict[str, dict[str, Any]]) -> dict[str
         "outputs": [_known(tensor, tensors) for tensor in outputs if tensor is not None],
     }
     kind = facts["type"]
-    if kind in _CONVOLUTIONS and len(inputs) <= _KERNEL_INPUT and facts["inputs"][0]["shape"]:
-        facts["weights"] = [_kernel(trt, layer, facts)]
+    if kind in _CONVOLUTIONS and len(inputs) <= _KERNEL_INPUT:
+        shape = facts["inputs"][0]["shape"]
+        if shape and shape[1] > 0:  # with channels that are dynamic the kernel's size is not told
+            facts["weights"] = [_kernel(trt, layer, facts)]
     if kind in _MODES:
         form, attribute = _MODES[kind]
         layer.__class__ = getattr(trt, form)  # the bindings hand out the base class
